@@ -1,0 +1,3 @@
+//! The program `mock-api`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Copies every campaign of an unreliable, rate-limited ad platform into Postgres.
+
+pub mod http;

@@ -1,0 +1,3 @@
+//! The program `campaign-sync`.
+
+fn main() {}
