@@ -1,3 +1,4 @@
 //! Copies every campaign of an unreliable, rate-limited ad platform into Postgres.
 
 pub mod http;
+pub mod store;

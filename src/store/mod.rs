@@ -1,0 +1,5 @@
+//! Postgres, and the only place with SQL calls.
+
+pub mod conninfo;
+
+pub use conninfo::{Conninfo, ConninfoError};
