@@ -127,7 +127,7 @@ pub struct Keepalive {
 pub struct ConninfoError(String);
 
 impl ConninfoError {
-    fn new(message: impl Into<String>) -> Self {
+    pub(in crate::store) fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
 }
@@ -440,12 +440,21 @@ const SHOWN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.'
 /// The database as a URL, for messages: user, hosts and name, and nothing that could be secret.
 impl fmt::Display for Conninfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "postgres://{}@", utf8_percent_encode(&self.user, SHOWN))?;
-        for (i, host) in self.hosts.iter().enumerate() {
-            let comma = if i > 0 { "," } else { "" };
-            write!(f, "{comma}{host}")?;
-        }
-        write!(f, "/{}", utf8_percent_encode(&self.dbname, SHOWN))
+        let hosts: Vec<_> = self.hosts.iter().map(ToString::to_string).collect();
+        f.write_str(&self.url(&hosts.join(",")))
+    }
+}
+
+impl Conninfo {
+    /// The database on one of its hosts, as `Display` shows it.
+    pub(super) fn at(&self, host: &Host) -> String {
+        self.url(&host.to_string())
+    }
+
+    fn url(&self, hosts: &str) -> String {
+        let (user, dbname) =
+            (utf8_percent_encode(&self.user, SHOWN), utf8_percent_encode(&self.dbname, SHOWN));
+        format!("postgres://{user}@{hosts}/{dbname}")
     }
 }
 

@@ -1,0 +1,304 @@
+//! What went wrong with the database, by what the caller can do about it.
+
+use std::error::Error as _;
+use std::fmt;
+use std::io;
+
+use postgres::error::DbError;
+
+/// Every message is one line, names the cause, and holds neither a password nor the data of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// The database cannot serve just now; the same transaction may succeed later.
+    Unavailable {
+        /// What happened, and where to look.
+        message: String,
+    },
+    /// The database refuses, and will until somebody changes a setting or a privilege.
+    Refused {
+        /// What happened, and the way out.
+        message: String,
+    },
+    /// A value cannot be stored: retrying is useless, other rows are not affected.
+    Row {
+        /// PostgreSQL's five-character code.
+        sqlstate: String,
+        /// What happened, without the value.
+        message: String,
+    },
+    /// The statement is wrong, or the answer is: a fault of this program.
+    Internal {
+        /// What happened.
+        message: String,
+    },
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable { message } | Self::Refused { message } | Self::Internal { message } => {
+                f.write_str(message)
+            }
+            Self::Row { sqlstate, message } => write!(f, "{message} (SQLSTATE {sqlstate})"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl StoreError {
+    /// The same error, said of `subject`.
+    pub(super) fn of(self, subject: &str) -> Self {
+        let prefix = |message: String| format!("{subject}: {message}");
+        match self {
+            Self::Unavailable { message } => Self::Unavailable { message: prefix(message) },
+            Self::Refused { message } => Self::Refused { message: prefix(message) },
+            Self::Row { sqlstate, message } => Self::Row { sqlstate, message: prefix(message) },
+            Self::Internal { message } => Self::Internal { message: prefix(message) },
+        }
+    }
+}
+
+impl From<postgres::Error> for StoreError {
+    fn from(error: postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(said) => from_server(said),
+            None => from_client(&error),
+        }
+    }
+}
+
+/// Whether the connection can be used again after this error: the server reported it and goes on listening.
+pub(super) fn leaves_connection_usable(error: &postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|said| {
+        let code = said.code().code();
+        // A stale prepared statement goes away with its connection.
+        matches!(said.severity(), "ERROR")
+            && !code.starts_with("08")
+            && !matches!(code, "0A000" | "26000" | "42P05")
+    })
+}
+
+/// Whether libpq would try again with (`allow`) or without (`prefer`) TLS.
+pub(super) fn may_depend_on_tls(error: &postgres::Error) -> bool {
+    // 28000 is what pg_hba.conf's refusal of a kind of connection gives; a wrong password is 28P01.
+    error.as_db_error().map_or_else(|| is_tls(error), |said| said.code().code() == "28000")
+}
+
+fn from_server(said: &DbError) -> StoreError {
+    let sqlstate = said.code().code();
+    let text = one_line(said.message());
+    match sqlstate {
+        // PgBouncer gives its own refusals this code of the protocol.
+        "08P01" if is_pooler_refusal(&text) => {
+            StoreError::Refused { message: with_cure(&text, pooler_cure(&text)) }
+        }
+        "0A000" if text.contains("cached plan") => StoreError::Unavailable { message: text },
+        "26000" | "42P05" => StoreError::Refused {
+            message: with_cure(
+                &text,
+                "is a pooler in between? PgBouncer needs 1.21 and max_prepared_statements > 0",
+            ),
+        },
+        "25006" => StoreError::Unavailable {
+            message: with_cure(&text, "is this a standby? target_session_attrs=read-write passes it over"),
+        },
+        "3D000" => {
+            StoreError::Refused { message: with_cure(&text, &format!("createdb {}", quoted_name(&text))) }
+        }
+        "42501" => StoreError::Refused { message: with_cure(&text, "GRANT it to this role") },
+        "42P01" | "42703" | "42883" | "3F000" => StoreError::Refused {
+            message: with_cure(&text, "is the schema up to date? campaign-sync migrate"),
+        },
+        "28P01" => StoreError::Refused { message: with_cure(&text, "set PGPASSWORD or PGPASSFILE") },
+        "28000" => {
+            StoreError::Refused { message: with_cure(&text, "check PGUSER, PGSSLMODE and pg_hba.conf") }
+        }
+        "53300" => {
+            StoreError::Unavailable { message: with_cure(&text, "raise max_connections or lower --workers") }
+        }
+        "53100" => StoreError::Unavailable { message: with_cure(&text, "free space on the database's disk") },
+        "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" => {
+            StoreError::Unavailable { message: text }
+        }
+        "54000" => StoreError::Row { sqlstate: sqlstate.into(), message: text },
+        _ => match &sqlstate[..sqlstate.len().min(2)] {
+            "08" | "40" | "53" | "57" | "58" => StoreError::Unavailable { message: text },
+            "28" | "0P" | "0L" => StoreError::Refused { message: text },
+            "22" => StoreError::Row { sqlstate: sqlstate.into(), message: without_quoted(&text) },
+            "23" => StoreError::Row { sqlstate: sqlstate.into(), message: text },
+            _ => StoreError::Internal { message: format!("{text} (SQLSTATE {sqlstate})") },
+        },
+    }
+}
+
+fn is_pooler_refusal(text: &str) -> bool {
+    ["unsupported startup parameter", "no such", "authentication failed", "auth failed", "not allowed"]
+        .iter()
+        .any(|sign| text.contains(sign))
+}
+
+fn pooler_cure(text: &str) -> &'static str {
+    if text.contains("startup parameter") {
+        "unset PGOPTIONS, or list it in PgBouncer's ignore_startup_parameters"
+    } else {
+        "check user, password and database in PgBouncer's configuration"
+    }
+}
+
+/// An error that did not come from the server: the connection's, TLS's, or the driver's own.
+fn from_client(error: &postgres::Error) -> StoreError {
+    if error.is_closed() {
+        return StoreError::Unavailable { message: "the connection was closed by the server".into() };
+    }
+    let kind = error.to_string();
+    let cause = error.source().map(|cause| one_line(&cause.to_string())).unwrap_or_default();
+    if let Some(tls) = find::<rustls::Error>(error) {
+        return StoreError::Refused { message: tls_message(tls) };
+    }
+    if let Some(io) = find::<io::Error>(error) {
+        return match io.kind() {
+            // Text with a zero byte, for instance, which the protocol cannot carry.
+            io::ErrorKind::InvalidInput if kind.contains("encoding") => {
+                StoreError::Internal { message: format!("{kind}: {cause}") }
+            }
+            _ => StoreError::Unavailable { message: io_message(io, &cause) },
+        };
+    }
+    // The driver's kinds are told apart only by the first words of what they show.
+    if cause == "server does not support TLS" {
+        let cure = "turn ssl on at the server, or lower sslmode (PGSSLMODE)";
+        return StoreError::Refused { message: with_cure("the server has no TLS", cure) };
+    }
+    if cause == "password missing" {
+        let message =
+            with_cure("the server asks for a password and none is set", "set PGPASSWORD or PGPASSFILE");
+        return StoreError::Refused { message };
+    }
+    let message = if cause.is_empty() { kind.clone() } else { format!("{kind}: {cause}") };
+    if kind.starts_with("error performing TLS")
+        || kind.starts_with("authentication")
+        || kind.starts_with("invalid c")
+    {
+        StoreError::Refused { message }
+    } else if kind.starts_with("timeout") || kind.starts_with("unexpected message") {
+        StoreError::Unavailable { message }
+    } else {
+        StoreError::Internal { message }
+    }
+}
+
+fn is_tls(error: &postgres::Error) -> bool {
+    error.to_string().starts_with("error performing TLS")
+}
+
+fn tls_message(error: &rustls::Error) -> String {
+    use rustls::CertificateError as Bad;
+    let (what, cure) = match error {
+        rustls::Error::InvalidCertificate(bad) => match bad {
+            Bad::UnknownIssuer => (
+                "TLS: the server's certificate comes from an authority that is not trusted".into(),
+                "set sslrootcert (PGSSLROOTCERT) to that authority's PEM file",
+            ),
+            Bad::Expired | Bad::ExpiredContext { .. } => (
+                "TLS: the server's certificate has expired".into(),
+                "renew it; is this machine's clock right?",
+            ),
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+                ("TLS: the server's certificate is not valid yet".into(), "is this machine's clock right?")
+            }
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => (
+                "TLS: the server's certificate is for another name".into(),
+                "connect by a name in its subjectAltName, or use sslmode=verify-ca",
+            ),
+            other => (format!("TLS: the server's certificate is not acceptable: {other}"), "replace it"),
+        },
+        rustls::Error::AlertReceived(alert) => (
+            format!("TLS: the server refused the connection: {alert:?}"),
+            "does it ask for a client certificate? set sslcert and sslkey (PGSSLCERT, PGSSLKEY)",
+        ),
+        other => (format!("TLS: {other}"), "the server must speak TLS 1.2 or 1.3"),
+    };
+    with_cure(&one_line(&what), cure)
+}
+
+fn io_message(error: &io::Error, cause: &str) -> String {
+    let (what, cure) = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            ("connection refused", "is Postgres up? check DATABASE_URL or PGHOST and PGPORT")
+        }
+        io::ErrorKind::NotFound => {
+            ("there is no server's socket", "is Postgres up? check DATABASE_URL or PGHOST and PGPORT")
+        }
+        io::ErrorKind::TimedOut => ("no answer in time", "is the server up, and a firewall open?"),
+        io::ErrorKind::PermissionDenied if cause.contains("does not allow writes") => {
+            (cause, "is this a standby? name the primary in PGHOST")
+        }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
+            return "the connection was lost".into();
+        }
+        _ if cause.contains("lookup address") => {
+            ("the host's name cannot be resolved", "check DATABASE_URL or PGHOST")
+        }
+        _ => return cause.to_owned(),
+    };
+    with_cure(what, cure)
+}
+
+/// The first cause of this type, however deep, also inside I/O errors.
+fn find<T: std::error::Error + 'static>(error: &postgres::Error) -> Option<&T> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref::<T>() {
+            return Some(found);
+        }
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = inner.map(|inner| inner as &(dyn std::error::Error + 'static)).or_else(|| cause.source());
+    }
+    None
+}
+
+fn with_cure(what: &str, cure: &str) -> String {
+    format!("{what} ({cure})")
+}
+
+/// At most 300 characters, without anything that could move a terminal's cursor.
+fn one_line(text: &str) -> String {
+    text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The first name in double quotes.
+fn quoted_name(text: &str) -> &str {
+    text.split('"').nth(1).unwrap_or_default()
+}
+
+/// Data errors quote the value that was wrong: it is left out.
+fn without_quoted(text: &str) -> String {
+    let (Some(first), Some(last)) = (text.find('"'), text.rfind('"')) else { return text.to_owned() };
+    if first == last {
+        text[..first].trim_end().into()
+    } else {
+        format!("{}…{}", &text[..=first], &text[last..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_the_server_quotes_is_left_out() {
+        assert_eq!(
+            without_quoted("invalid input syntax for type integer: \"a \"b\" c\""),
+            "invalid input syntax for type integer: \"…\""
+        );
+        assert_eq!(without_quoted("value \"9…"), "value");
+        assert_eq!(without_quoted("integer out of range"), "integer out of range");
+    }
+
+    #[test]
+    fn a_message_is_one_short_line_without_control_characters() {
+        let line = one_line(&format!("a\nb\u{1b}[31m{}", "x".repeat(1000)));
+        assert!(line.starts_with("a b [31m") && line.chars().count() == 300);
+    }
+}

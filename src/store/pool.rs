@@ -1,0 +1,175 @@
+//! The pool of connections, and the loop that carries a transaction over what passes: restarts, deadlocks, full pools.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use postgres::Client;
+use r2d2::PooledConnection;
+
+use super::connect::Connector;
+use super::conninfo::{Conninfo, ConninfoError};
+use super::error::{StoreError, leaves_connection_usable};
+use crate::http::{Clock, Stop};
+
+/// The longest wait for a connection, by [`Pool::get`].
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// r2d2 does not wake those who wait when a broken connection leaves the pool: so they look again this often.
+const WAIT_SLICE: Duration = Duration::from_millis(250);
+/// The backoff between attempts of a transaction: doubles from the first to the second.
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(50);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+
+/// At most so many connections to one database, shared by all threads; cheap to clone.
+#[derive(Clone)]
+pub struct Pool {
+    connections: r2d2::Pool<Connector>,
+    subject: Arc<str>,
+    /// Whether the log already says that the database is away.
+    away: Arc<AtomicBool>,
+}
+
+/// A connection on loan; goes back to the pool when dropped, unless it is broken.
+pub struct Connection(PooledConnection<Connector>);
+
+impl Deref for Connection {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        match &self.0.client {
+            Ok(client) => client,
+            Err(_) => unreachable!("a failed attempt never becomes a Connection, see Pool::get"),
+        }
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut Client {
+        match &mut self.0.client {
+            Ok(client) => client,
+            Err(_) => unreachable!("a failed attempt never becomes a Connection, see Pool::get"),
+        }
+    }
+}
+
+/// Why an attempt of a transaction failed.
+struct Failure {
+    error: StoreError,
+    /// The connection had died while idle, which says nothing of the database.
+    stale: bool,
+}
+
+impl Pool {
+    /// A pool of at most `size` connections (at least 1); connects to nothing yet.
+    ///
+    /// # Errors
+    /// When a certificate or key cannot be read.
+    pub fn new(conninfo: &Conninfo, size: u32) -> Result<Self, ConninfoError> {
+        let connections = r2d2::Pool::builder()
+            .max_size(size.max(1))
+            .min_idle(Some(0))
+            .test_on_check_out(false)
+            .connection_timeout(LONGEST_WAIT)
+            .error_handler(Box::new(r2d2::NopErrorHandler))
+            .build_unchecked(Connector::new(conninfo)?);
+        Ok(Self { connections, subject: format!("database {conninfo}").into(), away: Arc::default() })
+    }
+
+    /// A connection from the pool, or a new one; waits at most 5 s for it.
+    ///
+    /// # Errors
+    /// At once when the database cannot be reached or refuses; after 5 s when it does not answer, or when all
+    /// connections are in use.
+    pub fn get(&self) -> Result<Connection, StoreError> {
+        let asked = Instant::now();
+        while asked.elapsed() < LONGEST_WAIT {
+            let Ok(attempt) = self.connections.get_timeout(WAIT_SLICE) else { continue };
+            match &attempt.client {
+                Ok(_) => return Ok(Connection(attempt)),
+                Err(error) if attempt.finished >= asked => return Err(error.clone()),
+                // It failed when nobody waited for it any more: old news.
+                Err(_) => {}
+            }
+        }
+        let (subject, size) = (&self.subject, self.connections.max_size());
+        let message = format!(
+            "{subject}: no connection within {} s (the server does not answer, or all {size} connections are in use)",
+            LONGEST_WAIT.as_secs()
+        );
+        Err(StoreError::Unavailable { message })
+    }
+
+    /// Runs a whole transaction, again and again while the database is unavailable, until `give_up_after` has passed
+    /// since the first failure or a stop is requested. The transaction must be idempotent: when the connection is lost
+    /// during the commit, nobody knows whether it took effect.
+    ///
+    /// # Errors
+    /// The last failure: `Unavailable` when time is up or a stop was requested, anything else at once.
+    pub fn run<T>(
+        &self,
+        clock: &dyn Clock,
+        stop: &Stop,
+        give_up_after: Duration,
+        mut transaction: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let mut failing_since = None;
+        let mut backoff = SHORTEST_BACKOFF;
+        loop {
+            let failure = match self.attempt(&mut transaction) {
+                Ok(value) => {
+                    if self.away.swap(false, Ordering::Relaxed) {
+                        log::info!("{} is available again", self.subject);
+                    }
+                    return Ok(value);
+                }
+                Err(failure) if failure.stale => continue,
+                Err(failure) => failure.error,
+            };
+            if !matches!(failure, StoreError::Unavailable { .. }) {
+                return Err(failure);
+            }
+            let since = *failing_since.get_or_insert_with(|| clock.now());
+            let left = give_up_after.saturating_sub(clock.now().saturating_duration_since(since));
+            if left.is_zero() || stop.requested() {
+                return Err(failure);
+            }
+            if self.away.swap(true, Ordering::Relaxed) {
+                log::debug!("{failure}");
+            } else {
+                log::warn!("{failure}; trying again");
+            }
+            clock.sleep(backoff.mul_f64(0.5 + clock.random() / 2.0).min(left));
+            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        }
+    }
+
+    fn attempt<T>(
+        &self,
+        transaction: &mut impl FnMut(&mut Client) -> Result<T, postgres::Error>,
+    ) -> Result<T, Failure> {
+        let mut connection = self.get().map_err(|error| Failure { error, stale: false })?;
+        match transaction(&mut connection) {
+            Ok(value) => {
+                connection.0.used = true;
+                Ok(value)
+            }
+            Err(error) => {
+                let usable = leaves_connection_usable(&error);
+                let error = StoreError::from(error);
+                let lost = !usable && matches!(error, StoreError::Unavailable { .. });
+                let stale = lost && connection.0.used;
+                connection.0.used = true;
+                connection.0.spent = !usable;
+                Err(Failure { error: error.of(&self.subject), stale })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool({}, {:?})", self.subject, self.connections.state())
+    }
+}
