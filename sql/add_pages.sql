@@ -1,0 +1,45 @@
+-- The tasks of some pages and the run's next page, in one statement: both are there after a crash, or neither. Only the
+-- run's lister may, and only from the page it thinks is next. What this run has dealt with already is left out.
+-- Tasks that the lister's own process can take at once are inserted as held: no second write to claim them.
+WITH run AS (
+    SELECT run_id
+    FROM sync_runs
+    WHERE account = $1 AND run_id = $2 AND lister = $3 AND next_page = $4 AND state = 'running' AND NOT listing_done
+    FOR UPDATE
+), page AS (
+    SELECT * FROM unnest($5::text[], $6::bigint[], $7::text[], $8::boolean[]) AS p (id, seq, payload, held)
+), added AS (
+    INSERT INTO sync_tasks (account, id, run_id, seq, worker_id, attempt, payload)
+    SELECT $1, p.id, r.run_id, p.seq, CASE WHEN p.held THEN $3 ELSE 0 END, CASE WHEN p.held THEN 1 ELSE 0 END, p.payload
+    FROM page p CROSS JOIN run r
+    WHERE NOT EXISTS (SELECT FROM campaigns c WHERE c.account = $1 AND c.id = p.id AND c.run_id = $2)
+      AND NOT EXISTS (SELECT FROM dead_letters l WHERE l.account = $1 AND l.id = p.id AND l.run_id = $2)
+    ON CONFLICT (account, id) DO NOTHING
+    RETURNING id
+), invalid AS (
+    SELECT * FROM unnest($9::text[], $10::text[], $11::text[], $12::boolean[]) AS i (id, reason, payload, named)
+), buried AS (
+    INSERT INTO dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
+    SELECT $1, i.id, r.run_id, 'invalid', i.reason, 0, i.payload, false
+    FROM invalid i CROSS JOIN run r
+    WHERE NOT EXISTS (SELECT FROM campaigns c WHERE c.account = $1 AND c.id = i.id AND c.run_id = $2)
+      AND NOT EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1 AND t.id = i.id)
+      AND NOT EXISTS (SELECT FROM page p WHERE p.id = i.id)
+    ON CONFLICT (account, id) DO UPDATE
+    SET run_id = excluded.run_id, cause = excluded.cause, reason = excluded.reason, attempts = excluded.attempts,
+        payload = excluded.payload, retryable = excluded.retryable, failed_at = excluded.failed_at
+        WHERE l.run_id <> excluded.run_id
+    RETURNING id
+), advanced AS (
+    UPDATE sync_runs s
+    SET next_page = $13, listing_done = $14, total = coalesce($15, s.total),
+        listed = s.listed + (SELECT count(*) FROM added) + (SELECT count(*) FROM buried),
+        failed = s.failed + (SELECT count(*) FROM buried),
+        unnamed = s.unnamed + (SELECT count(*) FROM invalid WHERE NOT named)
+    FROM run r
+    WHERE s.account = $1 AND s.run_id = r.run_id
+    RETURNING s.listed
+)
+-- Null when this process no longer lists; else the ids that were left out, of those that were to be held.
+SELECT (SELECT listed FROM advanced) AS listed,
+       ARRAY (SELECT p.id FROM page p WHERE p.held EXCEPT SELECT a.id FROM added a) AS left_out

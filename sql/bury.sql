@@ -1,0 +1,23 @@
+-- A batch of tasks that failed for good becomes dead letters, under the same fence as a success.
+WITH batch AS (
+    SELECT *
+    FROM unnest($3::text[], $4::int[], $5::text[], $6::text[], $7::int[], $8::boolean[])
+         AS b (id, attempt, cause, reason, attempts, retryable)
+), done AS (
+    DELETE FROM sync_tasks t
+    USING batch b
+    WHERE t.account = $1 AND t.id = b.id AND t.worker_id = $2 AND t.attempt = b.attempt
+    RETURNING t.id, t.run_id, t.payload
+), buried AS (
+    INSERT INTO dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
+    SELECT $1, d.id, d.run_id, b.cause, b.reason, b.attempts, d.payload, b.retryable
+    FROM done d JOIN batch b ON b.id = d.id
+    ORDER BY d.id
+    ON CONFLICT (account, id) DO UPDATE
+    SET run_id = excluded.run_id, cause = excluded.cause, reason = excluded.reason, attempts = excluded.attempts,
+        payload = excluded.payload, retryable = excluded.retryable, failed_at = excluded.failed_at
+)
+UPDATE workers
+SET failed = failed + (SELECT count(*) FROM done), heartbeat_at = now()
+WHERE account = $1 AND worker_id = $2
+RETURNING (SELECT count(*) FROM done)

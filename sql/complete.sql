@@ -1,0 +1,31 @@
+-- A batch of finished tasks: each task that this worker still holds under this attempt number is deleted, and only then
+-- is its campaign stored, in one statement. A worker that lost its lease deletes nothing and so stores nothing.
+WITH batch AS (
+    SELECT *
+    FROM unnest($3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[],
+                $11::timestamptz[], $12::text[])
+         AS b (id, attempt, name, status, budget, impressions, clicks, conversions, created_at, extra)
+), done AS (
+    DELETE FROM sync_tasks t
+    USING batch b
+    WHERE t.account = $1 AND t.id = b.id AND t.worker_id = $2 AND t.attempt = b.attempt
+    RETURNING t.id, t.run_id
+), stored AS (
+    INSERT INTO campaigns AS c (account, id, name, status, budget, impressions, clicks, conversions, created_at, extra,
+                                first_synced_at, synced_at, run_id)
+    -- By id, so that two writers lock rows in the same order.
+    SELECT $1, d.id, b.name, b.status, b.budget::numeric, b.impressions, b.clicks, b.conversions, b.created_at,
+           b.extra::jsonb, now(), now(), d.run_id
+    FROM done d JOIN batch b ON b.id = d.id
+    ORDER BY d.id
+    ON CONFLICT (account, id) DO UPDATE
+    SET name = excluded.name, status = excluded.status, budget = excluded.budget, impressions = excluded.impressions,
+        clicks = excluded.clicks, conversions = excluded.conversions, created_at = excluded.created_at,
+        extra = excluded.extra, synced_at = excluded.synced_at, run_id = excluded.run_id, removed_at = NULL
+), cleared AS (
+    DELETE FROM dead_letters l USING done d WHERE l.account = $1 AND l.id = d.id
+)
+UPDATE workers
+SET synced = synced + (SELECT count(*) FROM done), heartbeat_at = now()
+WHERE account = $1 AND worker_id = $2
+RETURNING (SELECT count(*) FROM done)

@@ -1,0 +1,29 @@
+-- Ends the lease of workers whose heartbeat is older than $2 seconds by the database's own clock, and of worker $3, which
+-- leaves by itself: their tasks are free again, their counts go to their runs, and none of them is a lister any more.
+WITH gone AS (
+    SELECT worker_id
+    FROM workers
+    WHERE account = $1 AND (worker_id = $3 OR heartbeat_at < now() - make_interval(secs => $2))
+    FOR UPDATE SKIP LOCKED
+), freed AS (
+    UPDATE sync_tasks t SET worker_id = 0 FROM gone g WHERE t.account = $1 AND t.worker_id = g.worker_id
+    RETURNING t.id
+), left_over AS (
+    DELETE FROM workers w USING gone g WHERE w.account = $1 AND w.worker_id = g.worker_id
+    RETURNING w.*
+), counted AS (
+    UPDATE sync_runs s
+    SET synced = s.synced + l.synced, failed = s.failed + l.failed, requests = s.requests + l.requests,
+        limited = s.limited + l.limited, retries = s.retries + l.retries, rate_limited = s.rate_limited + l.rate_limited,
+        token_refreshes = s.token_refreshes + l.token_refreshes,
+        lister = CASE WHEN s.lister = ANY (l.ids) THEN 0 ELSE s.lister END
+    FROM (
+        SELECT run_id, array_agg(worker_id) AS ids, sum(synced) AS synced, sum(failed) AS failed,
+               sum(requests) AS requests, sum(limited) AS limited, sum(retries) AS retries,
+               sum(rate_limited) AS rate_limited, sum(token_refreshes) AS token_refreshes
+        FROM left_over
+        GROUP BY run_id
+    ) l
+    WHERE s.account = $1 AND s.run_id = l.run_id
+)
+SELECT (SELECT count(*) FROM left_over WHERE worker_id <> $3) AS dead, (SELECT count(*) FROM freed) AS freed

@@ -1,0 +1,260 @@
+//! One request, one reply: the ureq agent with every limit set, and what can come of a single attempt.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use ureq::Agent;
+use ureq::config::Config;
+use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use ureq::http::{Method, Request};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
+
+use super::clock::Clock;
+use super::hints::{self, Hints};
+use super::resolver::CachingResolver;
+use super::secret::Secret;
+
+/// The largest body that is read, decompressed: a page of 1,000 campaigns of 30 kB each.
+pub const MAX_BODY_BYTES: u64 = 32 << 20;
+/// The largest response header, all fields together.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+/// Each connection's buffers; the default of 128 kB each would be most of our memory at 16 workers.
+const BUFFER_BYTES: usize = 16 << 10;
+/// An idle connection older than this is not used again: many servers and balancers close theirs after a minute.
+const MAX_IDLE: Duration = Duration::from_secs(50);
+
+/// What a client needs to know of its server.
+pub struct ClientSettings {
+    /// Scheme, host and base path, without a slash at the end.
+    pub base_url: String,
+    /// The longest that one attempt may take, from name look-up to the body's last byte.
+    pub timeout: Duration,
+    /// How many connections may stand idle: the number of threads that call.
+    pub connections: usize,
+    /// Sent as `X-Client-Id` when set.
+    pub client_id: Option<String>,
+    /// PEM certificates to trust instead of the built-in (Mozilla's) roots.
+    pub trusted_roots: Option<Vec<u8>>,
+}
+
+/// A client of one server.
+pub struct Client {
+    agent: Agent,
+    resolver: CachingResolver,
+    base_url: String,
+    client_id: Option<HeaderValue>,
+    clock: Arc<dyn Clock>,
+}
+
+/// One attempt of one call.
+pub struct Call<'a> {
+    /// The method.
+    pub method: Method,
+    /// Path and query below the base address, percent-encoded.
+    pub path: &'a str,
+    /// The value of `Authorization`, when one is sent.
+    pub authorization: Option<&'a Secret>,
+    /// A JSON body.
+    pub body: Option<&'a [u8]>,
+    /// Further headers.
+    pub headers: &'a [(&'static str, &'a str)],
+}
+
+/// A complete reply: its body was read to the end.
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// What its header and body say of limits and waits.
+    pub hints: Hints,
+    /// The body, decompressed.
+    pub body: Vec<u8>,
+    /// Where a redirect points to; never followed.
+    pub location: Option<String>,
+    /// Just before the request was sent.
+    pub sent_at: Instant,
+    /// When the body's last byte was there.
+    pub answered_at: Instant,
+}
+
+/// Why there is no reply. All of these are worth another attempt.
+#[derive(Debug)]
+pub enum NoReply {
+    /// No connection could be made: refused, unreachable, no such host, TLS.
+    Connect(String),
+    /// The time for one attempt was over.
+    Timeout(String),
+    /// The connection broke, or what came was no complete HTTP response.
+    Interrupted(String),
+    /// More than [`MAX_BODY_BYTES`].
+    TooLarge,
+}
+
+impl fmt::Display for NoReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(cause) => write!(f, "cannot connect: {cause}"),
+            Self::Timeout(stage) => write!(f, "timed out ({stage})"),
+            Self::Interrupted(cause) => write!(f, "connection broken: {cause}"),
+            Self::TooLarge => write!(f, "the reply has more than {} MiB", MAX_BODY_BYTES >> 20),
+        }
+    }
+}
+
+/// Why no client could be made.
+#[derive(Debug)]
+pub struct BadClientSettings(pub String);
+
+impl fmt::Display for BadClientSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Client {
+    /// A client with its own pool of connections.
+    ///
+    /// # Errors
+    /// When `trusted_roots` holds no certificate, or the client id cannot stand in a header.
+    pub fn new(settings: &ClientSettings, clock: Arc<dyn Clock>) -> Result<Self, BadClientSettings> {
+        let client_id = match &settings.client_id {
+            Some(id) => Some(
+                HeaderValue::from_str(id)
+                    .map_err(|_| BadClientSettings("the client id has characters no header can hold".into()))?,
+            ),
+            None => None,
+        };
+        let mut tls = TlsConfig::builder();
+        if let Some(pem) = &settings.trusted_roots {
+            tls = tls.root_certs(trusted_roots(pem)?);
+        }
+        let config = Config::builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_global(Some(settings.timeout))
+            .timeout_connect(Some(settings.timeout.min(Duration::from_secs(10))))
+            .max_response_header_size(MAX_HEADER_BYTES)
+            .input_buffer_size(BUFFER_BYTES)
+            .output_buffer_size(BUFFER_BYTES)
+            .max_idle_connections(settings.connections)
+            .max_idle_connections_per_host(settings.connections)
+            .max_idle_age(MAX_IDLE)
+            .user_agent(concat!("campaign-sync/", env!("CARGO_PKG_VERSION")))
+            .accept("application/json")
+            .tls_config(tls.build())
+            .build();
+        let resolver = CachingResolver::default();
+        let agent = Agent::with_parts(config, DefaultConnector::default(), resolver.clone());
+        Ok(Self { agent, resolver, base_url: settings.base_url.clone(), client_id, clock })
+    }
+
+    /// Makes one attempt.
+    ///
+    /// # Errors
+    /// When there is no complete reply; whatever its status, a complete reply is none.
+    pub fn send(&self, call: &Call<'_>) -> Result<Reply, NoReply> {
+        let request = self.request(call).map_err(|error| NoReply::Connect(error.to_string()))?;
+        let sent_at = self.clock.now();
+        let mut response = self.agent.run(request).map_err(|error| self.no_reply(error))?;
+        let status = response.status().as_u16();
+        let mut body = Vec::new();
+        let limit = MAX_BODY_BYTES + 1;
+        response.body_mut().as_reader().take(limit).read_to_end(&mut body).map_err(no_body)?;
+        if body.len() as u64 >= limit {
+            return Err(NoReply::TooLarge);
+        }
+        let answered_at = self.clock.now();
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let hints = hints::from_response(header, body_retry_after(status, &body), self.clock.wall());
+        let location = header("location").map(str::to_owned);
+        Ok(Reply { status, hints, body, location, sent_at, answered_at })
+    }
+
+    fn request<'a>(&self, call: &Call<'a>) -> Result<Request<&'a [u8]>, ureq::http::Error> {
+        let mut request =
+            Request::builder().method(call.method.clone()).uri(format!("{}{}", self.base_url, call.path));
+        if let Some(authorization) = call.authorization {
+            let mut value = HeaderValue::from_str(authorization.reveal())?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        if let Some(id) = &self.client_id {
+            request = request.header("x-client-id", id);
+        }
+        if call.body.is_some() {
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        for (name, value) in call.headers {
+            request = request.header(*name, *value);
+        }
+        request.body(call.body.unwrap_or_default())
+    }
+
+    fn no_reply(&self, error: ureq::Error) -> NoReply {
+        use ureq::Error;
+        match error {
+            Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+                self.resolver.forget();
+                NoReply::Connect("no answer in time".into())
+            }
+            Error::Timeout(stage) => NoReply::Timeout(stage.to_string()),
+            Error::Io(error) if is_connect_failure(&error) => {
+                self.resolver.forget();
+                NoReply::Connect(error.to_string())
+            }
+            Error::Io(error) => no_body(error),
+            Error::HostNotFound | Error::ConnectionFailed | Error::Tls(_) | Error::Rustls(_) => {
+                self.resolver.forget();
+                NoReply::Connect(error.to_string())
+            }
+            other => NoReply::Interrupted(other.to_string()),
+        }
+    }
+}
+
+fn is_connect_failure(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    // A failed name look-up has no kind of its own in the standard library.
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
+        || error.to_string().contains("failed to lookup address")
+}
+
+/// A failure while the response was under way; ureq hides its own errors inside `io::Error` there.
+fn no_body(error: io::Error) -> NoReply {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
+        Some(ureq::Error::Timeout(stage)) => NoReply::Timeout(stage.to_string()),
+        _ if error.kind() == io::ErrorKind::TimedOut => NoReply::Timeout("body".into()),
+        _ => NoReply::Interrupted(error.to_string()),
+    }
+}
+
+/// `retry_after` of an error's JSON body; looked for only where an error may carry it.
+fn body_retry_after(status: u16, body: &[u8]) -> Option<f64> {
+    #[derive(Deserialize)]
+    struct Hint {
+        retry_after: Option<f64>,
+    }
+    if status != 429 && status != 503 {
+        return None;
+    }
+    serde_json::from_slice::<Hint>(body).ok()?.retry_after
+}
+
+fn trusted_roots(pem: &[u8]) -> Result<RootCerts, BadClientSettings> {
+    let mut roots: Vec<Certificate<'static>> = Vec::new();
+    for item in ureq::tls::parse_pem(pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => roots.push(certificate.to_owned()),
+            Ok(_) => {}
+            Err(error) => return Err(BadClientSettings(format!("unreadable PEM: {error}"))),
+        }
+    }
+    if roots.is_empty() {
+        return Err(BadClientSettings("no certificate in PEM form found".into()));
+    }
+    Ok(RootCerts::new_with_certs(&roots))
+}

@@ -1,0 +1,275 @@
+//! The token cache: one token for all threads, fetched by one of them, replaced once for each time it is refused.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::clock::Clock;
+use super::lock::lock;
+use super::secret::Secret;
+
+/// A token is replaced this long before its end, or after nine tenths of its life, whichever is later.
+const MARGIN: Duration = Duration::from_secs(60);
+/// A shorter life than this cannot be planned with (an `expires_in` of 0, say): such a token is used until it is refused.
+const SHORTEST_LIFE: Duration = Duration::from_secs(2);
+
+/// An access token, ready to be sent.
+#[derive(Debug)]
+pub struct Token {
+    /// The value of `Authorization`.
+    pub authorization: Secret,
+    /// Counts the account's tokens; a refusal names the one that was refused.
+    pub generation: u64,
+    /// When to replace it; none when only a refusal can tell.
+    replace_at: Option<Instant>,
+}
+
+/// A token as the server gave it.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The token's text.
+    pub access_token: Secret,
+    /// How long it is good for, when the server said so.
+    pub lifetime: Option<Duration>,
+}
+
+/// A token as it is kept for several processes.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The token's text.
+    pub access_token: Secret,
+    /// Its generation.
+    pub generation: u64,
+    /// How long it is still good for, by the keeper's clock.
+    pub remaining: Option<Duration>,
+}
+
+/// What to do when a token is needed.
+#[derive(Debug)]
+pub enum Turn {
+    /// Another process has a good one.
+    Use(Kept),
+    /// Fetch one, then `keep` it.
+    Fetch,
+    /// Another process is fetching: ask again after this time.
+    Wait(Duration),
+}
+
+/// Where a token is shared with other processes.
+pub trait Vault: Send + Sync {
+    /// Why the vault cannot be used.
+    type Error;
+    /// Asks for a token newer than generation `refused`.
+    ///
+    /// # Errors
+    /// When the vault is out of reach.
+    fn turn(&self, refused: u64) -> Result<Turn, Self::Error>;
+    /// Keeps a fetched token and gives its generation.
+    ///
+    /// # Errors
+    /// When the vault is out of reach.
+    fn keep(&self, grant: &Grant) -> Result<u64, Self::Error>;
+    /// The fetch failed: lets another process try.
+    fn release(&self);
+}
+
+/// A vault for one process alone.
+#[derive(Debug, Default)]
+pub struct OwnVault {
+    generation: AtomicU64,
+}
+
+impl Vault for OwnVault {
+    type Error = std::convert::Infallible;
+
+    fn turn(&self, _refused: u64) -> Result<Turn, Self::Error> {
+        Ok(Turn::Fetch)
+    }
+
+    fn keep(&self, _grant: &Grant) -> Result<u64, Self::Error> {
+        Ok(self.generation.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn release(&self) {}
+}
+
+/// The cache. Its lock is held while a token is fetched: that is the single flight, and the one place where a lock is
+/// held over I/O; whoever needs a token at that time has nothing else to do.
+pub struct TokenCache {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Arc<Token>>,
+    refused: u64,
+    accepted: u64,
+}
+
+impl TokenCache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Mutex::new(State::default()) }
+    }
+
+    /// The token to send now; fetched by `fetch` when there is none, or it is about to end, or it was refused.
+    ///
+    /// # Errors
+    /// The vault's, or whatever `fetch` fails with.
+    pub fn get<E>(
+        &self,
+        vault: &dyn Vault<Error = E>,
+        mut fetch: impl FnMut() -> Result<Grant, E>,
+    ) -> Result<Arc<Token>, E> {
+        let mut state = lock(&self.state);
+        if let Some(token) = &state.current
+            && token.replace_at.is_none_or(|at| self.clock.now() < at)
+        {
+            return Ok(token.clone());
+        }
+        let outdated = state.current.as_ref().map_or(0, |token| token.generation).max(state.refused);
+        let token = loop {
+            match vault.turn(outdated)? {
+                Turn::Use(kept) => break self.token(kept.access_token.reveal(), kept.generation, kept.remaining),
+                Turn::Wait(wait) => self.clock.sleep(wait),
+                Turn::Fetch => match fetch() {
+                    Ok(grant) => {
+                        let generation = vault.keep(&grant)?;
+                        break self.token(grant.access_token.reveal(), generation, grant.lifetime);
+                    }
+                    Err(error) => {
+                        vault.release();
+                        return Err(error);
+                    }
+                },
+            }
+        };
+        let token = Arc::new(token);
+        state.current = Some(token.clone());
+        Ok(token)
+    }
+
+    /// A request with this generation's token got a 401. The first to say so causes one fetch; the others, none.
+    /// True when this very token was never accepted by anyone: a second fresh one would fare no better.
+    pub fn refused(&self, generation: u64) -> bool {
+        let mut state = lock(&self.state);
+        if state.current.as_ref().is_some_and(|token| token.generation == generation) {
+            state.current = None;
+        }
+        state.refused = state.refused.max(generation);
+        state.accepted < generation
+    }
+
+    /// A request with this generation's token was accepted.
+    pub fn accepted(&self, generation: u64) {
+        let mut state = lock(&self.state);
+        state.accepted = state.accepted.max(generation);
+    }
+
+    fn token(&self, text: &str, generation: u64, lifetime: Option<Duration>) -> Token {
+        let replace_at = lifetime.filter(|life| *life >= SHORTEST_LIFE).map(|life| {
+            let life = life.min(Duration::from_secs(10 * 365 * 86_400));
+            self.clock.now() + life.saturating_sub(MARGIN).max(life.mul_f64(0.9))
+        });
+        Token { authorization: Secret::new(format!("Bearer {text}")), generation, replace_at }
+    }
+}
+
+/// The lifetime that a token answer tells: from `expires_in`, unless it is absent, negative or absurd.
+#[must_use]
+pub fn lifetime(expires_in: Option<f64>) -> Option<Duration> {
+    Duration::try_from_secs_f64(expires_in?).ok()
+}
+
+/// What is left of a lifetime that ends at `end`; zero when it is over.
+#[must_use]
+pub fn remaining(end: SystemTime, now: SystemTime) -> Duration {
+    end.duration_since(now).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::http::clock::VirtualClock;
+
+    struct Server {
+        clock: Arc<VirtualClock>,
+        cache: TokenCache,
+        vault: OwnVault,
+        fetches: AtomicU32,
+        lifetime: Option<Duration>,
+    }
+
+    impl Server {
+        fn new(lifetime: Option<Duration>) -> Self {
+            let clock = Arc::new(VirtualClock::new(1));
+            let cache = TokenCache::new(clock.clone());
+            Self { clock, cache, vault: OwnVault::default(), fetches: AtomicU32::new(0), lifetime }
+        }
+
+        fn get(&self) -> Arc<Token> {
+            let fetched = self.cache.get(&self.vault, || {
+                let n = self.fetches.fetch_add(1, Ordering::SeqCst);
+                Ok(Grant { access_token: Secret::new(format!("t{n}")), lifetime: self.lifetime })
+            });
+            fetched.unwrap_or_else(|never| match never {})
+        }
+    }
+
+    #[test]
+    fn a_hundred_refusals_of_one_token_cause_one_fetch() {
+        let server = Server::new(Some(Duration::from_secs(3600)));
+        let first = server.get();
+        std::thread::scope(|scope| {
+            for _ in 0..100 {
+                scope.spawn(|| {
+                    server.cache.refused(first.generation);
+                    assert_eq!(server.get().generation, first.generation + 1);
+                });
+            }
+        });
+        assert_eq!(server.fetches.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_token_is_replaced_before_its_end_and_not_much_earlier() {
+        for (life, used) in [(3600, 3540), (100, 90), (10, 9)] {
+            let server = Server::new(Some(Duration::from_secs(life)));
+            let first = server.get().generation;
+            server.clock.sleep(Duration::from_secs(used) - Duration::from_millis(1));
+            assert_eq!(server.get().generation, first);
+            server.clock.sleep(Duration::from_millis(2));
+            assert_eq!(server.get().generation, first + 1);
+        }
+    }
+
+    #[test]
+    fn a_token_without_a_usable_lifetime_is_used_until_it_is_refused() {
+        for expires_in in [None, Some(0.0), Some(0.5), Some(-7.0), Some(f64::NAN), Some(1e300)] {
+            let server = Server::new(lifetime(expires_in));
+            let first = server.get().generation;
+            server.clock.sleep(Duration::from_secs(100_000));
+            assert_eq!(server.get().generation, first);
+        }
+    }
+
+    #[test]
+    fn only_a_token_that_nobody_could_use_counts_as_refused_for_good() {
+        let server = Server::new(None);
+        let first = server.get();
+        server.cache.accepted(first.generation);
+        assert!(!server.cache.refused(first.generation));
+        let second = server.get();
+        assert!(server.cache.refused(second.generation));
+    }
+
+    #[test]
+    fn the_token_is_not_shown() {
+        let server = Server::new(None);
+        assert!(!format!("{:?}", server.get()).contains("t0"));
+    }
+}

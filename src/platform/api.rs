@@ -1,0 +1,351 @@
+//! The platform's endpoints, one attempt a call: what was sent, what came back, and what it means. Retrying is the
+//! caller's.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::value::RawValue;
+use ureq::http::Method;
+
+use super::wire::{ErrorAnswer, ListAnswer, SyncAnswer, SyncBody, TokenAnswer};
+use crate::http::client::{Call, Client, NoReply, Reply};
+use crate::http::hints::Hints;
+use crate::http::retry::{Cause, Verdict, classify};
+use crate::http::secret::Secret;
+use crate::http::stats::Stats;
+use crate::http::token::{Grant, Token, lifetime};
+
+/// All that a path segment may not hold as it is (RFC 3986, 3.3), and some more: whatever an id holds, it stays one segment.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// A page's number, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PageNumber(pub i64);
+
+/// The platform's API for one account.
+pub struct Api {
+    client: Client,
+    basic: Secret,
+    stats: Arc<Stats>,
+}
+
+/// A page of the listing.
+pub struct ListedPage {
+    /// Its records, as they came.
+    pub records: Vec<Box<RawValue>>,
+    /// Whether another page follows.
+    pub has_more: bool,
+    /// The number of the page that was served, when the answer told it.
+    pub page: Option<i64>,
+    /// How many campaigns there are, when the answer told it.
+    pub total: Option<i64>,
+}
+
+/// The platform has synced a campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncReply;
+
+/// One exchange, for those who watch: limiter, concurrency, metrics.
+pub struct Exchange {
+    /// Just before the request was sent.
+    pub sent_at: Instant,
+    /// When the reply was complete, or the failure known.
+    pub answered_at: Instant,
+    /// The status; none when there was no reply.
+    pub status: Option<u16>,
+    /// What the reply said of limits.
+    pub hints: Hints,
+}
+
+/// What came of an attempt that did not succeed.
+#[derive(Debug)]
+pub enum CallError {
+    /// 429: no attempt at all. The limiter knows from the exchange when to come back.
+    RateLimited,
+    /// 401.
+    Unauthorized,
+    /// Another attempt may succeed; not before `hint`, when there is one.
+    Retry {
+        /// Why it failed.
+        cause: Cause,
+        /// The server's word on when to come back.
+        hint: Option<Duration>,
+        /// A line for people.
+        message: String,
+    },
+    /// The same request would be refused again.
+    Refused {
+        /// The status, or 200 for `success: false`.
+        status: u16,
+        /// A line for people.
+        message: String,
+    },
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RateLimited => f.write_str("refused by the rate limiter (429)"),
+            Self::Unauthorized => f.write_str("the token was refused (401)"),
+            Self::Retry { message, .. } | Self::Refused { message, .. } => f.write_str(message),
+        }
+    }
+}
+
+impl Api {
+    /// The API for these credentials.
+    #[must_use]
+    pub fn new(client: Client, email: &str, password: &Secret, stats: Arc<Stats>) -> Self {
+        let pair = Secret::new(format!("{email}:{}", password.reveal()));
+        let basic = Secret::new(format!("Basic {}", STANDARD.encode(pair.reveal())));
+        Self { client, basic, stats }
+    }
+
+    /// `POST /auth/token`, once.
+    ///
+    /// # Errors
+    /// [`CallError`]; `Unauthorized` means the credentials.
+    pub fn fetch_token(&self) -> Result<Grant, CallError> {
+        let call = Call {
+            method: Method::POST,
+            path: "/auth/token",
+            authorization: Some(&self.basic),
+            body: Some(b"{}"),
+            headers: &[],
+        };
+        let reply = self.send(&call, &mut |_| {})?;
+        let answer: TokenAnswer = parse(&reply.body)?;
+        if answer.access_token.is_empty() || answer.access_token.bytes().any(|byte| !(0x21..0x7f).contains(&byte)) {
+            return Err(unparsable("the access token has characters that no header can hold".into()));
+        }
+        self.stats.token_refreshed();
+        let expires_in = answer.expires_in.and_then(|value| value.as_f64());
+        Ok(Grant { access_token: Secret::new(answer.access_token), lifetime: lifetime(expires_in) })
+    }
+
+    /// `GET /api/campaigns`, once.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn list_page(
+        &self,
+        token: &Token,
+        page: PageNumber,
+        page_size: i32,
+        trace: Option<&str>,
+        watch: &mut dyn FnMut(&Exchange),
+    ) -> Result<ListedPage, CallError> {
+        let path = format!("/api/campaigns?page={}&limit={page_size}", page.0);
+        let headers = trace.map(|value| [("traceparent", value)]);
+        let call = Call {
+            method: Method::GET,
+            path: &path,
+            authorization: Some(&token.authorization),
+            body: None,
+            headers: headers.as_ref().map_or(&[], |headers| headers),
+        };
+        let reply = self.send(&call, watch)?;
+        let answer: ListAnswer = parse(&reply.body)?;
+        let number = |value: Option<serde_json::Number>| value.and_then(|value| value.as_i64());
+        Ok(ListedPage {
+            records: answer.data,
+            has_more: answer.pagination.has_more,
+            page: number(answer.pagination.page),
+            total: number(answer.pagination.total).filter(|total| *total >= 0),
+        })
+    }
+
+    /// `POST /api/campaigns/{id}/sync`, once. `key` is the same for every attempt of one logical sync.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn sync(
+        &self,
+        token: &Token,
+        id: &str,
+        key: &str,
+        trace: Option<&str>,
+        watch: &mut dyn FnMut(&Exchange),
+    ) -> Result<SyncReply, CallError> {
+        let path = format!("/api/campaigns/{}/sync", segment(id));
+        let body = serde_json::to_vec(&SyncBody { campaign_id: id }).unwrap_or_default();
+        let headers = [("idempotency-key", key), ("traceparent", trace.unwrap_or_default())];
+        let call = Call {
+            method: Method::POST,
+            path: &path,
+            authorization: Some(&token.authorization),
+            body: Some(&body),
+            headers: if trace.is_some() { &headers } else { &headers[..1] },
+        };
+        let reply = self.send(&call, watch)?;
+        let answer: SyncAnswer = parse(&reply.body)?;
+        if !answer.success {
+            let said = answer.message.map(|said| one_line(&without(&said, Some(&token.authorization))));
+            let message = said.map_or_else(String::new, |said| format!(": {said}"));
+            return Err(CallError::Refused { status: 200, message: format!("the platform says success: false{message}") });
+        }
+        match answer.campaign_id {
+            Some(other) if other != id => {
+                Err(unparsable(format!("the answer is about another campaign, {}", one_line(&other))))
+            }
+            _ => Ok(SyncReply),
+        }
+    }
+
+    /// `GET /health`, once; the platform's own word, free of the rate limit.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn health(&self) -> Result<(), CallError> {
+        let call = Call { method: Method::GET, path: "/health", authorization: None, body: None, headers: &[] };
+        self.send(&call, &mut |_| {}).map(|_| ())
+    }
+
+    fn send(&self, call: &Call<'_>, watch: &mut dyn FnMut(&Exchange)) -> Result<Reply, CallError> {
+        let started = Instant::now();
+        let sent = self.client.send(call);
+        let exchange = match &sent {
+            Ok(reply) => Exchange {
+                sent_at: reply.sent_at,
+                answered_at: reply.answered_at,
+                status: Some(reply.status),
+                hints: reply.hints.clone(),
+            },
+            Err(_) => {
+                Exchange { sent_at: started, answered_at: Instant::now(), status: None, hints: Hints::default() }
+            }
+        };
+        self.stats.exchanged(exchange.status, exchange.answered_at.saturating_duration_since(exchange.sent_at));
+        watch(&exchange);
+        let reply = sent.map_err(|failure| no_reply(&failure))?;
+        match classify(reply.status) {
+            Verdict::Success => Ok(reply),
+            Verdict::RateLimited => Err(CallError::RateLimited),
+            Verdict::Unauthorized => Err(CallError::Unauthorized),
+            Verdict::Refused => {
+                let message = refusal(reply.status, &reply.body, call.authorization);
+                Err(CallError::Refused { status: reply.status, message })
+            }
+            Verdict::Retry(Cause::Redirect) => Err(CallError::Retry {
+                cause: Cause::Redirect,
+                hint: None,
+                message: redirect(reply.status, reply.location.as_deref()),
+            }),
+            Verdict::Retry(cause) => Err(CallError::Retry {
+                cause,
+                hint: reply.hints.retry_after,
+                // Never the body: the platform's 500s carry a stack trace.
+                message: format!("the platform answered {}", reply.status),
+            }),
+        }
+    }
+}
+
+fn no_reply(failure: &NoReply) -> CallError {
+    CallError::Retry { cause: failure.into(), hint: None, message: one_line(&failure.to_string()) }
+}
+
+fn unparsable(message: String) -> CallError {
+    CallError::Retry { cause: Cause::Unparsable, hint: None, message }
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, CallError> {
+    serde_json::from_slice(body).map_err(|error| {
+        // serde_json quotes unknown or unexpected values: its category and place say enough, without foreign text.
+        let what = match error.classify() {
+            serde_json::error::Category::Data => "JSON of another shape than the contract's",
+            serde_json::error::Category::Eof => "JSON that is cut short",
+            _ => "no JSON",
+        };
+        unparsable(format!("the platform answered with {what} (line {}, column {})", error.line(), error.column()))
+    })
+}
+
+/// What a 4xx says of itself, in one short line; a server that repeats our credentials is not repeated.
+fn refusal(status: u16, body: &[u8], sent: Option<&Secret>) -> String {
+    let said = serde_json::from_slice::<ErrorAnswer>(body).ok().and_then(|answer| answer.message.or(answer.error));
+    match said {
+        Some(said) => format!("the platform answered {status}: {}", one_line(&without(&said, sent))),
+        None => format!("the platform answered {status}"),
+    }
+}
+
+/// A foreign text without the credentials that were sent, should it hold them.
+fn without(text: &str, sent: Option<&Secret>) -> String {
+    match sent.and_then(|sent| sent.reveal().split_once(' ')) {
+        Some((_, credentials)) if !credentials.is_empty() => text.replace(credentials, "[redacted]"),
+        _ => text.to_owned(),
+    }
+}
+
+fn redirect(status: u16, location: Option<&str>) -> String {
+    // Only the host: a redirect's query may carry anything.
+    let host = location.and_then(|text| text.parse::<ureq::http::Uri>().ok());
+    match host.as_ref().and_then(|uri| uri.host()) {
+        Some(host) => format!("the platform redirects to {host} ({status}), which is not followed"),
+        None => format!("the platform redirects ({status}), which is not followed"),
+    }
+}
+
+/// An id as one path segment. The two names that mean a folder are written so that nothing on the way resolves them.
+fn segment(id: &str) -> String {
+    match id {
+        "." => "%2E".into(),
+        ".." => "%2E%2E".into(),
+        _ => utf8_percent_encode(id, SEGMENT).to_string(),
+    }
+}
+
+/// A foreign text for a message: at most 200 characters, none of them a control character.
+fn one_line(text: &str) -> String {
+    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ids_stay_one_path_segment() {
+        assert_eq!(segment("campaign_17"), "campaign_17");
+        assert_eq!(segment("a/b?c#d%e f"), "a%2Fb%3Fc%23d%25e%20f");
+        assert_eq!(segment(".."), "%2E%2E");
+        assert_eq!(segment("../x"), "..%2Fx");
+        assert_eq!(segment("über"), "%C3%BCber");
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_comes_back_from_its_segment(id in "\\PC{1,40}") {
+            let segment = segment(&id);
+            prop_assert!(segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~%".contains(&b)));
+            let decoded = percent_encoding::percent_decode_str(&segment).decode_utf8().unwrap().into_owned();
+            prop_assert_eq!(decoded, id);
+        }
+    }
+
+    #[test]
+    fn a_server_error_shows_nothing_of_its_body() {
+        let error = parse::<SyncAnswer>(b"{\"success\": \"hunter2\"}").err().unwrap();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_server_that_repeats_our_token_is_not_repeated() {
+        let token = Secret::new("Bearer hunter2".into());
+        let message = refusal(400, br#"{"message": "bad token hunter2, sorry"}"#, Some(&token));
+        assert_eq!(message, "the platform answered 400: bad token [redacted], sorry");
+    }
+
+    #[test]
+    fn a_redirect_shows_its_host_only() {
+        let message = redirect(302, Some("https://elsewhere.example/x?token=hunter2"));
+        assert_eq!(message, "the platform redirects to elsewhere.example (302), which is not followed");
+    }
+}

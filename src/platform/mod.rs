@@ -1,0 +1,8 @@
+//! All that is particular to this ad platform: its endpoints, its wire types, and what makes a campaign valid.
+
+mod api;
+mod campaign;
+mod wire;
+
+pub use api::{Api, CallError, ListedPage, PageNumber, SyncReply};
+pub use campaign::{Campaign, Invalid, Listed, MAX_ID_BYTES, read_record};

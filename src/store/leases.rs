@@ -1,0 +1,137 @@
+//! Who works on a run: processes with a heartbeat, by the database's clock. A lease belongs to the worker, so one small
+//! write keeps all that it holds.
+
+use postgres::types::Type;
+use postgres::{Client, Error};
+
+use super::queue::WorkerId;
+
+/// A worker whose last heartbeat is older is dead: its tasks are free. Seconds of the database's clock.
+pub const LEASE_SECONDS: f64 = 10.0;
+
+/// Counts that a worker reports with its heartbeat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effort {
+    /// Requests sent, of every kind.
+    pub requests: i64,
+    /// Those of them that count towards the rate limit.
+    pub limited: i64,
+    /// Attempts made again.
+    pub retries: i64,
+    /// Refusals by the rate limiter.
+    pub rate_limited: i64,
+    /// Tokens fetched.
+    pub token_refreshes: i64,
+}
+
+/// What a heartbeat tells.
+#[derive(Clone, Debug)]
+pub struct Beat {
+    /// False when this worker was taken for dead: nothing that it holds is its own any more.
+    pub alive: bool,
+    /// Whether its run is still `running`.
+    pub running: bool,
+    /// The worker that lists, or 0.
+    pub lister: WorkerId,
+    /// Whether the last page is in.
+    pub listing_done: bool,
+    /// How many other workers are on the run.
+    pub others: i64,
+}
+
+/// Registers this process as a worker on a run.
+///
+/// # Errors
+/// The database's.
+pub fn register(
+    client: &mut Client,
+    account: &str,
+    run_id: i64,
+    host: &str,
+    pid: u32,
+) -> Result<WorkerId, Error> {
+    let pid = i32::try_from(pid).unwrap_or(0);
+    let row = client.query_typed_one(
+        "INSERT INTO workers (account, run_id, host, pid) VALUES ($1, $2, $3, $4) RETURNING worker_id",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&host, Type::TEXT), (&pid, Type::INT4)],
+    )?;
+    Ok(row.get(0))
+}
+
+/// Keeps the lease. Nothing when the run is gone.
+///
+/// # Errors
+/// The database's.
+pub fn heartbeat(
+    client: &mut Client,
+    account: &str,
+    run_id: i64,
+    worker: WorkerId,
+    effort: Effort,
+) -> Result<Option<Beat>, Error> {
+    let row = client.query_typed_opt(
+        include_str!("../../sql/heartbeat.sql"),
+        &[
+            (&account, Type::TEXT),
+            (&worker, Type::INT8),
+            (&run_id, Type::INT8),
+            (&effort.requests, Type::INT8),
+            (&effort.limited, Type::INT8),
+            (&effort.retries, Type::INT8),
+            (&effort.rate_limited, Type::INT8),
+            (&effort.token_refreshes, Type::INT8),
+        ],
+    )?;
+    Ok(row.map(|row| Beat {
+        alive: row.get("alive"),
+        running: row.get::<_, &str>("state") == "running",
+        lister: row.get("lister"),
+        listing_done: row.get("listing_done"),
+        others: row.get("others"),
+    }))
+}
+
+/// Ends the leases of dead workers, and that of `leaving` (0 for none). Gives how many dead there were and how many
+/// tasks are free again.
+///
+/// # Errors
+/// The database's.
+pub fn reap(client: &mut Client, account: &str, leaving: WorkerId) -> Result<(i64, i64), Error> {
+    let row = client.query_typed_one(
+        include_str!("../../sql/reap.sql"),
+        &[(&account, Type::TEXT), (&LEASE_SECONDS, Type::FLOAT8), (&leaving, Type::INT8)],
+    )?;
+    Ok((row.get("dead"), row.get("freed")))
+}
+
+/// Becomes the run's lister, if nobody is; gives the page to go on from.
+///
+/// # Errors
+/// The database's.
+pub fn take_listing(
+    client: &mut Client,
+    account: &str,
+    run_id: i64,
+    worker: WorkerId,
+) -> Result<Option<i64>, Error> {
+    let row = client.query_typed_opt(
+        "UPDATE sync_runs SET lister = $3
+         WHERE account = $1 AND run_id = $2 AND state = 'running' AND NOT listing_done AND lister IN (0, $3)
+           AND EXISTS (SELECT FROM workers w WHERE w.account = $1 AND w.worker_id = $3)
+         RETURNING next_page",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&worker, Type::INT8)],
+    )?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// Gives the listing back, for another process to take.
+///
+/// # Errors
+/// The database's.
+pub fn leave_listing(client: &mut Client, account: &str, run_id: i64, worker: WorkerId) -> Result<(), Error> {
+    client.execute_typed(
+        "UPDATE sync_runs SET lister = 0 WHERE account = $1 AND run_id = $2 AND lister = $3",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&worker, Type::INT8)],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! The queue: every call that touches tasks. A task is held by a worker under an attempt number, and whoever finishes it
+//! must still hold it.
+
+use std::time::SystemTime;
+
+use postgres::types::Type;
+use postgres::{Client, Error};
+
+use crate::platform::Campaign;
+
+/// A process at work on an account's run; it holds tasks.
+pub type WorkerId = i64;
+
+/// A claimed task.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The campaign's id.
+    pub id: String,
+    /// The fencing token.
+    pub attempt: i32,
+    /// The record as it was listed.
+    pub payload: String,
+}
+
+/// A listed campaign on its way into the queue.
+pub struct NewTask<'a> {
+    /// The campaign's id.
+    pub id: &'a str,
+    /// Its place in the listing.
+    pub seq: i64,
+    /// The record as it was listed.
+    pub payload: &'a str,
+    /// Whether this process will work on it at once, with attempt number 1.
+    pub held: bool,
+}
+
+/// A listed record that is no campaign.
+pub struct NewDeadLetter<'a> {
+    /// The campaign's id, or a name made for it.
+    pub key: String,
+    /// Whether `key` is the campaign's id.
+    pub named: bool,
+    /// What is wrong with it.
+    pub reason: &'a str,
+    /// The record as it was listed.
+    pub payload: &'a str,
+}
+
+/// What the lister has got, to be committed with its checkpoint.
+pub struct Pages<'a> {
+    /// The page that the run stands at.
+    pub from_page: i64,
+    /// The page it will stand at.
+    pub next_page: i64,
+    /// Whether the last page has been seen.
+    pub last: bool,
+    /// The platform's word on the number of campaigns.
+    pub total: Option<i64>,
+    /// The valid ones, ids not repeated.
+    pub tasks: Vec<NewTask<'a>>,
+    /// The others.
+    pub invalid: Vec<NewDeadLetter<'a>>,
+}
+
+/// Commits pages with their checkpoint. Gives the ids, of those that were to be held, that this run has dealt with
+/// already; or nothing when this worker does not list (any more).
+///
+/// # Errors
+/// The database's.
+pub fn add_pages(
+    client: &mut Client,
+    account: &str,
+    run_id: i64,
+    lister: WorkerId,
+    pages: &Pages<'_>,
+) -> Result<Option<Vec<String>>, Error> {
+    let ids: Vec<&str> = pages.tasks.iter().map(|task| task.id).collect();
+    let seqs: Vec<i64> = pages.tasks.iter().map(|task| task.seq).collect();
+    let payloads: Vec<&str> = pages.tasks.iter().map(|task| task.payload).collect();
+    let held: Vec<bool> = pages.tasks.iter().map(|task| task.held).collect();
+    let keys: Vec<&str> = pages.invalid.iter().map(|letter| letter.key.as_str()).collect();
+    let reasons: Vec<&str> = pages.invalid.iter().map(|letter| letter.reason).collect();
+    let raw: Vec<&str> = pages.invalid.iter().map(|letter| letter.payload).collect();
+    let named: Vec<bool> = pages.invalid.iter().map(|letter| letter.named).collect();
+    let row = client.query_typed_one(
+        include_str!("../../sql/add_pages.sql"),
+        &[
+            (&account, Type::TEXT),
+            (&run_id, Type::INT8),
+            (&lister, Type::INT8),
+            (&pages.from_page, Type::INT8),
+            (&ids, Type::TEXT_ARRAY),
+            (&seqs, Type::INT8_ARRAY),
+            (&payloads, Type::TEXT_ARRAY),
+            (&held, Type::BOOL_ARRAY),
+            (&keys, Type::TEXT_ARRAY),
+            (&reasons, Type::TEXT_ARRAY),
+            (&raw, Type::TEXT_ARRAY),
+            (&named, Type::BOOL_ARRAY),
+            (&pages.next_page, Type::INT8),
+            (&pages.last, Type::BOOL),
+            (&pages.total, Type::INT8),
+        ],
+    )?;
+    Ok(row.get::<_, Option<i64>>("listed").map(|_| row.get("left_out")))
+}
+
+/// Claims up to `most` free tasks.
+///
+/// # Errors
+/// The database's.
+pub fn claim(client: &mut Client, account: &str, worker: WorkerId, most: i64) -> Result<Vec<Held>, Error> {
+    let rows = client.query_typed(
+        include_str!("../../sql/claim.sql"),
+        &[(&account, Type::TEXT), (&worker, Type::INT8), (&most, Type::INT8)],
+    )?;
+    Ok(rows
+        .iter()
+        .map(|row| Held { id: row.get("id"), attempt: row.get("attempt"), payload: row.get("payload") })
+        .collect())
+}
+
+/// Stores the campaigns of finished tasks and deletes the tasks. Gives how many were still held, or nothing when the
+/// worker's lease has ended: then none was.
+///
+/// # Errors
+/// The database's; when one row cannot be stored, none is.
+pub fn complete(
+    client: &mut Client,
+    account: &str,
+    worker: WorkerId,
+    finished: &[(i32, &Campaign)],
+) -> Result<Option<i64>, Error> {
+    let attempts: Vec<i32> = finished.iter().map(|(attempt, _)| *attempt).collect();
+    let texts = |field: fn(&Campaign) -> &str| -> Vec<&str> {
+        finished.iter().map(|(_, campaign)| field(campaign)).collect()
+    };
+    let counts = |field: fn(&Campaign) -> i64| -> Vec<i64> {
+        finished.iter().map(|(_, campaign)| field(campaign)).collect()
+    };
+    let created: Vec<SystemTime> = finished.iter().map(|(_, campaign)| campaign.created_at).collect();
+    let row = client.query_typed_opt(
+        include_str!("../../sql/complete.sql"),
+        &[
+            (&account, Type::TEXT),
+            (&worker, Type::INT8),
+            (&texts(|campaign| &campaign.id), Type::TEXT_ARRAY),
+            (&attempts, Type::INT4_ARRAY),
+            (&texts(|campaign| &campaign.name), Type::TEXT_ARRAY),
+            (&texts(|campaign| &campaign.status), Type::TEXT_ARRAY),
+            (&texts(|campaign| &campaign.budget), Type::TEXT_ARRAY),
+            (&counts(|campaign| campaign.impressions), Type::INT8_ARRAY),
+            (&counts(|campaign| campaign.clicks), Type::INT8_ARRAY),
+            (&counts(|campaign| campaign.conversions), Type::INT8_ARRAY),
+            (&created, Type::TIMESTAMPTZ_ARRAY),
+            (&texts(|campaign| &campaign.extra), Type::TEXT_ARRAY),
+        ],
+    )?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// A task that failed for good.
+pub struct Failed {
+    /// The campaign's id.
+    pub id: String,
+    /// The fencing token.
+    pub attempt: i32,
+    /// A word for grouping.
+    pub cause: &'static str,
+    /// A line for people.
+    pub reason: String,
+    /// How often it was tried.
+    pub tries: i32,
+    /// Whether `retry` makes sense.
+    pub retryable: bool,
+}
+
+/// Makes dead letters of tasks; gives what [`complete`] gives.
+///
+/// # Errors
+/// The database's.
+pub fn bury(
+    client: &mut Client,
+    account: &str,
+    worker: WorkerId,
+    failed: &[Failed],
+) -> Result<Option<i64>, Error> {
+    let ids: Vec<&str> = failed.iter().map(|task| task.id.as_str()).collect();
+    let attempts: Vec<i32> = failed.iter().map(|task| task.attempt).collect();
+    let causes: Vec<&str> = failed.iter().map(|task| task.cause).collect();
+    let reasons: Vec<&str> = failed.iter().map(|task| task.reason.as_str()).collect();
+    let tries: Vec<i32> = failed.iter().map(|task| task.tries).collect();
+    let retryable: Vec<bool> = failed.iter().map(|task| task.retryable).collect();
+    let row = client.query_typed_opt(
+        include_str!("../../sql/bury.sql"),
+        &[
+            (&account, Type::TEXT),
+            (&worker, Type::INT8),
+            (&ids, Type::TEXT_ARRAY),
+            (&attempts, Type::INT4_ARRAY),
+            (&causes, Type::TEXT_ARRAY),
+            (&reasons, Type::TEXT_ARRAY),
+            (&tries, Type::INT4_ARRAY),
+            (&retryable, Type::BOOL_ARRAY),
+        ],
+    )?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// Whether the account has any task that nobody holds, and any task at all.
+///
+/// # Errors
+/// The database's.
+pub fn pending(client: &mut Client, account: &str) -> Result<Pending, Error> {
+    let row = client.query_typed_one(
+        "SELECT EXISTS (SELECT FROM sync_tasks WHERE account = $1 AND worker_id = 0),
+                EXISTS (SELECT FROM sync_tasks WHERE account = $1)",
+        &[(&account, Type::TEXT)],
+    )?;
+    Ok(Pending { free: row.get(0), any: row.get(1) })
+}
+
+/// What is left in an account's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Tasks that can be claimed.
+    pub free: bool,
+    /// Tasks, held or not.
+    pub any: bool,
+}
+
+/// How many tasks the account has.
+///
+/// # Errors
+/// The database's.
+pub fn count(client: &mut Client, account: &str) -> Result<i64, Error> {
+    let row = client
+        .query_typed_one("SELECT count(*) FROM sync_tasks WHERE account = $1", &[(&account, Type::TEXT)])?;
+    Ok(row.get(0))
+}

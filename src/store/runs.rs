@@ -1,0 +1,226 @@
+//! Runs, from open to closed.
+
+use std::time::{Duration, SystemTime};
+
+use postgres::types::Type;
+use postgres::{Client, Error, Row};
+
+/// The open run of an account, new or found.
+#[derive(Clone, Debug)]
+pub struct OpenRun {
+    /// Its number.
+    pub run_id: i64,
+    /// Its random key, as text: what idempotency keys are made of.
+    pub run_key: String,
+    /// The size of its pages, kept for the whole run.
+    pub page_size: i32,
+    /// False when it was there before.
+    pub new: bool,
+}
+
+/// How a run is to be opened.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// The page size of a new run.
+    pub page_size: i32,
+    /// An open run that is older is abandoned.
+    pub max_age: Duration,
+    /// Abandon an open run of any age.
+    pub fresh: bool,
+    /// Whether a new run lists; one of `retry` does not.
+    pub lists: bool,
+}
+
+/// Opens a run, or joins the one that is open.
+///
+/// # Errors
+/// The database's; a unique violation when two processes open at once: try again.
+pub fn open(client: &mut Client, account: &str, opening: &Opening) -> Result<OpenRun, Error> {
+    let mut transaction = client.transaction()?;
+    let abandoned = transaction.query_typed(
+        "UPDATE sync_runs SET state = 'abandoned', finished_at = now(), lister = 0
+         WHERE account = $1 AND state IN ('running', 'stopped')
+           AND ($2 OR started_at < now() - make_interval(secs => $3))
+         RETURNING run_id",
+        &[
+            (&account, Type::TEXT),
+            (&opening.fresh, Type::BOOL),
+            (&opening.max_age.as_secs_f64(), Type::FLOAT8),
+        ],
+    )?;
+    if !abandoned.is_empty() {
+        transaction
+            .execute_typed("DELETE FROM sync_tasks WHERE account = $1", &[(&account, Type::TEXT)])?;
+    }
+    let found = transaction.query_typed_opt(
+        "UPDATE sync_runs SET state = 'running' WHERE account = $1 AND state IN ('running', 'stopped')
+         RETURNING run_id, run_key::text AS run_key, page_size",
+        &[(&account, Type::TEXT)],
+    )?;
+    let (row, new) = match found {
+        Some(row) => (row, false),
+        None => (new_run(&mut transaction, account, opening)?, true),
+    };
+    let run = OpenRun {
+        run_id: row.get("run_id"),
+        run_key: row.get("run_key"),
+        page_size: row.get("page_size"),
+        new,
+    };
+    transaction.commit()?;
+    Ok(run)
+}
+
+fn new_run(
+    transaction: &mut postgres::Transaction<'_>,
+    account: &str,
+    opening: &Opening,
+) -> Result<Row, Error> {
+    transaction.query_typed_one(
+        "INSERT INTO sync_runs (account, lists, listing_done, page_size, binary_version)
+         VALUES ($1, $2, NOT $2, $3, $4)
+         RETURNING run_id, run_key::text AS run_key, page_size",
+        &[
+            (&account, Type::TEXT),
+            (&opening.lists, Type::BOOL),
+            (&opening.page_size, Type::INT4),
+            (&env!("CARGO_PKG_VERSION"), Type::TEXT),
+        ],
+    )
+}
+
+/// A run as it stands.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Its number.
+    pub run_id: i64,
+    /// `running`, `complete`, `partial`, `stopped` or `abandoned`.
+    pub state: String,
+    /// Whether the last page is in.
+    pub listing_done: bool,
+    /// The page the lister comes to next.
+    pub next_page: i64,
+    /// Campaigns a page.
+    pub page_size: i32,
+    /// The platform's word on the number of campaigns.
+    pub total: Option<i64>,
+    /// Campaigns seen.
+    pub listed: i64,
+    /// Campaigns stored.
+    pub synced: i64,
+    /// Campaigns that became dead letters.
+    pub failed: i64,
+    /// Campaigns found gone.
+    pub removed: i64,
+    /// Requests of all its processes.
+    pub requests: i64,
+    /// Those that count towards the rate limit.
+    pub limited: i64,
+    /// Attempts made again.
+    pub retries: i64,
+    /// Refusals by the rate limiter.
+    pub rate_limited: i64,
+    /// Tokens fetched.
+    pub token_refreshes: i64,
+    /// Seconds from its start to its end, or until now.
+    pub elapsed_s: f64,
+    /// Why it was stopped.
+    pub last_error: Option<String>,
+    /// The version that opened it.
+    pub binary_version: String,
+    /// When it was opened.
+    pub started_at: SystemTime,
+    /// When it was closed.
+    pub finished_at: Option<SystemTime>,
+}
+
+/// Reads one run.
+///
+/// # Errors
+/// The database's.
+pub fn progress(client: &mut Client, account: &str, run_id: i64) -> Result<Option<Progress>, Error> {
+    let row = client.query_typed_opt(
+        include_str!("../../sql/run_progress.sql"),
+        &[(&account, Type::TEXT), (&run_id, Type::INT8)],
+    )?;
+    Ok(row.map(|row| Progress {
+        run_id: row.get("run_id"),
+        state: row.get("state"),
+        listing_done: row.get("listing_done"),
+        next_page: row.get("next_page"),
+        page_size: row.get("page_size"),
+        total: row.get("total"),
+        listed: row.get("listed"),
+        synced: row.get("synced"),
+        failed: row.get("failed"),
+        removed: row.get("removed"),
+        requests: row.get("requests"),
+        limited: row.get("limited"),
+        retries: row.get("retries"),
+        rate_limited: row.get("rate_limited"),
+        token_refreshes: row.get("token_refreshes"),
+        elapsed_s: row.get("elapsed_s"),
+        last_error: row.get("last_error"),
+        binary_version: row.get("binary_version"),
+        started_at: row.get("started_at"),
+        finished_at: row.get("finished_at"),
+    }))
+}
+
+/// What closing a run has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// It is not at its end, or another process has closed it.
+    Open,
+    /// Closed; so many campaigns were marked as removed.
+    Closed(i64),
+    /// Closed, but so many of so many campaigns would have been marked as removed at once: none was.
+    RemovalRefused(i64, i64),
+}
+
+/// Closes the run if all of it is done, and marks what its complete listing no longer shows, unless that is more than
+/// `max_removed` percent of what was there.
+///
+/// # Errors
+/// The database's.
+pub fn close(client: &mut Client, account: &str, run_id: i64, max_removed: u8) -> Result<Closing, Error> {
+    let key: [(&(dyn postgres::types::ToSql + Sync), Type); 2] =
+        [(&account, Type::TEXT), (&run_id, Type::INT8)];
+    let mut transaction = client.transaction()?;
+    let Some(row) = transaction.query_typed_opt(include_str!("../../sql/close_run.sql"), &key)? else {
+        return Ok(Closing::Open);
+    };
+    let mut closing = Closing::Closed(0);
+    if row.get::<_, bool>("may_remove") {
+        let row = transaction.query_typed_one(include_str!("../../sql/count_unlisted.sql"), &key)?;
+        let (unlisted, present): (i64, i64) = (row.get("unlisted"), row.get("present"));
+        if unlisted > 0 && i128::from(unlisted) * 100 > i128::from(present) * i128::from(max_removed) {
+            closing = Closing::RemovalRefused(unlisted, present);
+        } else if unlisted > 0 {
+            let row = transaction.query_typed_one(include_str!("../../sql/mark_removed.sql"), &key)?;
+            closing = Closing::Closed(row.get("removed"));
+        }
+    }
+    // Old runs go when a new one is done: no housekeeping job is needed.
+    transaction.execute_typed(
+        "DELETE FROM sync_runs WHERE account = $1 AND finished_at < now() - interval '90 days'",
+        &key[..1],
+    )?;
+    transaction.commit()?;
+    Ok(closing)
+}
+
+/// The last of its processes leaves a run before its end: `stopped`, to be resumed.
+///
+/// # Errors
+/// The database's.
+pub fn stop(client: &mut Client, account: &str, run_id: i64, reason: &str) -> Result<(), Error> {
+    client.execute_typed(
+        "UPDATE sync_runs SET last_error = $3,
+                state = CASE WHEN EXISTS (SELECT FROM workers w WHERE w.account = $1 AND w.run_id = $2)
+                             THEN state ELSE 'stopped' END
+         WHERE account = $1 AND run_id = $2 AND state = 'running'",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&reason, Type::TEXT)],
+    )?;
+    Ok(())
+}

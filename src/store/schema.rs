@@ -1,0 +1,108 @@
+//! The schema: migrations in order, each applied once, under a lock, and recognised again by its checksum.
+
+use std::fmt::Write as _;
+
+use postgres::types::Type;
+use postgres::{Client, Error};
+use ring::digest::{SHA256, digest};
+
+use super::error::StoreError;
+
+/// All migrations, oldest first; the first has version 1. An applied one is never edited.
+const MIGRATIONS: [(&str, &str); 1] = [("first", include_str!("../../sql/migrations/0001_first.sql"))];
+
+/// Two processes that migrate at once wait for each other. The lock is the transaction's, so it also works behind a
+/// pooler; the number says "campsync" in ASCII.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(7161677084962221667)";
+
+const HISTORY: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
+    version    integer     PRIMARY KEY,
+    name       text        NOT NULL,
+    checksum   text        NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)";
+
+/// What the database's schema is to this binary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaState {
+    /// Exactly what this binary was built for.
+    Current,
+    /// So many migrations are missing.
+    Behind(usize),
+    /// Made by a newer version, or changed by hand: not to be touched. The line says what to do.
+    Foreign(String),
+}
+
+/// How far the database's schema is.
+///
+/// # Errors
+/// The database's.
+pub fn state(client: &mut Client) -> Result<SchemaState, Error> {
+    // Without privileges on the schema the table may be invisible, but then nothing else works either.
+    let known = client.query_typed_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[])?;
+    if !known.get::<_, bool>(0) {
+        return Ok(SchemaState::Behind(MIGRATIONS.len()));
+    }
+    let rows = client.query_typed("SELECT version, name, checksum FROM schema_migrations ORDER BY version", &[])?;
+    for (index, row) in rows.iter().enumerate() {
+        let (version, name, found): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
+        let Some((expected_name, sql)) = MIGRATIONS.get(index) else {
+            return Ok(SchemaState::Foreign(format!(
+                "the database has schema version {version} ({name}), this campaign-sync {} knows only {}: install the \
+                 newer version that made it",
+                env!("CARGO_PKG_VERSION"),
+                MIGRATIONS.len()
+            )));
+        };
+        if found != checksum(sql) || name != *expected_name {
+            return Ok(SchemaState::Foreign(format!(
+                "migration {version} ({name}) in the database is not the one this campaign-sync {} knows: it was made by \
+                 another build; use that, or an empty database",
+                env!("CARGO_PKG_VERSION")
+            )));
+        }
+    }
+    Ok(match MIGRATIONS.len() - rows.len() {
+        0 => SchemaState::Current,
+        missing => SchemaState::Behind(missing),
+    })
+}
+
+/// Brings the schema up to date, in one transaction, and says how many migrations were applied. Any number of processes
+/// may call it at once.
+///
+/// # Errors
+/// [`StoreError::Refused`] for a foreign schema; else the database's.
+pub fn migrate(client: &mut Client) -> Result<usize, StoreError> {
+    if state(client)? == SchemaState::Current {
+        return Ok(0);
+    }
+    let mut transaction = client.transaction()?;
+    transaction.batch_execute(LOCK)?;
+    transaction.batch_execute(HISTORY)?;
+    // The state again, now that nobody else can change it.
+    let applied = transaction.query_typed_one("SELECT count(*) FROM schema_migrations", &[])?.get::<_, i64>(0);
+    let applied = usize::try_from(applied).unwrap_or(usize::MAX);
+    for (index, (name, sql)) in MIGRATIONS.iter().enumerate().skip(applied) {
+        transaction.batch_execute(sql)?;
+        let version = i32::try_from(index + 1).unwrap_or(i32::MAX);
+        transaction.execute_typed(
+            "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+            &[(&version, Type::INT4), (name, Type::TEXT), (&checksum(sql), Type::TEXT)],
+        )?;
+    }
+    transaction.commit()?;
+    match state(client)? {
+        SchemaState::Foreign(message) => Err(StoreError::Refused { message }),
+        _ => Ok(MIGRATIONS.len().saturating_sub(applied)),
+    }
+}
+
+fn checksum(sql: &str) -> String {
+    let mut hex = String::with_capacity(64);
+    for byte in digest(&SHA256, sql.as_bytes()).as_ref() {
+        // Writing to a String cannot fail.
+        let _infallible = write!(hex, "{byte:02x}");
+    }
+    hex
+}

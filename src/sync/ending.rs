@@ -1,0 +1,105 @@
+//! How a run, or this process's part in it, came to its end, and the exit code that says so.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::store::error::StoreError;
+
+/// Why this process stopped before everything was done. The first reason is the one that counts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ending {
+    /// SIGINT or SIGTERM, with its number.
+    Interrupted(i32),
+    /// The time that `--deadline` allows is over.
+    Deadline,
+    /// Nothing has succeeded for as long as `--give-up-after` allows.
+    GaveUp {
+        /// For how long.
+        after: Duration,
+        /// What the last attempt said.
+        last: String,
+    },
+    /// The server asks to wait for longer than `--max-wait`.
+    WaitTooLong {
+        /// How long it asks.
+        wait: Duration,
+        /// How long is allowed.
+        allowed: Duration,
+    },
+    /// The platform refuses the credentials.
+    CredentialsRefused(String),
+    /// The platform refuses the request as such: a wrong address or page size, most likely.
+    RequestRefused(String),
+    /// The listing cannot be brought to its end.
+    Listing(String),
+    /// The run was abandoned by another process.
+    Abandoned,
+    /// The database is out of reach.
+    DatabaseUnavailable(String),
+    /// The database refuses us, or is not what we need.
+    DatabaseRefused(String),
+    /// A fault of ours.
+    Internal(String),
+}
+
+impl Ending {
+    /// The documented exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Internal(_) => 1,
+            Self::RequestRefused(_) | Self::DatabaseRefused(_) => 2,
+            Self::CredentialsRefused(_) => 4,
+            Self::Deadline
+            | Self::GaveUp { .. }
+            | Self::WaitTooLong { .. }
+            | Self::Listing(_)
+            | Self::Abandoned
+            | Self::DatabaseUnavailable(_) => 5,
+            Self::Interrupted(signal) => 128 + signal,
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interrupted(signal) => write!(f, "interrupted by signal {signal}; run again to resume"),
+            Self::Deadline => f.write_str("the --deadline is over; run again to resume"),
+            Self::GaveUp { after, last } => write!(
+                f,
+                "gave up after {} s without one success: {last}; run again to resume (--give-up-after sets the patience)",
+                after.as_secs()
+            ),
+            Self::WaitTooLong { wait, allowed } => write!(
+                f,
+                "the platform asks to wait {} s, longer than --max-wait allows ({} s); run again later to resume",
+                wait.as_secs(),
+                allowed.as_secs()
+            ),
+            Self::CredentialsRefused(cause) => write!(
+                f,
+                "credentials refused: {cause}; check AD_PLATFORM_EMAIL and AD_PLATFORM_PASSWORD (or what it is read from)"
+            ),
+            Self::RequestRefused(cause) => {
+                write!(f, "the platform refuses the request: {cause}; check --api-url and --page-size")
+            }
+            Self::Listing(cause) => write!(f, "the listing is incomplete: {cause}; run again to go on from there"),
+            Self::Abandoned => f.write_str("the run was abandoned by another process (sync --fresh); run again to join the new one"),
+            Self::DatabaseUnavailable(cause) => write!(f, "{cause}; run again to resume"),
+            Self::DatabaseRefused(cause) => f.write_str(cause),
+            Self::Internal(cause) => write!(f, "internal error: {cause}; please report it"),
+        }
+    }
+}
+
+impl From<StoreError> for Ending {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::Unavailable { .. } => Self::DatabaseUnavailable(message),
+            StoreError::Refused { .. } => Self::DatabaseRefused(message),
+            StoreError::Row { .. } | StoreError::Internal { .. } => Self::Internal(message),
+        }
+    }
+}

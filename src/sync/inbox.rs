@@ -1,0 +1,173 @@
+//! The tasks that this process holds and has not begun: fresh ones in order, failed ones until their time has come.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::http::Clock;
+use crate::http::lock::lock;
+use crate::platform::Campaign;
+
+/// A held task on its way through this process.
+#[derive(Debug)]
+pub(super) struct Work {
+    /// The campaign to sync.
+    pub campaign: Box<Campaign>,
+    /// The fencing token.
+    pub attempt: i32,
+    /// Tries that failed, since the API was last down.
+    pub tries: u32,
+    /// When the first of them failed.
+    pub first_failed: Option<Instant>,
+    /// How often the API had come back when it failed.
+    pub recoveries: u64,
+    /// 401s in a row.
+    pub unauthorized: u32,
+}
+
+impl Work {
+    /// A task that was not tried yet.
+    pub fn new(campaign: Box<Campaign>, attempt: i32) -> Self {
+        Self { campaign, attempt, tries: 0, first_failed: None, recoveries: 0, unauthorized: 0 }
+    }
+}
+
+/// A queue of [`Work`] for one account, shared by all its threads. Bounded by those who fill it: see `room`.
+pub(super) struct Inbox {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    fresh: VecDeque<Work>,
+    later: BinaryHeap<Reverse<Later>>,
+    closed: bool,
+}
+
+struct Later {
+    at: Instant,
+    work: Work,
+}
+
+impl PartialEq for Later {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+impl Eq for Later {}
+impl PartialOrd for Later {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Later {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+impl Inbox {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Adds fresh tasks, in order.
+    pub fn push(&self, works: impl IntoIterator<Item = Work>) {
+        lock(&self.state).fresh.extend(works);
+        self.changed.notify_all();
+    }
+
+    /// Puts a task back whose turn never came, in front.
+    pub fn put_back(&self, work: Work) {
+        lock(&self.state).fresh.push_front(work);
+        self.changed.notify_all();
+    }
+
+    /// Keeps a task for later.
+    pub fn push_later(&self, work: Work, after: Duration) {
+        let at = self.clock.now() + after;
+        lock(&self.state).later.push(Reverse(Later { at, work }));
+        self.changed.notify_all();
+    }
+
+    /// A task that can be tried now, if there is one.
+    pub fn try_pop(&self) -> Option<Work> {
+        self.pop_ready(&mut lock(&self.state))
+    }
+
+    /// A task that can be tried now; waits for one, for at most `timeout`.
+    pub fn pop(&self, timeout: Duration) -> Option<Work> {
+        let deadline = self.clock.now() + timeout;
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(work) = self.pop_ready(&mut state) {
+                return Some(work);
+            }
+            let now = self.clock.now();
+            let due = state.later.peek().map_or(deadline, |Reverse(later)| later.at.min(deadline));
+            if state.closed || now >= deadline {
+                return None;
+            }
+            let wait = due.saturating_duration_since(now).max(Duration::from_micros(100));
+            state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn pop_ready(&self, state: &mut State) -> Option<Work> {
+        if state.closed {
+            return None;
+        }
+        if let Some(Reverse(later)) = state.later.peek()
+            && later.at <= self.clock.now()
+        {
+            let work = state.later.pop().map(|Reverse(later)| later.work);
+            self.changed.notify_all();
+            return work;
+        }
+        let work = state.fresh.pop_front();
+        // Whoever waits for room is woken when there is much of it, not for every single task.
+        if work.is_some() && state.fresh.len() % 16 == 0 {
+            self.changed.notify_all();
+        }
+        work
+    }
+
+    /// How many tasks are waiting here.
+    pub fn len(&self) -> usize {
+        let state = lock(&self.state);
+        state.fresh.len() + state.later.len()
+    }
+
+    /// Waits until there is room below `capacity`, for at most `timeout`; gives the room there is.
+    pub fn room(&self, capacity: usize, timeout: Duration) -> usize {
+        let deadline = self.clock.now() + timeout;
+        let mut state = lock(&self.state);
+        loop {
+            let room = capacity.saturating_sub(state.fresh.len() + state.later.len());
+            let now = self.clock.now();
+            if room > 0 || state.closed || now >= deadline {
+                return room;
+            }
+            let wait = deadline.saturating_duration_since(now);
+            state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Drops everything: the lease is lost, none of it is ours any more.
+    pub fn clear(&self) {
+        let mut state = lock(&self.state);
+        state.fresh.clear();
+        state.later.clear();
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Gives out nothing more.
+    pub fn close(&self) {
+        lock(&self.state).closed = true;
+        self.changed.notify_all();
+    }
+}
