@@ -1,4 +1,5 @@
 //! Copies every campaign of an unreliable, rate-limited ad platform into Postgres.
 
 pub mod http;
+pub mod platform;
 pub mod store;

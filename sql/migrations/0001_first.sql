@@ -106,7 +106,9 @@ CREATE TABLE quotas (
     sent_at         timestamptz[] NOT NULL DEFAULT '{}', -- the window's sends, oldest first, in batches …
     sent_count      integer[]     NOT NULL DEFAULT '{}', -- … of so many
     gate_until      timestamptz,                         -- nobody sends before: a 429 said so
-    learned         text                                 -- the limit as earlier responses showed it
+    limit_requests  integer,                             -- the limit as earlier responses showed it …
+    limit_window_ms bigint,
+    learned_at      timestamptz                          -- … and when; forgotten after a day
 ) WITH (fillfactor = 50);
 
 CREATE TABLE access_tokens (

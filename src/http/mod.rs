@@ -1,8 +1,20 @@
 //! Calling any unreliable API well. Knows nothing of campaigns, nor of Postgres.
 
+pub mod client;
 pub mod clock;
+pub mod concurrency;
+pub mod health;
+pub mod hints;
+pub mod learning;
+pub mod limiter;
+pub(crate) mod lock;
 pub mod rate_limit;
+mod resolver;
+pub mod retry;
 pub mod secret;
+pub mod stats;
+pub mod token;
+pub mod window;
 
 pub use clock::{Clock, Stop, SystemClock};
 pub use rate_limit::RateLimit;

@@ -3,9 +3,58 @@
 mod connect;
 pub mod conninfo;
 pub mod error;
+pub mod leases;
 pub mod pool;
+pub mod queue;
+pub mod quota;
+pub mod runs;
+pub mod schema;
 pub mod tls;
+pub mod tokens;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postgres::Client;
 
 pub use conninfo::{Conninfo, ConninfoError};
 pub use error::StoreError;
 pub use pool::{Connection, Pool};
+
+use crate::http::{Clock, Stop};
+
+/// One account's way into the database: every call is a whole transaction, tried again while the database is away.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+    account: Arc<str>,
+    clock: Arc<dyn Clock>,
+    stop: Stop,
+    give_up_after: Duration,
+}
+
+impl Store {
+    /// A store for one account. Calls fail once the database was away for `give_up_after`, or when `stop` is requested
+    /// while it is.
+    #[must_use]
+    pub fn new(pool: Pool, account: &str, clock: Arc<dyn Clock>, stop: Stop, give_up_after: Duration) -> Self {
+        Self { pool, account: account.into(), clock, stop, give_up_after }
+    }
+
+    /// The account's name.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// Runs a transaction of this account; `transaction` must be idempotent.
+    ///
+    /// # Errors
+    /// As [`Pool::run`].
+    pub fn run<T>(
+        &self,
+        mut transaction: impl FnMut(&mut Client, &str) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        self.pool.run(&*self.clock, &self.stop, self.give_up_after, |client| transaction(client, &self.account))
+    }
+}

@@ -1,0 +1,48 @@
+-- Sends for now, under a limit that all processes of the account share: the given one ($3 in $4 seconds), else the one
+-- that was learned less than a day ago, else none (then every send is granted and recorded). The row is locked for this
+-- statement only; its clock is the database's. Where many small batches would make the row long, a send is joined to one
+-- that is at most a five-hundredth of the window older, and counts as of now.
+WITH row AS (
+    INSERT INTO quotas AS q (account) VALUES ($1)
+    ON CONFLICT (account) DO UPDATE SET account = excluded.account
+    RETURNING sent_at, sent_count, gate_until,
+              coalesce($3, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
+              coalesce($4, limit_window_ms / 1000.0::float8) AS seconds
+), clock AS MATERIALIZED (
+    -- Read only when the row is ours: waiting for its lock takes time.
+    SELECT r.*, clock_timestamp() AS now, make_interval(secs => coalesce(r.seconds, 120) + $5) AS span FROM row r
+), sends AS MATERIALIZED (
+    SELECT u.at, u.count,
+           sum(u.count) OVER (ORDER BY u.at, u.place) AS up_to_here
+    FROM clock c, unnest(c.sent_at, c.sent_count) WITH ORDINALITY AS u (at, count, place)
+    WHERE u.at + c.span > c.now
+), used AS (
+    SELECT coalesce(sum(count), 0)::bigint AS sends FROM sends
+), turn AS MATERIALIZED (
+    SELECT c.*, u.sends,
+           CASE WHEN c.gate_until > c.now THEN 0
+                WHEN c.most IS NULL THEN $2
+                ELSE greatest(0, least($2::bigint, c.most - u.sends)) END AS granted,
+           CASE WHEN c.gate_until > c.now THEN c.gate_until
+                ELSE (SELECT min(s.at) + c.span FROM sends s WHERE u.sends - s.up_to_here < c.most) END AS free_at
+    FROM clock c, used u
+), kept AS (
+    SELECT coalesce(array_agg(s.at ORDER BY s.up_to_here), '{}') AS ats,
+           coalesce(array_agg(s.count ORDER BY s.up_to_here), '{}') AS counts
+    FROM sends s
+), written AS (
+    UPDATE quotas q
+    SET sent_at = CASE WHEN t.granted = 0 THEN k.ats
+                       WHEN x.joins THEN k.ats[:cardinality(k.ats) - 1] || t.now
+                       ELSE k.ats || t.now END,
+        sent_count = CASE WHEN t.granted = 0 THEN k.counts
+                          WHEN x.joins THEN k.counts[:cardinality(k.counts) - 1]
+                                            || (k.counts[cardinality(k.counts)] + t.granted)::integer
+                          ELSE k.counts || t.granted::integer END
+    FROM turn t, kept k,
+         LATERAL (SELECT cardinality(k.ats) > 500 AND k.ats[cardinality(k.ats)] + t.span / 500 > t.now AS joins) x
+    WHERE q.account = $1
+)
+SELECT granted::bigint AS granted, most::integer AS most, seconds,
+       coalesce(extract(epoch FROM free_at - now), 0)::float8 AS wait_s
+FROM turn

@@ -1,0 +1,352 @@
+//! When the next request may be sent: a known limit is kept exactly, an unknown one is learned, a 429 stops everybody.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::clock::Clock;
+use super::hints::Hints;
+use super::learning::{self, Refusals};
+use super::lock::lock;
+use super::rate_limit::RateLimit;
+use super::window::{Reservation, Window};
+
+/// While no limit is known, so many first sends are spaced: a small limit is then met with one refusal, not with a
+/// burst of them. An API without a limit loses about 40 ms in all.
+const PACED_SENDS: u32 = 64;
+/// The shortest gap that the first of them are spaced by.
+const FIRST_GAP: Duration = Duration::from_millis(1);
+/// What a request may need to the server more than another, at least: a cold connection and a busy machine.
+const LEAST_MARGIN: Duration = Duration::from_millis(25);
+/// Sends that are remembered to learn a limit from.
+const REMEMBERED: usize = 10_000;
+/// The wait after a 429 that gives no hint: doubles from the first to the second.
+const UNHINTED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(900));
+
+/// Where send times are kept: in memory, or in a row that all processes share. Its own clock decides.
+pub trait Ledger: Send + Sync {
+    /// Reserves up to `want` sends for now under `limit`, or the limit that is on record; without any, all are granted
+    /// and recorded.
+    ///
+    /// # Errors
+    /// A line for people, when the ledger is out of reach.
+    fn reserve(&self, limit: Option<RateLimit>, margin: Duration, want: u32) -> Result<Reservation, LedgerError>;
+    /// The ages of the sends on record, oldest first.
+    ///
+    /// # Errors
+    /// As above.
+    fn ages(&self) -> Result<Vec<Duration>, LedgerError>;
+    /// Keeps a limit that was learned, for other processes and the next run.
+    ///
+    /// # Errors
+    /// As above.
+    fn learn(&self, limit: RateLimit) -> Result<(), LedgerError>;
+    /// Lets nobody send for this time.
+    ///
+    /// # Errors
+    /// As above.
+    fn close_gate(&self, wait: Duration) -> Result<(), LedgerError>;
+}
+
+/// The ledger is out of reach; the text says why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LedgerError(pub String);
+
+impl fmt::Display for LedgerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The ledger of a process that has nobody to share a limit with.
+pub struct MemoryLedger {
+    clock: Arc<dyn Clock>,
+    state: Mutex<(Window, Option<RateLimit>)>,
+}
+
+impl MemoryLedger {
+    /// An empty ledger.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Mutex::default() }
+    }
+}
+
+impl Ledger for MemoryLedger {
+    fn reserve(&self, limit: Option<RateLimit>, margin: Duration, want: u32) -> Result<Reservation, LedgerError> {
+        let now = self.clock.now();
+        let (window, learned) = &mut *lock(&self.state);
+        Ok(match limit.or(*learned) {
+            Some(limit) => window.reserve(limit, margin, now, want),
+            None => {
+                window.record(now, want);
+                Reservation { granted: want, wait: Duration::ZERO, limit: None }
+            }
+        })
+    }
+
+    fn ages(&self) -> Result<Vec<Duration>, LedgerError> {
+        Ok(lock(&self.state).0.ages(self.clock.now()))
+    }
+
+    fn learn(&self, limit: RateLimit) -> Result<(), LedgerError> {
+        lock(&self.state).1 = Some(limit);
+        Ok(())
+    }
+
+    fn close_gate(&self, _wait: Duration) -> Result<(), LedgerError> {
+        Ok(())
+    }
+}
+
+/// Whether to send.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Turn {
+    /// So many requests, now: a turn that is not used at once is lost.
+    Go(u32),
+    /// Not yet.
+    Wait(Duration, Why),
+}
+
+/// What a wait is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// A 429, or a response that said that nothing is left.
+    Gate,
+    /// The window is full.
+    RateLimit,
+    /// No limit is known, and the first sends are spaced to find one gently.
+    Pacing,
+}
+
+/// One exchange that counts towards the limit.
+#[derive(Clone, Debug)]
+pub struct Observation<'a> {
+    /// When it was sent.
+    pub sent_at: Instant,
+    /// When it was answered.
+    pub answered_at: Instant,
+    /// Whether the answer was a 429.
+    pub refused: bool,
+    /// What the answer said.
+    pub hints: &'a Hints,
+}
+
+/// An account's limiter.
+pub struct Limiter {
+    configured: Option<RateLimit>,
+    ledger: Box<dyn Ledger>,
+    clock: Arc<dyn Clock>,
+    /// No limit known, gate open, pacing over: the hot path needs no lock.
+    unlimited: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    learned: Option<RateLimit>,
+    gate: Option<Instant>,
+    paced: u32,
+    next_send: Option<Instant>,
+    quickest: Option<Duration>,
+    extra_margin: Duration,
+    accepted: VecDeque<Instant>,
+    refusals: Refusals,
+    longest_reset: Duration,
+}
+
+impl Limiter {
+    /// A limiter for one account; `configured` is kept whatever the server says, a 429 aside.
+    #[must_use]
+    pub fn new(configured: Option<RateLimit>, ledger: Box<dyn Ledger>, clock: Arc<dyn Clock>) -> Self {
+        Self { configured, ledger, clock, unlimited: AtomicBool::new(false), state: Mutex::default() }
+    }
+
+    /// True when a request may be sent without asking.
+    #[must_use]
+    pub fn unlimited(&self) -> bool {
+        self.unlimited.load(Ordering::Relaxed)
+    }
+
+    /// The limit that is kept, if one is known.
+    #[must_use]
+    pub fn limit(&self) -> Option<RateLimit> {
+        self.configured.or_else(|| lock(&self.state).learned)
+    }
+
+    /// May up to `want` requests be sent now?
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn try_acquire(&self, want: u32) -> Result<Turn, LedgerError> {
+        if self.unlimited() {
+            return Ok(Turn::Go(want));
+        }
+        let now = self.clock.now();
+        let (limit, margin, want) = {
+            let mut state = lock(&self.state);
+            if let Some(gate) = state.gate {
+                if now < gate {
+                    return Ok(Turn::Wait(gate - now, Why::Gate));
+                }
+                state.gate = None;
+            }
+            let limit = self.configured.or(state.learned);
+            if limit.is_none() {
+                if state.paced >= PACED_SENDS {
+                    self.unlimited.store(true, Ordering::Relaxed);
+                    return Ok(Turn::Go(want));
+                }
+                if let Some(next) = state.next_send.filter(|next| now < *next) {
+                    return Ok(Turn::Wait(next - now, Why::Pacing));
+                }
+                state.next_send = Some(now + state.gap());
+                state.paced += 1;
+            }
+            (limit, state.margin(limit), if limit.is_none() { 1 } else { want })
+        };
+        let reserved = self.ledger.reserve(limit, margin, want)?;
+        if self.configured.is_none() && reserved.limit != limit {
+            lock(&self.state).learned = reserved.limit;
+        }
+        Ok(match reserved.granted {
+            0 => Turn::Wait(reserved.wait.max(Duration::from_millis(1)), Why::RateLimit),
+            granted => Turn::Go(granted),
+        })
+    }
+
+    /// Every answer to a request that counts goes in here.
+    pub fn observe(&self, seen: &Observation<'_>) {
+        let mut state = lock(&self.state);
+        let trip = seen.answered_at.saturating_duration_since(seen.sent_at);
+        state.quickest = Some(state.quickest.map_or(trip, |quickest| quickest.min(trip)));
+        if !seen.refused {
+            if state.accepted.len() == REMEMBERED {
+                state.accepted.pop_front();
+            }
+            state.accepted.push_back(seen.sent_at);
+        }
+        let told = self.told_limit(&mut state, seen.hints);
+        let exhausted = seen.hints.remaining == Some(0) && seen.hints.reset.is_some();
+        if !seen.refused && !exhausted && told.is_none() && !state.refusals.searching() {
+            return;
+        }
+        let found = if seen.refused { None } else { state.refusals.accepted(seen.sent_at) };
+        let wait = self.wait_of(&mut state, seen, exhausted);
+        if let Some(wait) = wait {
+            self.unlimited.store(false, Ordering::Relaxed);
+            state.gate = state.gate.max(Some(seen.answered_at + wait));
+        }
+        let own_sends: Vec<Instant> = state.accepted.iter().copied().collect();
+        let paced = state.paced < PACED_SENDS;
+        let known = self.configured.or(state.learned);
+        drop(state);
+        self.share(seen, wait, told.or(found), known, paced, &own_sends);
+    }
+
+    /// The ledger is written without our own lock: it may be a database.
+    fn share(
+        &self,
+        seen: &Observation<'_>,
+        wait: Option<Duration>,
+        told: Option<RateLimit>,
+        known: Option<RateLimit>,
+        paced: bool,
+        own_sends: &[Instant],
+    ) {
+        let mut learned = told;
+        if seen.refused && learned.is_none() && self.configured.is_none() {
+            let ages = if paced { self.ledger.ages().ok() } else { None };
+            let own = || own_sends.iter().map(|at| seen.answered_at.saturating_duration_since(*at)).collect();
+            // The ledger has the refused send itself on record as its newest.
+            let ages: Vec<Duration> = match ages {
+                Some(mut ages) => {
+                    ages.pop();
+                    ages
+                }
+                None => own(),
+            };
+            let mut state = lock(&self.state);
+            learned = match seen.hints.retry_after.or(seen.hints.reset) {
+                Some(hint) => learning::from_refusal(known, &ages, hint),
+                None => {
+                    state.refusals.refused(seen.answered_at, &ages, known);
+                    None
+                }
+            };
+        }
+        if let Some(limit) = learned
+            && self.configured.is_none()
+        {
+            lock(&self.state).learned = Some(limit);
+            self.unlimited.store(false, Ordering::Relaxed);
+            log::debug!("the platform's rate limit is {limit}");
+            if let Err(error) = self.ledger.learn(limit) {
+                log::debug!("the rate limit is known to this process only: {error}");
+            }
+        }
+        if let Some(wait) = wait
+            && let Err(error) = self.ledger.close_gate(wait)
+        {
+            log::debug!("the 429 is known to this process only: {error}");
+        }
+    }
+
+    /// A limit that the answer tells, when it is news.
+    fn told_limit(&self, state: &mut State, hints: &Hints) -> Option<RateLimit> {
+        if self.configured.is_some() {
+            return None;
+        }
+        let told = match (hints.limit, hints.quota, hints.reset) {
+            (Some(limit), _, _) => limit,
+            (None, Some(quota), Some(reset)) => {
+                // The longest reset seen is the best guess at the window; `remaining` 0 covers for a wrong one.
+                state.longest_reset = state.longest_reset.max(reset);
+                RateLimit::new(quota, state.longest_reset)?
+            }
+            _ => return None,
+        };
+        (state.learned != Some(told)).then_some(told)
+    }
+
+    /// How long nobody may send after this answer.
+    fn wait_of(&self, state: &mut State, seen: &Observation<'_>, exhausted: bool) -> Option<Duration> {
+        if !seen.refused {
+            return if exhausted { seen.hints.reset } else { None };
+        }
+        if self.configured.or(state.learned).is_some() {
+            // The server counts differently than we do: keep a little more distance.
+            state.extra_margin = (state.extra_margin * 2).max(LEAST_MARGIN);
+        }
+        let hint = seen.hints.retry_after.or(seen.hints.reset);
+        Some(hint.unwrap_or_else(|| {
+            let doubled = UNHINTED.0 * 2u32.saturating_pow(state.refusals.in_a_row().min(20));
+            doubled.min(UNHINTED.1).mul_f64(1.0 + self.clock.random() / 50.0)
+        }))
+    }
+
+    /// How long the gate stays closed.
+    #[must_use]
+    pub fn gate_closed_for(&self) -> Duration {
+        let gate = lock(&self.state).gate;
+        gate.map_or(Duration::ZERO, |gate| gate.saturating_duration_since(self.clock.now()))
+    }
+}
+
+impl State {
+    /// The gap between two of the first sends: it shrinks as more were accepted.
+    fn gap(&self) -> Duration {
+        let first = FIRST_GAP.max(self.quickest.unwrap_or_default().min(Duration::from_millis(50)) * 4);
+        first.mul_f64(1.0 / (1.0 + f64::from(self.paced) / 32.0))
+    }
+
+    /// What a window is lengthened by: requests need different times to the server, and it is the arrivals that it counts.
+    /// A two-hundredth of the window, at least 25 ms: at 11 windows a job that is 0.5 % of its time.
+    fn margin(&self, limit: Option<RateLimit>) -> Duration {
+        let Some(limit) = limit else { return LEAST_MARGIN };
+        let trips = self.quickest.unwrap_or_default().min(limit.window / 400) * 2;
+        LEAST_MARGIN.max(limit.window / 200 + trips) + self.extra_margin.min(limit.window / 10)
+    }
+}

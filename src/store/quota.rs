@@ -1,0 +1,105 @@
+//! The account's rate limit, shared by its processes: send times in one row, by the database's clock.
+
+use std::time::Duration;
+
+use postgres::types::Type;
+
+use super::{Store, StoreError};
+use crate::http::RateLimit;
+use crate::http::limiter::{Ledger, LedgerError};
+use crate::http::window::Reservation;
+
+/// The ledger in the database.
+pub struct SharedLedger {
+    store: Store,
+}
+
+impl SharedLedger {
+    /// The ledger of the store's account.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+}
+
+impl Ledger for SharedLedger {
+    fn reserve(&self, limit: Option<RateLimit>, margin: Duration, want: u32) -> Result<Reservation, LedgerError> {
+        let most = limit.map(|limit| i32::try_from(limit.requests.get()).unwrap_or(i32::MAX));
+        let seconds = limit.map(|limit| limit.window.as_secs_f64());
+        let (want, margin) = (i64::from(want), margin.as_secs_f64());
+        let row = self.store.run(|client, account| {
+            client.query_typed_one(
+                include_str!("../../sql/reserve.sql"),
+                &[
+                    (&account, Type::TEXT),
+                    (&want, Type::INT8),
+                    (&most, Type::INT4),
+                    (&seconds, Type::FLOAT8),
+                    (&margin, Type::FLOAT8),
+                ],
+            )
+        })?;
+        let kept = match (row.get::<_, Option<i32>>("most"), row.get::<_, Option<f64>>("seconds")) {
+            (Some(most), Some(seconds)) => u32::try_from(most)
+                .ok()
+                .zip(Duration::try_from_secs_f64(seconds).ok())
+                .and_then(|(most, window)| RateLimit::new(most, window)),
+            _ => None,
+        };
+        Ok(Reservation {
+            granted: u32::try_from(row.get::<_, i64>("granted")).unwrap_or(0),
+            wait: Duration::try_from_secs_f64(row.get("wait_s")).unwrap_or_default(),
+            limit: limit.or(kept),
+        })
+    }
+
+    fn ages(&self) -> Result<Vec<Duration>, LedgerError> {
+        let rows = self.store.run(|client, account| {
+            client.query_typed(
+                "SELECT extract(epoch FROM clock_timestamp() - u.at)::float8, u.count
+                 FROM quotas q, unnest(q.sent_at, q.sent_count) WITH ORDINALITY AS u (at, count, place)
+                 WHERE q.account = $1 ORDER BY u.at, u.place",
+                &[(&account, Type::TEXT)],
+            )
+        })?;
+        let ages = rows.iter().flat_map(|row| {
+            let age = Duration::try_from_secs_f64(row.get(0)).unwrap_or_default();
+            std::iter::repeat_n(age, usize::try_from(row.get::<_, i32>(1)).unwrap_or(0))
+        });
+        Ok(ages.collect())
+    }
+
+    fn learn(&self, limit: RateLimit) -> Result<(), LedgerError> {
+        let most = i32::try_from(limit.requests.get()).unwrap_or(i32::MAX);
+        let millis = i64::try_from(limit.window.as_millis()).unwrap_or(i64::MAX);
+        self.store.run(|client, account| {
+            client.execute_typed(
+                "INSERT INTO quotas (account, limit_requests, limit_window_ms, learned_at) VALUES ($1, $2, $3, now())
+                 ON CONFLICT (account) DO UPDATE
+                 SET limit_requests = excluded.limit_requests, limit_window_ms = excluded.limit_window_ms,
+                     learned_at = excluded.learned_at",
+                &[(&account, Type::TEXT), (&most, Type::INT4), (&millis, Type::INT8)],
+            )
+        })?;
+        Ok(())
+    }
+
+    fn close_gate(&self, wait: Duration) -> Result<(), LedgerError> {
+        let seconds = wait.as_secs_f64();
+        self.store.run(|client, account| {
+            client.execute_typed(
+                "INSERT INTO quotas AS q (account, gate_until)
+                 VALUES ($1, clock_timestamp() + make_interval(secs => $2))
+                 ON CONFLICT (account) DO UPDATE SET gate_until = greatest(q.gate_until, excluded.gate_until)",
+                &[(&account, Type::TEXT), (&seconds, Type::FLOAT8)],
+            )
+        })?;
+        Ok(())
+    }
+}
+
+impl From<StoreError> for LedgerError {
+    fn from(error: StoreError) -> Self {
+        Self(error.to_string())
+    }
+}
