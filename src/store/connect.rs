@@ -147,7 +147,6 @@ fn driver_config(conninfo: &Conninfo, host: &Host, mode: postgres::config::SslMo
         .connect_timeout(conninfo.connect_timeout)
         .ssl_mode(mode)
         .ssl_negotiation(conninfo.sslnegotiation)
-        .channel_binding(conninfo.channel_binding)
         .keepalives(conninfo.keepalive.enabled)
         .notice_callback(|notice| log::debug!("Postgres: {}", notice.message().escape_debug()));
     match &host.address {

@@ -16,7 +16,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use postgres::config::{ChannelBinding, SslNegotiation};
+use postgres::config::SslNegotiation;
 
 use self::defaults::Home;
 use self::parameters::Settings;
@@ -43,8 +43,6 @@ pub struct Conninfo {
     pub sslsni: bool,
     /// How TLS begins: after a request (default), or at once (`direct`, PostgreSQL 17 or later).
     pub sslnegotiation: SslNegotiation,
-    /// Whether the password exchange is bound to the TLS connection; default `prefer`.
-    pub channel_binding: ChannelBinding,
     /// The longest wait for one address of one server; default 10 s, also for 0, which libpq takes for "for ever".
     pub connect_timeout: Duration,
     /// What `pg_stat_activity` shows; default `campaign-sync`.
@@ -202,16 +200,6 @@ fn from_settings(
         client_certificate,
         sslsni: flag(settings, "sslsni", true)?,
         sslnegotiation: sslnegotiation(settings, sslmode)?,
-        channel_binding: one_of(
-            settings,
-            "channel_binding",
-            ChannelBinding::Prefer,
-            &[
-                ("disable", ChannelBinding::Disable),
-                ("prefer", ChannelBinding::Prefer),
-                ("require", ChannelBinding::Require),
-            ],
-        )?,
         connect_timeout: connect_timeout(settings)?,
         application_name: settings
             .get("application_name")

@@ -115,10 +115,11 @@ impl Verifier {
             self.algorithms.all,
         );
         match verdict {
-            // The server's certificate is itself the trusted one and marked as an authority: what `openssl req -x509`
-            // makes, and OpenSSL takes. Its dates were checked before this was noticed.
-            Err(error) if is_authority_as_server(&error) && self.trusted.iter().any(|t| t == certificate) => {
-                Ok(())
+            // A certificate that is marked as an authority serves: what `openssl req -x509` makes. OpenSSL takes it when
+            // it is itself the trusted one, and so must we. Its dates were checked before this was noticed.
+            Err(error) if is_authority_as_server(&error) => {
+                let trusted = self.trusted.iter().any(|trusted| trusted == certificate);
+                if trusted { Ok(()) } else { Err(CertificateError::UnknownIssuer.into()) }
             }
             verdict => verdict,
         }
