@@ -1,4 +1,5 @@
 //! Settings that work with psql work here, and what goes wrong is said so that it can be put right.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod postgres_cluster;
 

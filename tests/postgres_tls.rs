@@ -1,4 +1,5 @@
 //! Each `sslmode` keeps the promise that libpq makes for it, against a real server.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod postgres_cluster;
 
@@ -198,6 +199,14 @@ fn files_that_hold_no_certificate_are_named() {
     let conninfo = sound().conninfo(&named("db.example", "verify-full", &empty)).unwrap();
     let error = campaign_sync::store::Pool::new(&conninfo, 1).unwrap_err().to_string();
     assert!(error.starts_with(shown(&empty)) && error.contains("BEGIN CERTIFICATE"), "{error}");
+}
+
+#[test]
+fn a_password_can_be_bound_to_the_tls_connection() {
+    let alice = [("PGUSER", "alice"), ("PGPASSWORD", "hunter2"), ("PGCHANNELBINDING", "require")];
+    assert_eq!(sound().encrypted(&[&alice[..], &[("PGSSLMODE", "require")]].concat()), Ok(true));
+    let message = sound().refusal(&[("PGCHANNELBINDING", "require"), ("PGSSLMODE", "require")]);
+    assert!(message.contains("channel binding"), "{message}");
 }
 
 #[test]

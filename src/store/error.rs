@@ -162,6 +162,9 @@ fn from_client(error: &postgres::Error) -> StoreError {
             io::ErrorKind::InvalidInput if kind.contains("encoding") => {
                 StoreError::Internal { message: format!("{kind}: {cause}") }
             }
+            io::ErrorKind::InvalidInput if is_tls(error) => StoreError::Refused {
+                message: with_cure("TLS: the host's name is no DNS name", "check DATABASE_URL or PGHOST"),
+            },
             _ => StoreError::Unavailable { message: io_message(io, &cause) },
         };
     }

@@ -34,7 +34,6 @@ const NO_GSS: &str = "GSSAPI is not supported; remove it or set it to disable";
 const NO_CRL: &str = "certificate revocation lists are not supported; remove it";
 const NO_OAUTH: &str = "OAuth is not supported; use a password or a client certificate";
 const NO_PASSPHRASE: &str = "encrypted private keys are not supported; give a key without a passphrase";
-const NO_BINDING: &str = "passwords cannot be bound to TLS here; use sslmode=verify-full instead";
 const NO_SCRAM_KEYS: &str = "pass-through SCRAM keys are not supported; give a password";
 
 const PARAMETERS: &[Parameter] = &[
@@ -63,8 +62,7 @@ const PARAMETERS: &[Parameter] = &[
     parameter("sslcert", "PGSSLCERT", Read),
     parameter("sslkey", "PGSSLKEY", Read),
     parameter("sslsni", "PGSSLSNI", Read),
-    // tokio-postgres-rustls 0.13 never finds the data to bind to, so that a binding can be preferred but not had.
-    parameter("channel_binding", "PGCHANNELBINDING", Only(&["disable", "prefer"], NO_BINDING)),
+    parameter("channel_binding", "PGCHANNELBINDING", Read),
     // The hosts are tried in the order given: correct, only not balanced.
     parameter("load_balance_hosts", "PGLOADBALANCEHOSTS", Ignored),
     // rustls neither compresses nor speaks anything older than TLS 1.2.
@@ -101,7 +99,7 @@ const PARAMETERS: &[Parameter] = &[
     parameter(
         "require_auth",
         "PGREQUIREAUTH",
-        Only(&[], "it cannot be enforced here; use sslmode=verify-full"),
+        Only(&[], "it cannot be enforced here; use channel_binding=require or sslmode=verify-full"),
     ),
     parameter(
         "client_encoding",

@@ -25,7 +25,7 @@ fn every_variable_of_libpq_is_heeded() {
         ("PGSSLMODE", "require"),
         ("PGSSLNEGOTIATION", "direct"),
         ("PGSSLSNI", "0"),
-        ("PGCHANNELBINDING", "prefer"),
+        ("PGCHANNELBINDING", "require"),
         ("PGCONNECT_TIMEOUT", "3"),
         ("PGAPPNAME", "nightly"),
         ("PGOPTIONS", "-c work_mem=64MB"),
@@ -40,6 +40,7 @@ fn every_variable_of_libpq_is_heeded() {
     assert_eq!(conninfo.sslmode, SslMode::Require);
     assert_eq!(conninfo.sslnegotiation, SslNegotiation::Direct);
     assert!(!conninfo.sslsni);
+    assert_eq!(conninfo.channel_binding, ChannelBinding::Require);
     assert_eq!(conninfo.connect_timeout, Duration::from_secs(3));
     assert_eq!(conninfo.application_name, "nightly");
     assert_eq!(conninfo.options.as_deref(), Some("-c work_mem=64MB"));
@@ -94,7 +95,7 @@ fn a_wrong_value_is_an_error_that_names_the_setting_and_a_right_one() {
         ("PGHOST", "a b", "db.example.com"),
         ("PGCONNECT_TIMEOUT", "soon", "10"),
         ("PGTARGETSESSIONATTRS", "standby", "read-write"),
-        ("PGCHANNELBINDING", "require", "verify-full"),
+        ("PGCHANNELBINDING", "yes", "require"),
         ("PGSSLNEGOTIATION", "direct", "sslmode=require"),
         ("PGREQUIREPEER", "postgres", "verify-full"),
         ("PGCLIENTENCODING", "LATIN1", "UTF8"),
