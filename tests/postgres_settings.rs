@@ -9,8 +9,9 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use campaign_sync::http::{Clock, Stop, SystemClock};
-use campaign_sync::store::{Pool, StoreError};
-use postgres_cluster::{Cluster, conninfo, file};
+use campaign_sync::store::conninfo::RootCertificates;
+use campaign_sync::store::{Conninfo, Pool, StoreError};
+use postgres_cluster::{Cluster, conninfo, file, fresh_directory, write_private};
 
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
@@ -55,10 +56,13 @@ impl Clock for JumpingClock {
     }
 }
 
+/// A privileged port on which nobody listens, and that no other test can be given.
+const NOBODYS_PORT: &str = "1";
+
 /// A pool whose server does not listen.
 fn pool_without_server() -> Pool {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let settings = [("PGHOST", "127.0.0.1"), ("PGPORT", &*port), ("PGUSER", "u"), ("PGPASSWORD", "hunter2")];
+    let settings =
+        [("PGHOST", "127.0.0.1"), ("PGPORT", NOBODYS_PORT), ("PGUSER", "u"), ("PGPASSWORD", "hunter2")];
     Pool::new(&conninfo(&settings).unwrap(), 2).unwrap()
 }
 
@@ -84,6 +88,46 @@ fn a_password_file_that_others_may_read_is_not_used() {
     std::fs::set_permissions(&*passwords, std::fs::Permissions::from_mode(0o640)).unwrap();
     let message = cluster().refusal(&[("PGUSER", "alice"), ("PGPASSFILE", shown(&passwords))]);
     assert!(message.contains("none is set (set PGPASSWORD or PGPASSFILE)"), "{message}");
+}
+
+#[test]
+fn files_in_the_home_directory_are_found_as_psql_finds_them() {
+    let home = fresh_directory("home");
+    std::fs::create_dir(home.join(".postgresql")).unwrap();
+    for (name, text) in [
+        (".pgpass", "db.example:5432:*:alice:hunter2\nlocalhost:*:*:alice:by-socket"),
+        (".pg_service.conf", "[sales]\nhost=db.example\n[local]\nhost=/tmp\n"),
+        (".postgresql/root.crt", "authorities"),
+        (".postgresql/postgresql.crt", "certificate"),
+        (".postgresql/postgresql.key", "key"),
+    ] {
+        write_private(&home.join(name), text);
+    }
+    let read = |service| {
+        conninfo(&[
+            ("HOME", shown(&home)),
+            ("PGUSER", "alice"),
+            ("PGSERVICE", service),
+            ("PGSSLMODE", "require"),
+        ])
+    };
+    let (sales, local) = (read("sales").unwrap(), read("local").unwrap());
+    let missing = read("nowhere").unwrap_err().to_string();
+    std::fs::remove_dir_all(&home).unwrap();
+
+    let password =
+        |conninfo: &Conninfo| conninfo.hosts[0].password.as_ref().map(|secret| secret.reveal().to_owned());
+    assert_eq!(password(&sales).as_deref(), Some("hunter2"));
+    assert_eq!(password(&local).as_deref(), Some("by-socket"));
+    let directory = home.join(".postgresql");
+    assert_eq!(sales.sslrootcert, Some(RootCertificates::File(directory.join("root.crt"))));
+    let pair = (directory.join("postgresql.crt"), directory.join("postgresql.key"));
+    assert_eq!(sales.client_certificate, Some(pair));
+    assert_eq!(local.sslrootcert, None, "a socket needs no TLS");
+    assert!(
+        missing.contains("\"nowhere\" is defined nowhere") && missing.contains(".pg_service.conf"),
+        "{missing}"
+    );
 }
 
 #[test]
@@ -114,9 +158,18 @@ fn a_url_connects_and_shows_its_application_name() {
 
 #[test]
 fn a_dead_host_is_passed_over() {
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let ports = format!("{dead},{}", cluster().port);
+    let ports = format!("{NOBODYS_PORT},{}", cluster().port);
     assert_eq!(cluster().encrypted(&[("PGHOST", "127.0.0.1,127.0.0.1"), ("PGPORT", &ports)]), Ok(false));
+}
+
+#[test]
+fn a_session_that_takes_no_writes_is_passed_over_when_writes_are_asked_for() {
+    let read_only =
+        [("PGOPTIONS", "-c default_transaction_read_only=on"), ("PGTARGETSESSIONATTRS", "read-write")];
+    let message = unavailable(cluster().encrypted(&read_only));
+    assert!(message.contains("does not allow writes (is this a standby?"), "{message}");
+    assert_eq!(cluster().encrypted(&read_only[..1]), Ok(false));
+    assert_eq!(cluster().encrypted(&read_only[1..]), Ok(false));
 }
 
 #[test]

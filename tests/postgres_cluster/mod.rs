@@ -28,7 +28,7 @@ pub struct Cluster {
 }
 
 /// A directory of this test's own.
-fn fresh_directory(name: &str) -> PathBuf {
+pub fn fresh_directory(name: &str) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{number}", std::process::id()));
@@ -137,7 +137,7 @@ pub fn file(text: &str) -> PrivateFile {
     PrivateFile(path)
 }
 
-fn write_private(path: &Path, text: &str) {
+pub fn write_private(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt;
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -166,14 +166,17 @@ fn run(directory: &Path, data: &Path, settings: &[&str]) -> Option<(u16, Child)>
             return Some((port, keeper));
         }
         if log.contains("FATAL") {
-            break;
+            // The server has ended by itself; its keeper must not remove the directory, which is still needed.
+            let _ = keeper.kill();
+            let _ = keeper.wait();
+            return None;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    eprintln!("{}", fs::read_to_string(directory.join("log")).unwrap_or_default());
-    let _ = keeper.kill();
+    let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
+    drop(keeper.stdin.take());
     let _ = keeper.wait();
-    None
+    panic!("Postgres is not ready after 30 s: {log}");
 }
 
 fn is_root() -> bool {
