@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use postgres::Client;
 use r2d2::ManageConnection;
 use r2d2_postgres::PostgresConnectionManager;
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::conninfo::{Address, Conninfo, ConninfoError, Host, SslMode};
 use super::error::{StoreError, may_depend_on_tls};
-use super::tls::Tls;
+use super::tls;
 
 /// Attempts that may be abandoned and not yet over, before no further one is begun.
 const MOST_UNANSWERED: usize = 8;
@@ -39,12 +40,12 @@ pub(super) struct Connector {
 /// One server and the ways to connect to it, the preferred one first.
 struct Route {
     subject: String,
-    ways: Vec<PostgresConnectionManager<Tls>>,
+    ways: Vec<PostgresConnectionManager<MakeRustlsConnect>>,
 }
 
 impl Connector {
     pub(super) fn new(conninfo: &Conninfo) -> Result<Self, ConninfoError> {
-        let tls = Tls::new(conninfo)?;
+        let tls = tls::connector(conninfo)?;
         let hosts: Vec<_> = conninfo.hosts.iter().map(|host| Route::new(conninfo, host, &tls)).collect();
         let ways: usize = hosts.iter().map(|host| host.ways.len()).sum();
         // Twice, because a name may have an address of each family and the first may be a black hole.
@@ -111,7 +112,7 @@ fn connect(hosts: &[Route]) -> Result<Client, StoreError> {
 }
 
 impl Route {
-    fn new(conninfo: &Conninfo, host: &Host, tls: &Tls) -> Self {
+    fn new(conninfo: &Conninfo, host: &Host, tls: &MakeRustlsConnect) -> Self {
         use postgres::config::SslMode::{Disable, Prefer, Require};
         let modes: &[_] = match (&host.address, conninfo.sslmode) {
             (Address::Unix(_), _) | (_, SslMode::Disable) => &[Disable],

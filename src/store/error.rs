@@ -47,13 +47,13 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 impl StoreError {
-    /// The same error, said of `subject`.
+    /// The same error, said of `subject`; a row's error is about the row.
     pub(super) fn of(self, subject: &str) -> Self {
         let prefix = |message: String| format!("{subject}: {message}");
         match self {
             Self::Unavailable { message } => Self::Unavailable { message: prefix(message) },
             Self::Refused { message } => Self::Refused { message: prefix(message) },
-            Self::Row { sqlstate, message } => Self::Row { sqlstate, message: prefix(message) },
+            Self::Row { sqlstate, message } => Self::Row { sqlstate, message },
             Self::Internal { message } => Self::Internal { message: prefix(message) },
         }
     }
@@ -162,6 +162,9 @@ fn from_client(error: &postgres::Error) -> StoreError {
             io::ErrorKind::InvalidInput if kind.contains("encoding") => {
                 StoreError::Internal { message: format!("{kind}: {cause}") }
             }
+            io::ErrorKind::InvalidInput if is_tls(error) => StoreError::Refused {
+                message: with_cure("TLS: the host's name is no DNS name", "check DATABASE_URL or PGHOST"),
+            },
             _ => StoreError::Unavailable { message: io_message(io, &cause) },
         };
     }

@@ -5,8 +5,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use postgres::Socket;
-use postgres::tls::MakeTlsConnect;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{
@@ -20,46 +18,28 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::conninfo::{Conninfo, ConninfoError, RootCertificates, SslMode};
 
-/// Makes the TLS side of a connection; cheap to clone.
-#[derive(Clone)]
-pub struct Tls(MakeRustlsConnect);
-
-impl Tls {
-    /// Reads the certificates that the settings name.
-    ///
-    /// # Errors
-    /// When a file cannot be read or holds no usable certificate or key: names the file, the cause and the cure.
-    pub fn new(conninfo: &Conninfo) -> Result<Self, ConninfoError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Verifier::new(conninfo, &provider)?;
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| ConninfoError::new(format!("TLS cannot be set up: {error}")))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match &conninfo.client_certificate {
-            None => builder.with_no_client_auth(),
-            Some((certificate, key)) => builder
-                .with_client_auth_cert(read_certificates(certificate)?, read_key(key)?)
-                .map_err(|error| file_error(certificate, &format!("{error}; does the key belong to it?")))?,
-        };
-        config.enable_sni = conninfo.sslsni;
-        // Demanded by sslnegotiation=direct; servers older than PostgreSQL 17 take no notice of it.
-        config.alpn_protocols = vec![b"postgresql".to_vec()];
-        Ok(Self(MakeRustlsConnect::new(config)))
-    }
-}
-
-impl MakeTlsConnect<Socket> for Tls {
-    type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
-    type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
-    type Error = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Error;
-
-    fn make_tls_connect(&mut self, hostname: &str) -> Result<Self::TlsConnect, Self::Error> {
-        // A Unix socket has no host name and no TLS either, but this is called for it all the same.
-        let hostname = if hostname.is_empty() { "localhost" } else { hostname };
-        MakeTlsConnect::<Socket>::make_tls_connect(&mut self.0, hostname)
-    }
+/// What makes the TLS side of connections, from the certificates that the settings name.
+///
+/// # Errors
+/// When a file cannot be read or holds no usable certificate or key: names the file, the cause and the cure.
+pub fn connector(conninfo: &Conninfo) -> Result<MakeRustlsConnect, ConninfoError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Verifier::new(conninfo, &provider)?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ConninfoError::new(format!("TLS cannot be set up: {error}")))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match &conninfo.client_certificate {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => builder
+            .with_client_auth_cert(read_certificates(certificate)?, read_key(key)?)
+            .map_err(|error| file_error(certificate, &format!("{error}; does the key belong to it?")))?,
+    };
+    config.enable_sni = conninfo.sslsni;
+    // Demanded by sslnegotiation=direct; servers older than PostgreSQL 17 take no notice of it.
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    Ok(MakeRustlsConnect::new(config))
 }
 
 /// How far a certificate is verified. That the server holds its key is always verified.
@@ -115,10 +95,11 @@ impl Verifier {
             self.algorithms.all,
         );
         match verdict {
-            // The server's certificate is itself the trusted one and marked as an authority: what `openssl req -x509`
-            // makes, and OpenSSL takes. Its dates were checked before this was noticed.
-            Err(error) if is_authority_as_server(&error) && self.trusted.iter().any(|t| t == certificate) => {
-                Ok(())
+            // A certificate that is marked as an authority serves: what `openssl req -x509` makes. OpenSSL takes it when
+            // it is itself the trusted one, and so must we. Its dates were checked before this was noticed.
+            Err(error) if is_authority_as_server(&error) => {
+                let trusted = self.trusted.iter().any(|trusted| trusted == certificate);
+                if trusted { Ok(()) } else { Err(CertificateError::UnknownIssuer.into()) }
             }
             verdict => verdict,
         }
