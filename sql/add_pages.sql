@@ -38,8 +38,9 @@ WITH run AS (
         unnamed = s.unnamed + (SELECT count(*) FROM invalid WHERE NOT named)
     FROM run r
     WHERE s.account = $1 AND s.run_id = r.run_id
-    RETURNING s.listed
+    RETURNING 1
 )
--- Null when this process no longer lists; else the ids that were left out, of those that were to be held.
-SELECT (SELECT listed FROM advanced) AS listed,
+-- Null when this process no longer lists; else how many records were new, and the ids that were left out, of those that
+-- were to be held.
+SELECT (SELECT (SELECT count(*) FROM added) + (SELECT count(*) FROM buried) FROM advanced) AS added,
        ARRAY (SELECT p.id FROM page p WHERE p.held EXCEPT SELECT a.id FROM added a) AS left_out

@@ -7,11 +7,11 @@ WITH batch AS (
     DELETE FROM sync_tasks t
     USING batch b
     WHERE t.account = $1 AND t.id = b.id AND t.worker_id = $2 AND t.attempt = b.attempt
-    RETURNING t.id, t.run_id, t.payload
+    RETURNING t.id, t.attempt, t.run_id, t.payload
 ), buried AS (
     INSERT INTO dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
     SELECT $1, d.id, d.run_id, b.cause, b.reason, b.attempts, d.payload, b.retryable
-    FROM done d JOIN batch b ON b.id = d.id
+    FROM done d JOIN batch b ON b.id = d.id AND b.attempt = d.attempt
     ORDER BY d.id
     ON CONFLICT (account, id) DO UPDATE
     SET run_id = excluded.run_id, cause = excluded.cause, reason = excluded.reason, attempts = excluded.attempts,

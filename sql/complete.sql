@@ -9,14 +9,14 @@ WITH batch AS (
     DELETE FROM sync_tasks t
     USING batch b
     WHERE t.account = $1 AND t.id = b.id AND t.worker_id = $2 AND t.attempt = b.attempt
-    RETURNING t.id, t.run_id
+    RETURNING t.id, t.attempt, t.run_id
 ), stored AS (
     INSERT INTO campaigns AS c (account, id, name, status, budget, impressions, clicks, conversions, created_at, extra,
                                 first_synced_at, synced_at, run_id)
     -- By id, so that two writers lock rows in the same order.
     SELECT $1, d.id, b.name, b.status, b.budget::numeric, b.impressions, b.clicks, b.conversions, b.created_at,
            b.extra::jsonb, now(), now(), d.run_id
-    FROM done d JOIN batch b ON b.id = d.id
+    FROM done d JOIN batch b ON b.id = d.id AND b.attempt = d.attempt
     ORDER BY d.id
     ON CONFLICT (account, id) DO UPDATE
     SET name = excluded.name, status = excluded.status, budget = excluded.budget, impressions = excluded.impressions,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::clock::Clock;
 use super::lock::lock;
@@ -55,20 +55,22 @@ pub enum Turn {
     Wait(Duration),
 }
 
+/// The vault is out of reach; the text says why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaultError(pub String);
+
 /// Where a token is shared with other processes.
 pub trait Vault: Send + Sync {
-    /// Why the vault cannot be used.
-    type Error;
     /// Asks for a token newer than generation `refused`.
     ///
     /// # Errors
     /// When the vault is out of reach.
-    fn turn(&self, refused: u64) -> Result<Turn, Self::Error>;
+    fn turn(&self, refused: u64) -> Result<Turn, VaultError>;
     /// Keeps a fetched token and gives its generation.
     ///
     /// # Errors
     /// When the vault is out of reach.
-    fn keep(&self, grant: &Grant) -> Result<u64, Self::Error>;
+    fn keep(&self, grant: &Grant) -> Result<u64, VaultError>;
     /// The fetch failed: lets another process try.
     fn release(&self);
 }
@@ -80,13 +82,11 @@ pub struct OwnVault {
 }
 
 impl Vault for OwnVault {
-    type Error = std::convert::Infallible;
-
-    fn turn(&self, _refused: u64) -> Result<Turn, Self::Error> {
+    fn turn(&self, _refused: u64) -> Result<Turn, VaultError> {
         Ok(Turn::Fetch)
     }
 
-    fn keep(&self, _grant: &Grant) -> Result<u64, Self::Error> {
+    fn keep(&self, _grant: &Grant) -> Result<u64, VaultError> {
         Ok(self.generation.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
@@ -118,9 +118,9 @@ impl TokenCache {
     ///
     /// # Errors
     /// The vault's, or whatever `fetch` fails with.
-    pub fn get<E>(
+    pub fn get<E: From<VaultError>>(
         &self,
-        vault: &dyn Vault<Error = E>,
+        vault: &dyn Vault,
         mut fetch: impl FnMut() -> Result<Grant, E>,
     ) -> Result<Arc<Token>, E> {
         let mut state = lock(&self.state);
@@ -183,11 +183,6 @@ pub fn lifetime(expires_in: Option<f64>) -> Option<Duration> {
     Duration::try_from_secs_f64(expires_in?).ok()
 }
 
-/// What is left of a lifetime that ends at `end`; zero when it is over.
-#[must_use]
-pub fn remaining(end: SystemTime, now: SystemTime) -> Duration {
-    end.duration_since(now).unwrap_or_default()
-}
 
 #[cfg(test)]
 mod tests {
@@ -214,9 +209,9 @@ mod tests {
         fn get(&self) -> Arc<Token> {
             let fetched = self.cache.get(&self.vault, || {
                 let n = self.fetches.fetch_add(1, Ordering::SeqCst);
-                Ok(Grant { access_token: Secret::new(format!("t{n}")), lifetime: self.lifetime })
+                Ok::<_, VaultError>(Grant { access_token: Secret::new(format!("t{n}")), lifetime: self.lifetime })
             });
-            fetched.unwrap_or_else(|never| match never {})
+            fetched.unwrap()
         }
     }
 

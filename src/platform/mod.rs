@@ -4,5 +4,5 @@ mod api;
 mod campaign;
 mod wire;
 
-pub use api::{Api, CallError, ListedPage, PageNumber, SyncReply};
+pub use api::{Api, CallError, Exchange, ListedPage, PageNumber, SyncReply};
 pub use campaign::{Campaign, Invalid, Listed, MAX_ID_BYTES, read_record};

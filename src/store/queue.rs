@@ -62,8 +62,16 @@ pub struct Pages<'a> {
     pub invalid: Vec<NewDeadLetter<'a>>,
 }
 
-/// Commits pages with their checkpoint. Gives the ids, of those that were to be held, that this run has dealt with
-/// already; or nothing when this worker does not list (any more).
+/// What became of committed pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Added {
+    /// How many records this run had not seen before.
+    pub new: i64,
+    /// The ids, of those that were to be held, that this run has dealt with already.
+    pub left_out: Vec<String>,
+}
+
+/// Commits pages with their checkpoint; nothing when this worker does not list (any more).
 ///
 /// # Errors
 /// The database's.
@@ -73,7 +81,7 @@ pub fn add_pages(
     run_id: i64,
     lister: WorkerId,
     pages: &Pages<'_>,
-) -> Result<Option<Vec<String>>, Error> {
+) -> Result<Option<Added>, Error> {
     let ids: Vec<&str> = pages.tasks.iter().map(|task| task.id).collect();
     let seqs: Vec<i64> = pages.tasks.iter().map(|task| task.seq).collect();
     let payloads: Vec<&str> = pages.tasks.iter().map(|task| task.payload).collect();
@@ -102,7 +110,7 @@ pub fn add_pages(
             (&pages.total, Type::INT8),
         ],
     )?;
-    Ok(row.get::<_, Option<i64>>("listed").map(|_| row.get("left_out")))
+    Ok(row.get::<_, Option<i64>>("added").map(|new| Added { new, left_out: row.get("left_out") }))
 }
 
 /// Claims up to `most` free tasks.

@@ -11,10 +11,10 @@ use ring::{digest, pbkdf2};
 
 use super::{Store, StoreError};
 use crate::http::Secret;
-use crate::http::token::{Grant, Kept, Turn, Vault};
+use crate::http::token::{Grant, Kept, Turn, Vault, VaultError};
 
 /// PBKDF2's rounds: what a guess at the password costs somebody who has the database. About 30 ms of one core.
-const ROUNDS: NonZeroU32 = NonZeroU32::new(100_000).expect("not zero");
+const ROUNDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(99_999);
 /// A process that fetches a token is given this long before another may.
 const FETCH_SECONDS: f64 = 30.0;
 /// How often the others look whether it is there.
@@ -85,10 +85,14 @@ impl SharedVault {
     }
 }
 
-impl Vault for SharedVault {
-    type Error = StoreError;
+impl From<StoreError> for VaultError {
+    fn from(error: StoreError) -> Self {
+        Self(error.to_string())
+    }
+}
 
-    fn turn(&self, refused: u64) -> Result<Turn, StoreError> {
+impl Vault for SharedVault {
+    fn turn(&self, refused: u64) -> Result<Turn, VaultError> {
         let refused = i64::try_from(refused).unwrap_or(i64::MAX);
         let row = self.store.run(|client, account| {
             client.query_typed_one(
@@ -122,7 +126,7 @@ impl Vault for SharedVault {
         Ok(Turn::Wait(POLL))
     }
 
-    fn keep(&self, grant: &Grant) -> Result<u64, StoreError> {
+    fn keep(&self, grant: &Grant) -> Result<u64, VaultError> {
         let sealed = self.seal(&grant.access_token);
         let lifetime = grant.lifetime.map(|lifetime| lifetime.as_secs_f64().min(10.0 * 365.0 * 86_400.0));
         let row = self.store.run(|client, account| {

@@ -1,0 +1,436 @@
+//! Calling the platform for one account: turn, token, attempt, and what to do next. Everything that waits here ends early
+//! when the account's part is to stop; then the reason is on record, and the result is [`Halt`].
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::ending::Ending;
+use super::inbox::Work;
+use crate::http::concurrency::Outcome;
+use crate::http::health::{Health, Lane};
+use crate::http::limiter::{Limiter, Observation, Turn, Why};
+use crate::http::lock::lock;
+use crate::http::retry::{Backoff, Cause};
+use crate::http::stats::Stats;
+use crate::http::token::{Grant, Token, TokenCache, Vault, VaultError};
+use crate::http::{Clock, Stop};
+use crate::platform::{Api, CallError, Exchange, ListedPage, PageNumber};
+
+/// So many 401s for one campaign, each with another token, and it is the campaign that is refused.
+const MOST_UNAUTHORIZED: u32 = 3;
+
+/// The account's part is to stop; [`Caller::ending`] tells why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Halt;
+
+/// How patient the caller is.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Attempts at one campaign.
+    pub max_attempts: u32,
+    /// The longest wait that the server may ask for.
+    pub max_wait: Duration,
+    /// How long nothing at all may succeed.
+    pub give_up_after: Duration,
+}
+
+/// All that calls for one account share.
+pub struct Caller {
+    api: Api,
+    tokens: TokenCache,
+    vault: Box<dyn Vault>,
+    pub(super) limiter: Limiter,
+    pub(super) health: Health,
+    pub(super) stats: Arc<Stats>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) stop: Stop,
+    patience: Patience,
+    backoff: Backoff,
+    ending: Mutex<Option<Ending>>,
+    waited: Mutex<Duration>,
+    waiting_until: Mutex<Option<Instant>>,
+}
+
+/// What is to become of a task after an attempt.
+#[derive(Debug)]
+pub(super) enum After {
+    /// The platform has synced it.
+    Synced,
+    /// It failed for good.
+    Dead {
+        /// A word for grouping.
+        cause: &'static str,
+        /// A line for people.
+        reason: String,
+    },
+    /// Try again, not before this time has passed.
+    Again(Duration),
+    /// The account's part is to stop: the task stays for the next run.
+    Halted,
+}
+
+impl Caller {
+    /// A caller for one account.
+    #[must_use]
+    pub fn new(
+        api: Api,
+        vault: Box<dyn Vault>,
+        limiter: Limiter,
+        stats: Arc<Stats>,
+        clock: Arc<dyn Clock>,
+        stop: Stop,
+        patience: Patience,
+    ) -> Self {
+        Self {
+            api,
+            tokens: TokenCache::new(clock.clone()),
+            vault,
+            limiter,
+            health: Health::new(clock.clone(), patience.give_up_after),
+            stats,
+            clock,
+            stop,
+            patience,
+            backoff: Backoff::default(),
+            ending: Mutex::new(None),
+            waited: Mutex::default(),
+            waiting_until: Mutex::default(),
+        }
+    }
+
+    /// Puts an end to this account's part; the first reason is kept.
+    pub fn end(&self, ending: Ending) -> Halt {
+        lock(&self.ending).get_or_insert(ending);
+        self.stop.request();
+        Halt
+    }
+
+    /// Why this account's part has ended, if it has before its time.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        lock(&self.ending).clone()
+    }
+
+    /// How long this process has waited for the rate limit, in all.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        *lock(&self.waited)
+    }
+
+    /// How long it will go on waiting for the rate limit, as far as is known.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Duration> {
+        let until = (*lock(&self.waiting_until))?;
+        Some(until.saturating_duration_since(self.clock.now())).filter(|left| !left.is_zero())
+    }
+
+    /// Waits until one request that counts may be sent.
+    ///
+    /// # Errors
+    /// [`Halt`] when the wait is too long, or a stop is requested.
+    pub fn take_turn(&self) -> Result<(), Halt> {
+        while let Some(wait) = self.try_turn()? {
+            self.wait_for_turn(wait)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a turn if there is one; else says how long to wait.
+    pub(super) fn try_turn(&self) -> Result<Option<(Duration, Why)>, Halt> {
+        if self.stop.requested() {
+            return Err(Halt);
+        }
+        match self.limiter.try_acquire(1) {
+            Ok(Turn::Go(_)) => Ok(None),
+            Ok(Turn::Wait(wait, why)) => Ok(Some((wait, why))),
+            Err(error) => Err(self.end(Ending::DatabaseUnavailable(error.0))),
+        }
+    }
+
+    /// Sits a wait for a turn out, if it is not too long.
+    pub(super) fn wait_for_turn(&self, (wait, why): (Duration, Why)) -> Result<(), Halt> {
+        if wait > self.patience.max_wait {
+            return Err(self.end(Ending::WaitTooLong { wait, allowed: self.patience.max_wait }));
+        }
+        let begun = self.clock.now();
+        if why != Why::Pacing {
+            *lock(&self.waiting_until) = Some(begun + wait);
+        }
+        self.clock.sleep(wait);
+        if why != Why::Pacing {
+            let slept = self.clock.now().saturating_duration_since(begun);
+            *lock(&self.waited) += slept;
+            self.health.excuse(slept);
+        }
+        if self.stop.requested() { Err(Halt) } else { Ok(()) }
+    }
+
+    /// A page of the listing, however many attempts it takes.
+    ///
+    /// # Errors
+    /// [`Halt`].
+    pub fn list_page(&self, page: PageNumber, page_size: i32) -> Result<ListedPage, Halt> {
+        let mut failures = 0;
+        let mut unauthorized = 0;
+        loop {
+            self.wait_for_breaker()?;
+            let token = self.token()?;
+            self.take_turn()?;
+            // The wait may have been long: the token may have ended, or been replaced, in the meantime.
+            let token = if self.limiter.unlimited() { token } else { self.token()? };
+            let mut sent_at = self.clock.now();
+            let called = self.api.list_page(&token, page, page_size, None, &mut |exchange| {
+                sent_at = exchange.sent_at;
+                self.observe(exchange);
+            });
+            match called {
+                Ok(listed) if listed.page.is_some_and(|served| served != page.0) => {
+                    let message = format!("asked for page {}, the platform served another", page.0);
+                    failures += 1;
+                    self.after_failure(failures, Cause::Unparsable, None, &message)?;
+                }
+                Ok(listed) => {
+                    self.tokens.accepted(token.generation);
+                    self.health.success(Lane::List, sent_at);
+                    return Ok(listed);
+                }
+                Err(CallError::RateLimited) => self.stats.retry(Cause::RateLimited),
+                Err(CallError::Unauthorized) => {
+                    unauthorized += 1;
+                    self.after_refused_token(&token, unauthorized)?;
+                }
+                Err(CallError::Retry { cause, hint, message }) => {
+                    failures += 1;
+                    self.after_failure(failures, cause, hint, &message)?;
+                }
+                Err(CallError::Refused { status: 403, message }) => {
+                    return Err(self.end(Ending::CredentialsRefused(message)));
+                }
+                Err(CallError::Refused { message, .. }) => {
+                    return Err(self.end(Ending::RequestRefused(message)));
+                }
+            }
+        }
+    }
+
+    /// One attempt at one campaign; its turn was taken. Also says what it tells of the server's load.
+    pub(super) fn sync(&self, work: &mut Work, key: &str) -> (After, Outcome, Instant) {
+        let mut sent_at = self.clock.now();
+        let Ok(token) = self.token() else { return (After::Halted, Outcome::Neutral, sent_at) };
+        let called = self.api.sync(&token, &work.campaign.id, key, None, &mut |exchange| {
+            sent_at = exchange.sent_at;
+            self.observe(exchange);
+        });
+        let (after, outcome) = match called {
+            Ok(_) => {
+                self.tokens.accepted(token.generation);
+                self.health.success(Lane::Sync, sent_at);
+                (After::Synced, Outcome::Success)
+            }
+            Err(CallError::RateLimited) => {
+                self.stats.retry(Cause::RateLimited);
+                (After::Again(Duration::ZERO), Outcome::Neutral)
+            }
+            Err(CallError::Unauthorized) => (self.after_unauthorized(work, &token), Outcome::Neutral),
+            Err(CallError::Refused { status, message }) => {
+                // The API works; it is this campaign that it will not have.
+                self.tokens.accepted(token.generation);
+                self.health.success(Lane::Sync, sent_at);
+                (After::Dead { cause: refusal_word(status), reason: message }, Outcome::Neutral)
+            }
+            Err(CallError::Retry { cause, hint, message }) => {
+                let outcome = if cause.is_overload() { Outcome::Overload } else { Outcome::Neutral };
+                (self.after_failed_try(work, cause, hint, message), outcome)
+            }
+        };
+        (after, outcome, sent_at)
+    }
+
+    fn after_unauthorized(&self, work: &mut Work, token: &Token) -> After {
+        work.unauthorized += 1;
+        self.stats.retry(Cause::Unauthorized);
+        let never_accepted = self.tokens.refused(token.generation);
+        if work.unauthorized >= 2 && never_accepted {
+            self.end(Ending::CredentialsRefused("a fresh token was refused as well (401)".into()));
+            return After::Halted;
+        }
+        if work.unauthorized >= MOST_UNAUTHORIZED {
+            let reason = format!("refused with {MOST_UNAUTHORIZED} tokens that are good for other campaigns (401)");
+            return After::Dead { cause: Cause::Unauthorized.word(), reason };
+        }
+        log::debug!(campaign = work.campaign.id.as_str(); "token refused (401), taking a fresh one");
+        After::Again(Duration::ZERO)
+    }
+
+    /// A failure of the campaign, or of the API? It is the campaign's when another one that was sent later went well.
+    fn after_failed_try(&self, work: &mut Work, cause: Cause, hint: Option<Duration>, message: String) -> After {
+        let now = self.clock.now();
+        let recoveries = self.health.recoveries(Lane::Sync);
+        if work.recoveries != recoveries {
+            // The API was down in between: what failed then says nothing of the campaign.
+            (work.tries, work.first_failed, work.recoveries) = (0, None, recoveries);
+        }
+        work.unauthorized = 0;
+        work.tries += 1;
+        let first_failed = *work.first_failed.get_or_insert(now);
+        self.health.failure(Lane::Sync);
+        if self.patience.max_attempts <= work.tries && self.health.succeeded_since(Lane::Sync, first_failed) {
+            let reason = format!("{message}, at the last of {} attempts", work.tries);
+            return After::Dead { cause: cause.word(), reason };
+        }
+        if self.gave_up(&message) {
+            return After::Halted;
+        }
+        self.stats.retry(cause);
+        let wait = self.backoff.after(work.tries, hint, &*self.clock) + self.health.spend_retry();
+        log::debug!(campaign = work.campaign.id.as_str(), attempt = work.tries, cause = cause.word(); "{message}; next try in {} ms", wait.as_millis());
+        if hint.is_some_and(|hint| hint > self.patience.max_wait) {
+            self.end(Ending::WaitTooLong { wait, allowed: self.patience.max_wait });
+            return After::Halted;
+        }
+        After::Again(wait)
+    }
+
+    /// Whether attempts at this task have to ask the breaker: not when others prove that the API is up.
+    pub(super) fn needs_breaker(&self, work: &Work) -> bool {
+        work.first_failed.is_none_or(|failed| !self.health.succeeded_since(Lane::Sync, failed))
+    }
+
+    /// Whether a task that fails and fails, with no other one going well since, may be judged all the same: the last few
+    /// of a run have no others. `remaining` are those that are left to this process.
+    pub(super) fn is_last_straw(&self, work: &Work, remaining: usize, page_size: i32) -> bool {
+        let synced = self.health.successes(Lane::Sync);
+        let few = remaining as u64 <= (synced / 20).max(3);
+        work.tries >= self.patience.max_attempts && synced > 0 && few && self.list_answers(page_size)
+    }
+
+    /// One attempt at the listing, as a sign of life.
+    fn list_answers(&self, page_size: i32) -> bool {
+        let Ok(token) = self.token() else { return false };
+        if self.take_turn().is_err() {
+            return false;
+        }
+        self.api
+            .list_page(&token, PageNumber(1), page_size, None, &mut |exchange| self.observe(exchange))
+            .is_ok()
+    }
+
+    /// The token to send; fetched when needed.
+    fn token(&self) -> Result<Arc<Token>, Halt> {
+        let got = self.tokens.get(&*self.vault, || self.fetch_token().map_err(Interruption::Halted));
+        got.map_err(|interruption| match interruption {
+            Interruption::Halted(halt) => halt,
+            Interruption::Vault(error) => self.end(Ending::DatabaseUnavailable(error.0)),
+        })
+    }
+
+    fn fetch_token(&self) -> Result<Grant, Halt> {
+        let mut failures = 0;
+        loop {
+            if self.stop.requested() {
+                return Err(Halt);
+            }
+            match self.api.fetch_token() {
+                Ok(grant) => {
+                    log::debug!("fetched a token");
+                    return Ok(grant);
+                }
+                Err(CallError::Unauthorized | CallError::Refused { status: 403, .. }) => {
+                    return Err(self.end(Ending::CredentialsRefused("the platform knows no such email and password".into())));
+                }
+                Err(CallError::Refused { message, .. }) => {
+                    return Err(self.end(Ending::RequestRefused(format!("no token: {message}"))));
+                }
+                Err(CallError::RateLimited) => {
+                    self.stats.retry(Cause::RateLimited);
+                    failures += 1;
+                    self.clock.sleep(self.backoff.after(failures + 2, None, &*self.clock));
+                }
+                Err(CallError::Retry { cause, hint, message }) => {
+                    failures += 1;
+                    self.after_failure(failures, cause, hint, &format!("no token: {message}"))?;
+                }
+            }
+        }
+    }
+
+    /// Waits after a failure of the list lane, unless it is time to give up.
+    fn after_failure(&self, failures: u32, cause: Cause, hint: Option<Duration>, message: &str) -> Result<(), Halt> {
+        self.health.failure(Lane::List);
+        self.stats.retry(cause);
+        if self.gave_up(message) {
+            return Err(Halt);
+        }
+        let wait = self.backoff.after(failures, hint, &*self.clock) + self.health.spend_retry();
+        if wait > self.patience.max_wait {
+            return Err(self.end(Ending::WaitTooLong { wait, allowed: self.patience.max_wait }));
+        }
+        log::debug!(attempt = failures, cause = cause.word(); "{message}; next try in {} ms", wait.as_millis());
+        // Never longer than until it is time to give up.
+        let left = self.patience.give_up_after.saturating_sub(self.health.failing_for());
+        self.clock.sleep(wait.min(left));
+        if self.gave_up(message) || self.stop.requested() { Err(Halt) } else { Ok(()) }
+    }
+
+    fn after_refused_token(&self, token: &Token, times: u32) -> Result<(), Halt> {
+        self.stats.retry(Cause::Unauthorized);
+        let never_accepted = self.tokens.refused(token.generation);
+        if (times >= 2 && never_accepted) || times > self.patience.max_attempts {
+            return Err(self.end(Ending::CredentialsRefused("a fresh token was refused as well (401)".into())));
+        }
+        Ok(())
+    }
+
+    fn gave_up(&self, last: &str) -> bool {
+        let gave_up = self.health.given_up();
+        if gave_up {
+            self.end(Ending::GaveUp { after: self.health.failing_for(), last: last.to_owned() });
+        }
+        gave_up
+    }
+
+    fn wait_for_breaker(&self) -> Result<(), Halt> {
+        while let Err(wait) = self.health.admit(Lane::List) {
+            self.clock.sleep(wait);
+            if self.stop.requested() {
+                return Err(Halt);
+            }
+        }
+        Ok(())
+    }
+
+    fn observe(&self, exchange: &Exchange) {
+        self.stats.limited();
+        if exchange.status.is_none() {
+            // Whether it arrived is unknown; it counts as sent.
+            return;
+        }
+        self.limiter.observe(&Observation {
+            sent_at: exchange.sent_at,
+            answered_at: exchange.answered_at,
+            refused: exchange.status == Some(429),
+            hints: &exchange.hints,
+        });
+    }
+}
+
+enum Interruption {
+    Halted(Halt),
+    Vault(VaultError),
+}
+
+impl From<VaultError> for Interruption {
+    fn from(error: VaultError) -> Self {
+        Self::Vault(error)
+    }
+}
+
+fn refusal_word(status: u16) -> &'static str {
+    match status {
+        200..=299 => "refused",
+        403 => "forbidden",
+        404 => "not_found",
+        410 => "gone",
+        _ => "rejected",
+    }
+}

@@ -1,0 +1,56 @@
+//! The keeper: keeps this process's lease alive, and ends the leases of those that are dead.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::session::Session;
+use crate::store::leases;
+
+/// Between heartbeats: a fifth of a lease, so that four may fail.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Beats until the session is finished.
+pub(super) fn keep(session: &Session) {
+    let mut news = 0;
+    let mut beaten = session.caller.clock.now();
+    while !session.finished.load(Ordering::Acquire) {
+        let left = INTERVAL.saturating_sub(session.caller.clock.now().saturating_duration_since(beaten));
+        if !left.is_zero() {
+            news = session.await_news(news, left);
+            continue;
+        }
+        beaten = session.caller.clock.now();
+        beat(session);
+    }
+}
+
+fn beat(session: &Session) {
+    let worker = session.worker();
+    let effort = session.effort();
+    let run_id = session.run.run_id;
+    // Not `transact`: a heartbeat that fails is the next one's business, or that of whoever has work to commit.
+    let beat = session.store.run(|client, account| leases::heartbeat(client, account, run_id, worker, effort));
+    match beat {
+        Ok(Some(beat)) => {
+            if !beat.alive {
+                session.lease_lost(worker);
+            }
+            session.update_view(|view| {
+                view.listing_done |= beat.listing_done;
+                view.over |= !beat.running;
+                view.others = beat.others;
+            });
+        }
+        Ok(None) => session.update_view(|view| view.over = true),
+        Err(error) => log::debug!(account = session.store.account(); "no heartbeat: {error}"),
+    }
+    match session.store.run(|client, account| leases::reap(client, account, 0)) {
+        Ok((0, _)) => {}
+        Ok((dead, freed)) => {
+            log::info!(account = session.store.account(); "{dead} process(es) gone silent, {freed} task(s) of theirs are free again");
+            session.free_tasks.store(true, Ordering::Release);
+            session.tell();
+        }
+        Err(error) => log::debug!(account = session.store.account(); "dead workers not looked for: {error}"),
+    }
+}

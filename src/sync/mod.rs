@@ -1,0 +1,291 @@
+//! The job: lister -> queue -> workers -> writer, and a run's life from open to closed.
+//!
+//! Each account has its own threads for listing, pumping, writing and keeping the lease; the requests themselves are made
+//! by the crew, a pool of fixed size for all accounts.
+
+mod caller;
+mod ending;
+mod inbox;
+mod keeper;
+mod lister;
+mod session;
+mod workers;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+pub use caller::{Caller, Halt, Patience};
+pub use ending::Ending;
+pub(crate) use lister::{endless, fetch};
+pub use workers::Crew;
+
+use session::Session;
+
+use crate::http::RateLimit;
+use crate::http::concurrency::Concurrency;
+use crate::store::queue;
+use crate::store::runs::{self, Closing, Opening, Progress};
+use crate::store::{Store, StoreError, leases};
+
+/// How often the conductor looks at the queue when nothing happens here.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How often it asks for free tasks of which nobody has told it.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What one account's part in a run needs.
+pub struct Job {
+    /// Calls the platform.
+    pub caller: Arc<Caller>,
+    /// Keeps the queue.
+    pub store: Store,
+    /// How the run is opened.
+    pub opening: Opening,
+    /// How many of the crew this account may use at once.
+    pub workers: usize,
+    /// The largest share of campaigns, in percent, that may be marked as removed at once.
+    pub max_removed: u8,
+    /// When to stop in order.
+    pub deadline: Option<Instant>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The account's name.
+    pub account: String,
+    /// The run as it stands now; none when it never came to one.
+    pub run: Option<Progress>,
+    /// Tasks that are left.
+    pub pending: i64,
+    /// Why it ended before its time, if it did.
+    pub ending: Option<Ending>,
+    /// How long this process took.
+    pub elapsed: Duration,
+    /// The least time in which the run's requests can be made under the rate limit, when one is known.
+    pub lower_bound: Option<Duration>,
+    /// So many of so many campaigns would have been marked as removed: none was.
+    pub removal_refused: Option<(i64, i64)>,
+}
+
+impl Outcome {
+    /// The documented exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match (&self.ending, &self.run) {
+            (Some(ending), _) => ending.exit_code(),
+            (None, Some(run)) if run.failed > 0 || run.state == "partial" => 3,
+            (None, _) => 0,
+        }
+    }
+}
+
+/// Watches a run from outside, for progress.
+pub trait Watcher: Send + Sync {
+    /// The run has been opened or joined.
+    fn joined(&self, account: &str, run_id: i64, resumed: bool);
+    /// A look at the run, a few times a second.
+    fn progress(&self, account: &str, run: &Progress, waiting: Option<Duration>, limit: Option<RateLimit>);
+}
+
+/// Works on the account's open run, or a new one, until it is closed or this process has to stop.
+pub fn run(job: &Job, crew: &Arc<Crew>, watcher: &dyn Watcher) -> Outcome {
+    let begun = job.caller.clock.now();
+    let mut outcome = Outcome {
+        account: job.store.account().to_owned(),
+        run: None,
+        pending: 0,
+        ending: None,
+        elapsed: Duration::ZERO,
+        lower_bound: None,
+        removal_refused: None,
+    };
+    match open(job) {
+        Ok(session) => conduct(job, session, crew, watcher, &mut outcome),
+        Err(error) => {
+            job.caller.end(Ending::from(error));
+        }
+    }
+    outcome.ending = job.caller.ending().filter(|_| !closed(&outcome));
+    outcome.elapsed = job.caller.clock.now().saturating_duration_since(begun);
+    outcome.lower_bound = outcome.run.as_ref().and_then(|run| lower_bound(run.limited, job.caller.limiter.limit()));
+    outcome
+}
+
+/// A run that was closed is done, even if a signal came at the last moment.
+fn closed(outcome: &Outcome) -> bool {
+    outcome.run.as_ref().is_some_and(|run| run.state == "complete" || run.state == "partial")
+}
+
+/// The least time for so many requests: the last of them cannot be sent before its window opens.
+#[must_use]
+pub fn lower_bound(requests: i64, limit: Option<RateLimit>) -> Option<Duration> {
+    let limit = limit?;
+    let windows = (requests - 1).max(0) / i64::from(limit.requests.get());
+    Some(limit.window * u32::try_from(windows).unwrap_or(u32::MAX))
+}
+
+struct Opened {
+    run: runs::OpenRun,
+}
+
+fn open(job: &Job) -> Result<Opened, StoreError> {
+    // Two processes that open at once: one of them inserts, the other then finds.
+    let mut tries = 0;
+    loop {
+        match job.store.run(|client, account| runs::open(client, account, &job.opening)) {
+            Err(StoreError::Row { sqlstate, .. }) if sqlstate == "23505" && tries < 10 => tries += 1,
+            other => return other.map(|run| Opened { run }),
+        }
+    }
+}
+
+fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, outcome: &mut Outcome) {
+    let (sender, receiver) = sync_channel(writer::QUEUED);
+    let account = job.store.account();
+    let run_id = opened.run.run_id;
+    log::info!(account = account, run = run_id; "{}", if opened.run.new { "new run" } else { "going on with the open run" });
+    watcher.joined(account, run_id, !opened.run.new);
+    let concurrency = Concurrency::new(job.workers, job.caller.clock.clone());
+    let session = Arc::new(Session::new(
+        job.caller.clone(),
+        job.store.clone(),
+        opened.run,
+        concurrency,
+        crew.clone(),
+        job.workers,
+        sender,
+    ));
+    if session.register().is_ok() {
+        std::thread::scope(|scope| {
+            scope.spawn(|| keeper::keep(&session));
+            let write = { let session = session.clone(); move || writer::write(&session, &receiver) };
+            scope.spawn(write);
+            let lister = scope.spawn(|| lister::list(&session));
+            let pump = scope.spawn(|| workers::pump(&session));
+            outcome.removal_refused = steer(job, &session, watcher);
+            session.inbox.close();
+            if !session.caller.stop.requested() {
+                session.finished.store(true, Ordering::Release);
+            }
+            let _panics_abort = (pump.join(), lister.join());
+            let mut news = 0;
+            while !session.resting() {
+                news = session.await_news(news, LOOK_AGAIN);
+            }
+            session.end_writer();
+            while !session.idle_writer() {
+                news = session.await_news(news, LOOK_AGAIN);
+            }
+            session.finished.store(true, Ordering::Release);
+            session.tell();
+        });
+        leave(job, &session);
+    }
+    outcome.run = job.store.run(|client, account| runs::progress(client, account, run_id)).ok().flatten();
+    outcome.pending = job.store.run(queue::count).unwrap_or(0);
+    if let Some(run) = &outcome.run {
+        watcher.progress(account, run, None, job.caller.limiter.limit());
+    }
+}
+
+/// Claims tasks while there are any, closes the run when all is done, and looks at the clock. Returns when this process's
+/// part is over.
+fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i64)> {
+    let (mut news, mut asked, mut looked) = (0, None::<Instant>, None::<Instant>);
+    loop {
+        let now = session.caller.clock.now();
+        if job.deadline.is_some_and(|deadline| now >= deadline) {
+            session.caller.end(Ending::Deadline);
+        }
+        let view = session.view();
+        if session.caller.stop.requested() {
+            return None;
+        }
+        if view.over {
+            return after_the_end(session);
+        }
+        if looked.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_AGAIN) {
+            looked = Some(now);
+            look(session, watcher);
+        }
+        let due = asked.is_none_or(|at| now.saturating_duration_since(at) >= ASK_AGAIN);
+        if session.inbox.len() < session.capacity() / 2
+            && (session.free_tasks.load(Ordering::Acquire) || due)
+        {
+            asked = Some(now);
+            claim(session);
+        }
+        if session.idle() {
+            match try_to_close(job, session, &view) {
+                Some(Closing::Open) | None => {}
+                Some(Closing::Closed(_)) => return None,
+                Some(Closing::RemovalRefused(unlisted, present)) => return Some((unlisted, present)),
+            }
+        }
+        news = session.await_news(news, LOOK_AGAIN);
+    }
+}
+
+fn look(session: &Session, watcher: &dyn Watcher) {
+    let run_id = session.run.run_id;
+    if let Ok(Some(run)) = session.store.run(|client, account| runs::progress(client, account, run_id)) {
+        watcher.progress(session.store.account(), &run, session.caller.waiting(), session.caller.limiter.limit());
+    }
+}
+
+fn claim(session: &Session) {
+    let room = session.capacity().saturating_sub(session.inbox.len());
+    let most = i64::try_from(room).unwrap_or(0);
+    let worker = session.worker();
+    session.free_tasks.store(false, Ordering::Release);
+    if let Ok(claimed) = session.transact(|client, account| queue::claim(client, account, worker, most)) {
+        if claimed.len() == room {
+            session.free_tasks.store(true, Ordering::Release);
+        }
+        session.take_in(claimed);
+    }
+}
+
+fn try_to_close(job: &Job, session: &Session, view: &session::View) -> Option<Closing> {
+    if !view.listing_done {
+        let reason = view.listing_error.clone()?;
+        let pending = session.transact(queue::pending).ok()?;
+        if !pending.any {
+            session.caller.end(Ending::Listing(reason));
+        }
+        return None;
+    }
+    let run_id = session.run.run_id;
+    session
+        .transact(|client, account| runs::close(client, account, run_id, job.max_removed))
+        .ok()
+}
+
+/// Another process has closed the run; or has abandoned it, and then ours is not done.
+fn after_the_end(session: &Session) -> Option<(i64, i64)> {
+    let run_id = session.run.run_id;
+    let run = session.transact(|client, account| runs::progress(client, account, run_id)).ok().flatten();
+    if run.is_none_or(|run| run.state == "abandoned") {
+        session.caller.end(Ending::Abandoned);
+    }
+    None
+}
+
+/// Ends the lease: what is still held is free for others at once, and the counts go to the run.
+fn leave(job: &Job, session: &Session) {
+    let (run_id, worker, effort) = (session.run.run_id, session.worker(), session.effort());
+    let left = job.store.run(|client, account| {
+        leases::heartbeat(client, account, run_id, worker, effort)?;
+        leases::reap(client, account, worker)
+    });
+    if let Err(error) = left {
+        log::debug!(account = job.store.account(); "left without a word; the lease ends by itself: {error}");
+    }
+    if let Some(ending) = job.caller.ending() {
+        let reason = ending.to_string();
+        let _already_told = job.store.run(|client, account| runs::stop(client, account, run_id, &reason));
+    }
+}

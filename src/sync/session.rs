@@ -1,0 +1,279 @@
+//! One account's part in a run, as its threads share it.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use ring::digest::{Context, SHA256};
+use serde_json::value::RawValue;
+
+use super::caller::Caller;
+use super::ending::Ending;
+use super::inbox::{Inbox, Work};
+use super::workers::Crew;
+use crate::http::concurrency::Concurrency;
+use crate::http::lock::lock;
+use crate::platform::{Campaign, Listed, read_record};
+use crate::store::leases::{self, Effort};
+use crate::store::queue::{Failed, Held, WorkerId};
+use crate::store::runs::OpenRun;
+use crate::store::{Store, StoreError};
+
+/// The most tasks that this process holds without having begun them; each is about half a kilobyte.
+const MOST_HELD: usize = 4_096;
+/// It holds what it can do in this time.
+const HELD_SECONDS: f64 = 0.5;
+
+/// What a task has come to, on its way to the writer.
+pub(super) enum Done {
+    Synced { attempt: i32, campaign: Box<Campaign> },
+    Dead(Failed),
+    /// Nothing more will come.
+    End,
+}
+
+/// What this process knows of its run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct View {
+    pub listing_done: bool,
+    pub listing_error: Option<String>,
+    /// Another process has closed or abandoned it.
+    pub over: bool,
+    pub others: i64,
+}
+
+pub(super) struct Session {
+    pub caller: Arc<Caller>,
+    pub store: Store,
+    pub run: OpenRun,
+    pub inbox: Inbox,
+    pub concurrency: Concurrency,
+    pub crew: Arc<Crew>,
+    pub workers: usize,
+    worker: AtomicI64,
+    done: SyncSender<Done>,
+    /// Results that the writer has not committed yet.
+    unwritten: AtomicUsize,
+    /// Jobs that are with the crew.
+    under_way: AtomicUsize,
+    pub free_tasks: AtomicBool,
+    pace: AtomicU64,
+    view: Mutex<View>,
+    news: Mutex<u64>,
+    told: Condvar,
+    /// This process has committed its last; the lease may go.
+    pub finished: AtomicBool,
+}
+
+impl Session {
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        caller: Arc<Caller>,
+        store: Store,
+        run: OpenRun,
+        concurrency: Concurrency,
+        crew: Arc<Crew>,
+        workers: usize,
+        done: SyncSender<Done>,
+    ) -> Self {
+        Self {
+            inbox: Inbox::new(caller.clock.clone()),
+            caller,
+            store,
+            run,
+            concurrency,
+            crew,
+            workers,
+            worker: AtomicI64::new(0),
+            done,
+            unwritten: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+            free_tasks: AtomicBool::new(true),
+            pace: AtomicU64::new(0),
+            view: Mutex::default(),
+            news: Mutex::new(0),
+            told: Condvar::new(),
+            finished: AtomicBool::new(false),
+        }
+    }
+
+    /// This process, as the database knows it.
+    pub fn worker(&self) -> WorkerId {
+        self.worker.load(Ordering::Acquire)
+    }
+
+    /// The same key for every attempt at one campaign in one run, by any process.
+    pub fn idempotency_key(&self, id: &str) -> String {
+        let mut context = Context::new(&SHA256);
+        for part in [self.store.account(), "\0", &self.run.run_key, "\0", id] {
+            context.update(part.as_bytes());
+        }
+        let hash = context.finish();
+        hash.as_ref()[..16].iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).collect()
+    }
+
+    /// Runs a transaction; a failure ends this account's part, a row that cannot be stored is the caller's.
+    pub fn transact<T>(
+        &self,
+        transaction: impl FnMut(&mut postgres::Client, &str) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        self.store.run(transaction).inspect_err(|error| {
+            if !matches!(error, StoreError::Row { .. }) {
+                self.caller.end(Ending::from(error.clone()));
+                self.tell();
+            }
+        })
+    }
+
+    /// Hands a result to the writer; waits while the writer has too much to do.
+    pub fn deliver(&self, done: Done) {
+        self.unwritten.fetch_add(1, Ordering::AcqRel);
+        // The writer outlives all who deliver.
+        let _never_closed = self.done.send(done);
+    }
+
+    /// The writer has dealt with so many results.
+    pub fn written(&self, count: usize) {
+        self.unwritten.fetch_sub(count, Ordering::AcqRel);
+        self.tell();
+    }
+
+    /// Ends the writer.
+    pub fn end_writer(&self) {
+        let _never_closed = self.done.send(Done::End);
+    }
+
+    pub fn job_begun(&self) {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn job_ended(&self) {
+        self.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.tell();
+    }
+
+    /// Whether nothing is with the crew.
+    pub fn resting(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether the writer has committed all it was given.
+    pub fn idle_writer(&self) -> bool {
+        self.unwritten.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether this process has nothing in hand at all.
+    pub fn idle(&self) -> bool {
+        // In this order: a task goes from the inbox to the crew to the writer, and never out of sight.
+        self.inbox.len() == 0 && self.resting() && self.idle_writer() && self.inbox.len() == 0
+    }
+
+    /// Something has changed that somebody may be waiting for.
+    pub fn tell(&self) {
+        *lock(&self.news) += 1;
+        self.told.notify_all();
+    }
+
+    /// Waits for news, for at most `timeout`; `seen` is what the last call gave.
+    pub fn await_news(&self, seen: u64, timeout: Duration) -> u64 {
+        let guard = lock(&self.news);
+        let (guard, _) = self
+            .told
+            .wait_timeout_while(guard, timeout, |news| *news == seen)
+            .unwrap_or_else(PoisonError::into_inner);
+        *guard
+    }
+
+    pub fn view(&self) -> View {
+        lock(&self.view).clone()
+    }
+
+    pub fn update_view(&self, update: impl FnOnce(&mut View)) {
+        update(&mut lock(&self.view));
+        self.tell();
+    }
+
+    /// The writer has committed so many in this time.
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub fn paced(&self, count: usize, since: Duration) {
+        let pace = count as f64 / since.as_secs_f64().max(0.001);
+        let mixed = (self.pace.load(Ordering::Relaxed) as f64).midpoint(pace);
+        self.pace.store(mixed as u64, Ordering::Relaxed);
+    }
+
+    /// How many tasks to hold: what can be done in half a second, and not less than four for each worker.
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub fn capacity(&self) -> usize {
+        let soon = (self.pace.load(Ordering::Relaxed) as f64 * HELD_SECONDS) as usize;
+        soon.clamp((self.workers * 4).min(MOST_HELD), MOST_HELD)
+    }
+
+    /// Counts for the heartbeat.
+    pub fn effort(&self) -> Effort {
+        let counts = self.caller.stats.counts();
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        Effort {
+            requests: signed(counts.requests()),
+            limited: signed(counts.limited),
+            retries: signed(counts.retried()),
+            rate_limited: signed(counts.rate_limited()),
+            token_refreshes: signed(counts.token_refreshes),
+        }
+    }
+
+    /// Registers this process (again).
+    pub fn register(&self) -> Result<(), StoreError> {
+        let (host, pid) = (host_name(), std::process::id());
+        let id = self.transact(|client, account| {
+            leases::register(client, account, self.run.run_id, &host, pid)
+        })?;
+        self.worker.store(id, Ordering::Release);
+        Ok(())
+    }
+
+    /// Another process took this one for dead: nothing it holds is its own any more, and results that are still under way
+    /// will find no task. It goes on as a new worker.
+    pub fn lease_lost(&self, lost: WorkerId) {
+        if self.worker() != lost || self.finished.load(Ordering::Acquire) {
+            return;
+        }
+        log::warn!(account = self.store.account(); "this process was silent for too long, its tasks went to others; going on with new ones");
+        self.inbox.clear();
+        if self.register().is_ok() {
+            self.free_tasks.store(true, Ordering::Release);
+        }
+        self.tell();
+    }
+
+    /// Takes claimed tasks in; one whose record is no campaign (any more) is a dead letter.
+    pub fn take_in(&self, claimed: Vec<Held>) {
+        for held in claimed {
+            match RawValue::from_string(held.payload).map(|raw| read_record(&raw)) {
+                Ok(Listed::Valid(campaign)) if campaign.id == held.id => {
+                    self.inbox.push([Work::new(campaign, held.attempt)]);
+                }
+                Ok(Listed::Invalid(invalid)) => self.deliver(invalid_record(held.id, held.attempt, invalid.reason)),
+                Ok(Listed::Valid(_)) | Err(_) => {
+                    let reason = "the stored record is not this campaign's".to_owned();
+                    self.deliver(invalid_record(held.id, held.attempt, reason));
+                }
+            }
+        }
+    }
+}
+
+fn invalid_record(id: String, attempt: i32, reason: String) -> Done {
+    Done::Dead(Failed { id, attempt, cause: "invalid", reason, tries: 0, retryable: true })
+}
+
+fn hex_digit(nibble: u8) -> char {
+    char::from(b"0123456789abcdef"[usize::from(nibble & 15)])
+}
+
+/// The machine's name, for people who ask who holds a lease.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name.trim().chars().filter(|c| !c.is_control()).take(255).collect();
+    if name.is_empty() { "unknown".into() } else { name }
+}

@@ -1,0 +1,172 @@
+//! The crew: a rayon pool of fixed size that makes the sync requests of all accounts, and the pump that gives it work
+//! when a request may be sent.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::caller::After;
+use super::inbox::Work;
+use super::session::{Done, Session};
+use crate::http::concurrency::Outcome;
+use crate::http::health::Lane;
+use crate::http::lock::lock;
+use crate::store::queue::Failed;
+
+/// A worker's stack: its deepest calls are TLS and JSON of a known shape.
+const STACK_BYTES: usize = 512 << 10;
+/// How long the pump waits before it looks again whether it should end.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The pool and its free places. A place is taken before a job is given to the pool, so no job waits behind others of
+/// which nobody knows how long they take.
+pub struct Crew {
+    pool: rayon::ThreadPool,
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Crew {
+    /// A crew of so many threads.
+    ///
+    /// # Errors
+    /// When the system has no threads left.
+    pub fn new(size: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(size)
+            .stack_size(STACK_BYTES)
+            .thread_name(|n| format!("worker-{n}"))
+            .build()?;
+        Ok(Self { pool, free: Mutex::new(size), freed: Condvar::new() })
+    }
+
+    fn take_place(&self, timeout: Duration) -> bool {
+        let guard = lock(&self.free);
+        let (mut guard, _) = self
+            .freed
+            .wait_timeout_while(guard, timeout, |free| *free == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        let taken = *guard > 0;
+        *guard -= usize::from(taken);
+        taken
+    }
+
+    fn leave_place(&self) {
+        *lock(&self.free) += 1;
+        self.freed.notify_one();
+    }
+}
+
+/// Gives the crew one task after another, each at the moment when its request may be sent. Returns when a stop is
+/// requested or the inbox is closed.
+pub(super) fn pump(session: &Arc<Session>) {
+    let caller = &session.caller;
+    let mut news = 0;
+    while !caller.stop.requested() && !session.finished.load(std::sync::atomic::Ordering::Acquire) {
+        let Some(work) = session.inbox.pop(LOOK_AGAIN) else { continue };
+        let Some(work) = past_breaker(session, work) else { continue };
+        if !session.concurrency.try_acquire() {
+            session.inbox.put_back(work);
+            news = session.await_news(news, LOOK_AGAIN);
+            continue;
+        }
+        let unused = |work: Work| {
+            session.concurrency.release(Outcome::Neutral, caller.clock.now());
+            session.inbox.put_back(work);
+        };
+        if !session.crew.take_place(LOOK_AGAIN) {
+            unused(work);
+            continue;
+        }
+        match caller.try_turn() {
+            Ok(None) => {
+                let session = session.clone();
+                session.job_begun();
+                session.crew.clone().pool.spawn(move || run(&session, work));
+            }
+            Ok(Some(wait)) => {
+                session.crew.leave_place();
+                unused(work);
+                let _halted = caller.wait_for_turn(wait);
+            }
+            Err(_halted) => {
+                session.crew.leave_place();
+                unused(work);
+            }
+        }
+    }
+}
+
+/// A worker's job: one task, and then others for as long as there is no need to wait for anything.
+fn run(session: &Arc<Session>, mut work: Work) {
+    loop {
+        let key = session.idempotency_key(&work.campaign.id);
+        let (after, outcome, sent_at) = session.caller.sync(&mut work, &key);
+        settle(session, work, after);
+        session.concurrency.release(outcome, sent_at);
+        match next(session) {
+            Some(another) => work = another,
+            None => break,
+        }
+    }
+    session.crew.leave_place();
+    session.job_ended();
+}
+
+fn next(session: &Session) -> Option<Work> {
+    if !session.caller.limiter.unlimited() || session.caller.stop.requested() || !session.concurrency.try_acquire() {
+        return None;
+    }
+    let work = session.inbox.try_pop().and_then(|work| past_breaker(session, work));
+    if work.is_none() {
+        session.concurrency.release(Outcome::Neutral, Instant::now());
+    }
+    work
+}
+
+/// The task, if it may be tried now; else it waits in the inbox.
+fn past_breaker(session: &Session, work: Work) -> Option<Work> {
+    if !session.caller.needs_breaker(&work) {
+        return Some(work);
+    }
+    match session.caller.health.admit(Lane::Sync) {
+        Ok(()) => Some(work),
+        Err(wait) => {
+            session.inbox.push_later(work, wait);
+            None
+        }
+    }
+}
+
+fn settle(session: &Session, work: Work, after: After) {
+    match after {
+        After::Synced => session.deliver(Done::Synced { attempt: work.attempt, campaign: work.campaign }),
+        After::Dead { cause, reason } => bury(session, work, cause, reason),
+        After::Again(wait) if wait.is_zero() => session.inbox.put_back(work),
+        After::Again(wait) => {
+            let view = session.view();
+            let remaining = session.inbox.len() + 1;
+            let last = view.listing_done && view.others == 0 && work.tries > 0;
+            if last && session.caller.is_last_straw(&work, remaining, session.run.page_size) {
+                let reason = format!("failed {} times, while the listing answers", work.tries);
+                bury(session, work, "failing", reason);
+            } else {
+                session.inbox.push_later(work, wait);
+            }
+        }
+        // It stays held in the database, and is free again as soon as this process leaves.
+        After::Halted => {}
+    }
+}
+
+fn bury(session: &Session, work: Work, cause: &'static str, reason: String) {
+    log::debug!(account = session.store.account(), campaign = work.campaign.id.as_str(), cause = cause; "failed for good: {reason}");
+    let tries = i32::try_from(work.tries.max(1)).unwrap_or(i32::MAX);
+    session.deliver(Done::Dead(Failed {
+        id: work.campaign.id,
+        attempt: work.attempt,
+        cause,
+        reason,
+        tries,
+        retryable: true,
+    }));
+}
