@@ -120,13 +120,13 @@ impl Client {
     /// # Errors
     /// When `trusted_roots` holds no certificate, or the client id cannot stand in a header.
     pub fn new(settings: &ClientSettings, clock: Arc<dyn Clock>) -> Result<Self, BadClientSettings> {
-        let client_id = match &settings.client_id {
-            Some(id) => Some(
-                HeaderValue::from_str(id)
-                    .map_err(|_| BadClientSettings("the client id has characters no header can hold".into()))?,
-            ),
-            None => None,
-        };
+        let client_id =
+            match &settings.client_id {
+                Some(id) => Some(HeaderValue::from_str(id).map_err(|_| {
+                    BadClientSettings("the client id has characters no header can hold".into())
+                })?),
+                None => None,
+            };
         let mut tls = TlsConfig::builder();
         if let Some(pem) = &settings.trusted_roots {
             tls = tls.root_certs(trusted_roots(pem)?);

@@ -155,7 +155,8 @@ mod tests {
         (0..rounds)
             .map(|_| {
                 let sent_at = clock.now();
-                let sent = std::iter::repeat_with(|| concurrency.try_acquire()).take_while(|free| *free).count();
+                let sent =
+                    std::iter::repeat_with(|| concurrency.try_acquire()).take_while(|free| *free).count();
                 clock.sleep(latency);
                 for i in 0..sent {
                     let outcome = if i < capacity { Outcome::Success } else { Outcome::Overload };

@@ -89,9 +89,10 @@ impl Hints {
         let first = found.next();
         self.quota = self.quota.or_else(|| first.as_ref().and_then(|member| count(number(member.name)?)));
         // The draft of 2019 puts the policy behind the limit: `10, 10;w=60`.
-        let window = first.iter().cloned().chain(found).find_map(|member| member.number("w")).and_then(duration);
-        let window = window
-            .or_else(|| header(&format!("{prefix}-window")).and_then(number).and_then(duration));
+        let window =
+            first.iter().cloned().chain(found).find_map(|member| member.number("w")).and_then(duration);
+        let window =
+            window.or_else(|| header(&format!("{prefix}-window")).and_then(number).and_then(duration));
         if let (Some(quota), Some(window), None) = (self.quota, window, self.limit) {
             self.limit = RateLimit::new(quota, window);
         }
@@ -117,7 +118,10 @@ fn longer(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
 
 /// A policy with `q` and `w`; a window without a quota, or the reverse, is none.
 fn policy_of(member: &Member<'_>) -> Option<RateLimit> {
-    RateLimit::new(count(member.number("q").or_else(|| number(member.name))?)?, duration(member.number("w")?)?)
+    RateLimit::new(
+        count(member.number("q").or_else(|| number(member.name))?)?,
+        duration(member.number("w")?)?,
+    )
 }
 
 fn by_rate(one: &RateLimit, other: &RateLimit) -> std::cmp::Ordering {
@@ -233,8 +237,11 @@ mod tests {
         assert_eq!((seen.remaining, seen.reset), (Some(0), seconds(3600)));
         let seen = hints(&[("ratelimit", "limit=10, remaining=3, reset=37")]);
         assert_eq!((seen.quota, seen.remaining, seen.reset), (Some(10), Some(3), seconds(37)));
-        let seen =
-            hints(&[("ratelimit-limit", "10, 10;w=60"), ("ratelimit-remaining", "2"), ("ratelimit-reset", "5")]);
+        let seen = hints(&[
+            ("ratelimit-limit", "10, 10;w=60"),
+            ("ratelimit-remaining", "2"),
+            ("ratelimit-reset", "5"),
+        ]);
         assert_eq!(seen.limit, RateLimit::new(10, Duration::from_secs(60)));
         assert_eq!((seen.quota, seen.remaining, seen.reset), (Some(10), Some(2), seconds(5)));
     }
@@ -249,7 +256,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_ignored() {
-        for text in ["", "-1", "soon", "1e9", "NaN", "inf", "999999999999", "0x10", "1;2", "Sun, 99 Nov 1994"] {
+        for text in ["", "-1", "soon", "1e9", "NaN", "inf", "999999999999", "0x10", "1;2", "Sun, 99 Nov 1994"]
+        {
             assert_eq!(hints(&[("retry-after", text)]), Hints::default(), "{text}");
         }
         assert_eq!(hints(&[("ratelimit-policy", "q=10;w=60")]).limit, None);

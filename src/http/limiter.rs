@@ -32,7 +32,12 @@ pub trait Ledger: Send + Sync {
     ///
     /// # Errors
     /// A line for people, when the ledger is out of reach.
-    fn reserve(&self, limit: Option<RateLimit>, margin: Duration, want: u32) -> Result<Reservation, LedgerError>;
+    fn reserve(
+        &self,
+        limit: Option<RateLimit>,
+        margin: Duration,
+        want: u32,
+    ) -> Result<Reservation, LedgerError>;
     /// The ages of the sends on record, oldest first.
     ///
     /// # Errors
@@ -75,7 +80,12 @@ impl MemoryLedger {
 }
 
 impl Ledger for MemoryLedger {
-    fn reserve(&self, limit: Option<RateLimit>, margin: Duration, want: u32) -> Result<Reservation, LedgerError> {
+    fn reserve(
+        &self,
+        limit: Option<RateLimit>,
+        margin: Duration,
+        want: u32,
+    ) -> Result<Reservation, LedgerError> {
         let now = self.clock.now();
         let (window, learned) = &mut *lock(&self.state);
         Ok(match limit.or(*learned) {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::clock::Clock;
 use super::client::NoReply;
+use super::clock::Clock;
 
 /// What an HTTP status means for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

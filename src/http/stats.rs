@@ -70,7 +70,8 @@ impl Stats {
         };
         self.by_class[class].fetch_add(1, Relaxed);
         let seconds = latency.as_secs_f64();
-        let bucket = LATENCY_BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(LATENCY_BOUNDS.len());
+        let bucket =
+            LATENCY_BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(LATENCY_BOUNDS.len());
         self.latency_buckets[bucket].fetch_add(1, Relaxed);
         self.latency_micros.fetch_add(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }

@@ -132,7 +132,9 @@ impl TokenCache {
         let outdated = state.current.as_ref().map_or(0, |token| token.generation).max(state.refused);
         let token = loop {
             match vault.turn(outdated)? {
-                Turn::Use(kept) => break self.token(kept.access_token.reveal(), kept.generation, kept.remaining),
+                Turn::Use(kept) => {
+                    break self.token(kept.access_token.reveal(), kept.generation, kept.remaining);
+                }
                 Turn::Wait(wait) => self.clock.sleep(wait),
                 Turn::Fetch => match fetch() {
                     Ok(grant) => {
@@ -183,7 +185,6 @@ pub fn lifetime(expires_in: Option<f64>) -> Option<Duration> {
     Duration::try_from_secs_f64(expires_in?).ok()
 }
 
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU32;
@@ -209,7 +210,10 @@ mod tests {
         fn get(&self) -> Arc<Token> {
             let fetched = self.cache.get(&self.vault, || {
                 let n = self.fetches.fetch_add(1, Ordering::SeqCst);
-                Ok::<_, VaultError>(Grant { access_token: Secret::new(format!("t{n}")), lifetime: self.lifetime })
+                Ok::<_, VaultError>(Grant {
+                    access_token: Secret::new(format!("t{n}")),
+                    lifetime: self.lifetime,
+                })
             });
             fetched.unwrap()
         }

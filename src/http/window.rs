@@ -46,7 +46,8 @@ impl Window {
     /// The ages of the sends on record, oldest first; at most the last thousand.
     #[must_use]
     pub fn ages(&self, now: Instant) -> Vec<Duration> {
-        let all = self.sends.iter().flat_map(|(at, count)| (0..*count).map(|_| now.saturating_duration_since(*at)));
+        let all =
+            self.sends.iter().flat_map(|(at, count)| (0..*count).map(|_| now.saturating_duration_since(*at)));
         let mut ages: Vec<Duration> = all.collect();
         ages.drain(..ages.len().saturating_sub(1000));
         ages

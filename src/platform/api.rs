@@ -119,7 +119,9 @@ impl Api {
         };
         let reply = self.send(&call, &mut |_| {})?;
         let answer: TokenAnswer = parse(&reply.body)?;
-        if answer.access_token.is_empty() || answer.access_token.bytes().any(|byte| !(0x21..0x7f).contains(&byte)) {
+        if answer.access_token.is_empty()
+            || answer.access_token.bytes().any(|byte| !(0x21..0x7f).contains(&byte))
+        {
             return Err(unparsable("the access token has characters that no header can hold".into()));
         }
         self.stats.token_refreshed();
@@ -186,7 +188,10 @@ impl Api {
         if !answer.success {
             let said = answer.message.map(|said| one_line(&without(&said, Some(&token.authorization))));
             let message = said.map_or_else(String::new, |said| format!(": {said}"));
-            return Err(CallError::Refused { status: 200, message: format!("the platform says success: false{message}") });
+            return Err(CallError::Refused {
+                status: 200,
+                message: format!("the platform says success: false{message}"),
+            });
         }
         match answer.campaign_id {
             Some(other) if other != id => {
@@ -201,7 +206,8 @@ impl Api {
     /// # Errors
     /// [`CallError`].
     pub fn health(&self) -> Result<(), CallError> {
-        let call = Call { method: Method::GET, path: "/health", authorization: None, body: None, headers: &[] };
+        let call =
+            Call { method: Method::GET, path: "/health", authorization: None, body: None, headers: &[] };
         self.send(&call, &mut |_| {}).map(|_| ())
     }
 
@@ -215,11 +221,15 @@ impl Api {
                 status: Some(reply.status),
                 hints: reply.hints.clone(),
             },
-            Err(_) => {
-                Exchange { sent_at: started, answered_at: Instant::now(), status: None, hints: Hints::default() }
-            }
+            Err(_) => Exchange {
+                sent_at: started,
+                answered_at: Instant::now(),
+                status: None,
+                hints: Hints::default(),
+            },
         };
-        self.stats.exchanged(exchange.status, exchange.answered_at.saturating_duration_since(exchange.sent_at));
+        self.stats
+            .exchanged(exchange.status, exchange.answered_at.saturating_duration_since(exchange.sent_at));
         watch(&exchange);
         let reply = sent.map_err(|failure| no_reply(&failure))?;
         match classify(reply.status) {
@@ -261,13 +271,18 @@ fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, CallError> 
             serde_json::error::Category::Eof => "JSON that is cut short",
             _ => "no JSON",
         };
-        unparsable(format!("the platform answered with {what} (line {}, column {})", error.line(), error.column()))
+        unparsable(format!(
+            "the platform answered with {what} (line {}, column {})",
+            error.line(),
+            error.column()
+        ))
     })
 }
 
 /// What a 4xx says of itself, in one short line; a server that repeats our credentials is not repeated.
 fn refusal(status: u16, body: &[u8], sent: Option<&Secret>) -> String {
-    let said = serde_json::from_slice::<ErrorAnswer>(body).ok().and_then(|answer| answer.message.or(answer.error));
+    let said =
+        serde_json::from_slice::<ErrorAnswer>(body).ok().and_then(|answer| answer.message.or(answer.error));
     match said {
         Some(said) => format!("the platform answered {status}: {}", one_line(&without(&said, sent))),
         None => format!("the platform answered {status}"),

@@ -68,8 +68,15 @@ impl fmt::Display for Invalid {
 pub fn read_record(raw: &RawValue) -> Listed {
     let mut fields = match serde_json::from_str::<Value>(raw.get()) {
         Ok(Value::Object(fields)) => fields,
-        Ok(other) => return Listed::Invalid(Invalid { id: None, reason: format!("not an object but {}", kind(&other)) }),
-        Err(error) => return Listed::Invalid(Invalid { id: None, reason: format!("unreadable JSON: {error}") }),
+        Ok(other) => {
+            return Listed::Invalid(Invalid {
+                id: None,
+                reason: format!("not an object but {}", kind(&other)),
+            });
+        }
+        Err(error) => {
+            return Listed::Invalid(Invalid { id: None, reason: format!("unreadable JSON: {error}") });
+        }
     };
     let id = match take_id(&mut fields) {
         Ok(id) => id,
@@ -143,7 +150,11 @@ fn take_count(fields: &mut Map<String, Value>, name: &str) -> Result<i64, String
     match take(fields, name)? {
         Value::Number(number) => match number.as_i64() {
             Some(count) if count >= 0 => Ok(count),
-            _ => Err(format!("{name} is {}, not a whole number from 0 to {}", shorten(number.as_str()), i64::MAX)),
+            _ => Err(format!(
+                "{name} is {}, not a whole number from 0 to {}",
+                shorten(number.as_str()),
+                i64::MAX
+            )),
         },
         other => Err(format!("{name} is {}, not a whole number", kind(&other))),
     }

@@ -37,7 +37,13 @@ impl Store {
     /// A store for one account. Calls fail once the database was away for `give_up_after`, or when `stop` is requested
     /// while it is.
     #[must_use]
-    pub fn new(pool: Pool, account: &str, clock: Arc<dyn Clock>, stop: Stop, give_up_after: Duration) -> Self {
+    pub fn new(
+        pool: Pool,
+        account: &str,
+        clock: Arc<dyn Clock>,
+        stop: Stop,
+        give_up_after: Duration,
+    ) -> Self {
         Self { pool, account: account.into(), clock, stop, give_up_after }
     }
 
@@ -55,6 +61,7 @@ impl Store {
         &self,
         mut transaction: impl FnMut(&mut Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        self.pool.run(&*self.clock, &self.stop, self.give_up_after, |client| transaction(client, &self.account))
+        self.pool
+            .run(&*self.clock, &self.stop, self.give_up_after, |client| transaction(client, &self.account))
     }
 }

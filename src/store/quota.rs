@@ -23,7 +23,12 @@ impl SharedLedger {
 }
 
 impl Ledger for SharedLedger {
-    fn reserve(&self, limit: Option<RateLimit>, margin: Duration, want: u32) -> Result<Reservation, LedgerError> {
+    fn reserve(
+        &self,
+        limit: Option<RateLimit>,
+        margin: Duration,
+        want: u32,
+    ) -> Result<Reservation, LedgerError> {
         let most = limit.map(|limit| i32::try_from(limit.requests.get()).unwrap_or(i32::MAX));
         let seconds = limit.map(|limit| limit.window.as_secs_f64());
         let (want, margin) = (i64::from(want), margin.as_secs_f64());

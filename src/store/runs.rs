@@ -49,8 +49,7 @@ pub fn open(client: &mut Client, account: &str, opening: &Opening) -> Result<Ope
         ],
     )?;
     if !abandoned.is_empty() {
-        transaction
-            .execute_typed("DELETE FROM sync_tasks WHERE account = $1", &[(&account, Type::TEXT)])?;
+        transaction.execute_typed("DELETE FROM sync_tasks WHERE account = $1", &[(&account, Type::TEXT)])?;
     }
     let found = transaction.query_typed_opt(
         "UPDATE sync_runs SET state = 'running' WHERE account = $1 AND state IN ('running', 'stopped')

@@ -43,7 +43,8 @@ pub fn state(client: &mut Client) -> Result<SchemaState, Error> {
     if !known.get::<_, bool>(0) {
         return Ok(SchemaState::Behind(MIGRATIONS.len()));
     }
-    let rows = client.query_typed("SELECT version, name, checksum FROM schema_migrations ORDER BY version", &[])?;
+    let rows =
+        client.query_typed("SELECT version, name, checksum FROM schema_migrations ORDER BY version", &[])?;
     for (index, row) in rows.iter().enumerate() {
         let (version, name, found): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
         let Some((expected_name, sql)) = MIGRATIONS.get(index) else {
@@ -81,7 +82,8 @@ pub fn migrate(client: &mut Client) -> Result<usize, StoreError> {
     transaction.batch_execute(LOCK)?;
     transaction.batch_execute(HISTORY)?;
     // The state again, now that nobody else can change it.
-    let applied = transaction.query_typed_one("SELECT count(*) FROM schema_migrations", &[])?.get::<_, i64>(0);
+    let applied =
+        transaction.query_typed_one("SELECT count(*) FROM schema_migrations", &[])?.get::<_, i64>(0);
     let applied = usize::try_from(applied).unwrap_or(usize::MAX);
     for (index, (name, sql)) in MIGRATIONS.iter().enumerate().skip(applied) {
         transaction.batch_execute(sql)?;

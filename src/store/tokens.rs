@@ -70,7 +70,9 @@ impl SharedVault {
         SystemRandom::new().fill(&mut nonce).ok()?;
         let mut sealed = token.reveal().as_bytes().to_vec();
         let account = Aad::from(self.store.account().as_bytes());
-        self.key()?.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), account, &mut sealed).ok()?;
+        self.key()?
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), account, &mut sealed)
+            .ok()?;
         Some([nonce.as_slice(), &sealed].concat())
     }
 

@@ -255,7 +255,8 @@ impl Caller {
             return After::Halted;
         }
         if work.unauthorized >= MOST_UNAUTHORIZED {
-            let reason = format!("refused with {MOST_UNAUTHORIZED} tokens that are good for other campaigns (401)");
+            let reason =
+                format!("refused with {MOST_UNAUTHORIZED} tokens that are good for other campaigns (401)");
             return After::Dead { cause: Cause::Unauthorized.word(), reason };
         }
         log::debug!(campaign = work.campaign.id.as_str(); "token refused (401), taking a fresh one");
@@ -263,7 +264,13 @@ impl Caller {
     }
 
     /// A failure of the campaign, or of the API? It is the campaign's when another one that was sent later went well.
-    fn after_failed_try(&self, work: &mut Work, cause: Cause, hint: Option<Duration>, message: String) -> After {
+    fn after_failed_try(
+        &self,
+        work: &mut Work,
+        cause: Cause,
+        hint: Option<Duration>,
+        message: String,
+    ) -> After {
         let now = self.clock.now();
         let recoveries = self.health.recoveries(Lane::Sync);
         if work.recoveries != recoveries {
@@ -336,7 +343,9 @@ impl Caller {
                     return Ok(grant);
                 }
                 Err(CallError::Unauthorized | CallError::Refused { status: 403, .. }) => {
-                    return Err(self.end(Ending::CredentialsRefused("the platform knows no such email and password".into())));
+                    return Err(self.end(Ending::CredentialsRefused(
+                        "the platform knows no such email and password".into(),
+                    )));
                 }
                 Err(CallError::Refused { message, .. }) => {
                     return Err(self.end(Ending::RequestRefused(format!("no token: {message}"))));
@@ -355,7 +364,13 @@ impl Caller {
     }
 
     /// Waits after a failure of the list lane, unless it is time to give up.
-    fn after_failure(&self, failures: u32, cause: Cause, hint: Option<Duration>, message: &str) -> Result<(), Halt> {
+    fn after_failure(
+        &self,
+        failures: u32,
+        cause: Cause,
+        hint: Option<Duration>,
+        message: &str,
+    ) -> Result<(), Halt> {
         self.health.failure(Lane::List);
         self.stats.retry(cause);
         if self.gave_up(message) {
@@ -376,7 +391,9 @@ impl Caller {
         self.stats.retry(Cause::Unauthorized);
         let never_accepted = self.tokens.refused(token.generation);
         if (times >= 2 && never_accepted) || times > self.patience.max_attempts {
-            return Err(self.end(Ending::CredentialsRefused("a fresh token was refused as well (401)".into())));
+            return Err(
+                self.end(Ending::CredentialsRefused("a fresh token was refused as well (401)".into()))
+            );
         }
         Ok(())
     }

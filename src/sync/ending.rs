@@ -84,8 +84,12 @@ impl fmt::Display for Ending {
             Self::RequestRefused(cause) => {
                 write!(f, "the platform refuses the request: {cause}; check --api-url and --page-size")
             }
-            Self::Listing(cause) => write!(f, "the listing is incomplete: {cause}; run again to go on from there"),
-            Self::Abandoned => f.write_str("the run was abandoned by another process (sync --fresh); run again to join the new one"),
+            Self::Listing(cause) => {
+                write!(f, "the listing is incomplete: {cause}; run again to go on from there")
+            }
+            Self::Abandoned => f.write_str(
+                "the run was abandoned by another process (sync --fresh); run again to join the new one",
+            ),
             Self::DatabaseUnavailable(cause) => write!(f, "{cause}; run again to resume"),
             Self::DatabaseRefused(cause) => f.write_str(cause),
             Self::Internal(cause) => write!(f, "internal error: {cause}; please report it"),

@@ -73,9 +73,8 @@ pub(super) fn list(session: &Session) {
             return;
         }
         let worker = session.worker();
-        let taken = session.transact(|client, account| {
-            leases::take_listing(client, account, session.run.run_id, worker)
-        });
+        let taken = session
+            .transact(|client, account| leases::take_listing(client, account, session.run.run_id, worker));
         match taken {
             Ok(Some(page)) => list_from(session, page),
             Ok(None) => session.caller.clock.sleep(LOOK_AGAIN),
@@ -182,7 +181,8 @@ impl<'a> Committer<'a> {
         if records.valid.len() > room {
             self.session.free_tasks.store(true, Ordering::Release);
         }
-        let mine = records.valid.into_iter().take(room).filter(|(campaign, ..)| !held.contains(&*campaign.id));
+        let mine =
+            records.valid.into_iter().take(room).filter(|(campaign, ..)| !held.contains(&*campaign.id));
         self.session.inbox.push(mine.map(|(campaign, ..)| Work::new(campaign, 1)));
         self.barren = if added.new > 0 { 0 } else { self.barren + pages };
         self.listed += added.new;

@@ -110,7 +110,8 @@ pub fn run(job: &Job, crew: &Arc<Crew>, watcher: &dyn Watcher) -> Outcome {
     }
     outcome.ending = job.caller.ending().filter(|_| !closed(&outcome));
     outcome.elapsed = job.caller.clock.now().saturating_duration_since(begun);
-    outcome.lower_bound = outcome.run.as_ref().and_then(|run| lower_bound(run.limited, job.caller.limiter.limit()));
+    outcome.lower_bound =
+        outcome.run.as_ref().and_then(|run| lower_bound(run.limited, job.caller.limiter.limit()));
     outcome
 }
 
@@ -161,7 +162,10 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
     if session.register().is_ok() {
         std::thread::scope(|scope| {
             scope.spawn(|| keeper::keep(&session));
-            let write = { let session = session.clone(); move || writer::write(&session, &receiver) };
+            let write = {
+                let session = session.clone();
+                move || writer::write(&session, &receiver)
+            };
             scope.spawn(write);
             let lister = scope.spawn(|| lister::list(&session));
             let pump = scope.spawn(|| workers::pump(&session));
@@ -212,8 +216,7 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
             look(session, watcher);
         }
         let due = asked.is_none_or(|at| now.saturating_duration_since(at) >= ASK_AGAIN);
-        if session.inbox.len() < session.capacity() / 2
-            && (session.free_tasks.load(Ordering::Acquire) || due)
+        if session.inbox.len() < session.capacity() / 2 && (session.free_tasks.load(Ordering::Acquire) || due)
         {
             asked = Some(now);
             claim(session);
@@ -232,7 +235,12 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
 fn look(session: &Session, watcher: &dyn Watcher) {
     let run_id = session.run.run_id;
     if let Ok(Some(run)) = session.store.run(|client, account| runs::progress(client, account, run_id)) {
-        watcher.progress(session.store.account(), &run, session.caller.waiting(), session.caller.limiter.limit());
+        watcher.progress(
+            session.store.account(),
+            &run,
+            session.caller.waiting(),
+            session.caller.limiter.limit(),
+        );
     }
 }
 
@@ -259,9 +267,7 @@ fn try_to_close(job: &Job, session: &Session, view: &session::View) -> Option<Cl
         return None;
     }
     let run_id = session.run.run_id;
-    session
-        .transact(|client, account| runs::close(client, account, run_id, job.max_removed))
-        .ok()
+    session.transact(|client, account| runs::close(client, account, run_id, job.max_removed)).ok()
 }
 
 /// Another process has closed the run; or has abandoned it, and then ours is not done.

@@ -27,7 +27,10 @@ const HELD_SECONDS: f64 = 0.5;
 
 /// What a task has come to, on its way to the writer.
 pub(super) enum Done {
-    Synced { attempt: i32, campaign: Box<Campaign> },
+    Synced {
+        attempt: i32,
+        campaign: Box<Campaign>,
+    },
     Dead(Failed),
     /// Nothing more will come.
     End,
@@ -225,9 +228,8 @@ impl Session {
     /// Registers this process (again).
     pub fn register(&self) -> Result<(), StoreError> {
         let (host, pid) = (host_name(), std::process::id());
-        let id = self.transact(|client, account| {
-            leases::register(client, account, self.run.run_id, &host, pid)
-        })?;
+        let id =
+            self.transact(|client, account| leases::register(client, account, self.run.run_id, &host, pid))?;
         self.worker.store(id, Ordering::Release);
         Ok(())
     }
@@ -253,7 +255,9 @@ impl Session {
                 Ok(Listed::Valid(campaign)) if campaign.id == held.id => {
                     self.inbox.push([Work::new(campaign, held.attempt)]);
                 }
-                Ok(Listed::Invalid(invalid)) => self.deliver(invalid_record(held.id, held.attempt, invalid.reason)),
+                Ok(Listed::Invalid(invalid)) => {
+                    self.deliver(invalid_record(held.id, held.attempt, invalid.reason))
+                }
                 Ok(Listed::Valid(_)) | Err(_) => {
                     let reason = "the stored record is not this campaign's".to_owned();
                     self.deliver(invalid_record(held.id, held.attempt, reason));

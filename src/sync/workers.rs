@@ -113,7 +113,10 @@ fn run(session: &Arc<Session>, mut work: Work) {
 }
 
 fn next(session: &Session) -> Option<Work> {
-    if !session.caller.limiter.unlimited() || session.caller.stop.requested() || !session.concurrency.try_acquire() {
+    if !session.caller.limiter.unlimited()
+        || session.caller.stop.requested()
+        || !session.concurrency.try_acquire()
+    {
         return None;
     }
     let work = session.inbox.try_pop().and_then(|work| past_breaker(session, work));

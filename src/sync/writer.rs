@@ -66,8 +66,7 @@ impl Batch {
         complete(session, &synced, &mut self.dead);
         if !self.dead.is_empty() {
             let worker = session.worker();
-            let buried =
-                session.transact(|client, account| queue::bury(client, account, worker, &self.dead));
+            let buried = session.transact(|client, account| queue::bury(client, account, worker, &self.dead));
             check_lease(session, worker, buried, self.dead.len());
         }
     }

@@ -1,0 +1,189 @@
+//! What the server is to be like.
+
+use std::time::Duration;
+
+/// The credentials that the server takes, unless told otherwise.
+pub const EMAIL: &str = "ads@example.com";
+/// Their password; chosen so that no other text contains it by accident.
+pub const PASSWORD: &str = "correct-horse-battery-staple";
+
+/// All of the server's behaviour.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen; port 0 takes a free one.
+    pub address: String,
+    /// The accepted email.
+    pub email: String,
+    /// The accepted password.
+    pub password: String,
+    /// How many ordinary campaigns there are: `campaign_1` and so on.
+    pub campaigns: u32,
+    /// Campaigns with odd ids and values besides, see [`crate::odd`].
+    pub odd: bool,
+    /// At most so many requests in any window of this length, for each client id.
+    pub rate_limit: Option<(u32, Duration)>,
+    /// How a 429, and the headers of other answers, tell of the limit.
+    pub hint: Hint,
+    /// How long a sync takes.
+    pub sync_latency: Duration,
+    /// Every so manieth list request is answered by 503; 0 for none.
+    pub list_503_every: u32,
+    /// How long a token is good for.
+    pub token_lifetime: Duration,
+    /// What a token answer says of that.
+    pub expires_in: ExpiresIn,
+    /// What goes wrong, and how often.
+    pub faults: Faults,
+    /// The seed of all chance.
+    pub seed: u64,
+    /// Whether every request is kept in the ledger, or only counted.
+    pub full_ledger: bool,
+}
+
+/// What `expires_in` says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ExpiresIn {
+    /// The truth.
+    Honest,
+    /// Nothing.
+    Absent,
+    /// This number.
+    Fixed(f64),
+}
+
+/// Where a 429 says when to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// `retry_after` in the body, always the window's length, as the reference server does.
+    Body,
+    /// `Retry-After` in seconds until a request would be accepted.
+    Seconds,
+    /// `Retry-After` as a date.
+    Date,
+    /// `RateLimit-Policy` and `RateLimit` on every answer.
+    RateLimit,
+    /// `X-RateLimit-*` on every answer, with a reset in seconds.
+    XDelta,
+    /// The same, with a reset since 1970.
+    XEpoch,
+    /// Nowhere.
+    None,
+}
+
+/// Faults; shares are between 0 and 1, drawn for each request from the seed.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Requests that are never answered: closed after this time.
+    pub hang: (f64, Duration),
+    /// Connections closed without an answer.
+    pub reset: f64,
+    /// Answers whose connection breaks inside the body.
+    pub cut_body: f64,
+    /// Answers of HTML with status 200.
+    pub html: f64,
+    /// Answers of JSON of another shape, with status 200.
+    pub other_json: f64,
+    /// Answers 500, 502, 503 or 504.
+    pub server_error: f64,
+    /// Redirects to this address.
+    pub redirect: Option<(f64, String)>,
+    /// The token is revoked with every so manieth request; 0 for never.
+    pub revoke_every: u64,
+    /// Syncs of so many of the ordinary campaigns (by their number) are refused: 404, 410 or `success: false`.
+    pub refused_every: u32,
+    /// Syncs of every so manieth campaign always fail with 500.
+    pub poisoned_every: u32,
+    /// Every so manieth page repeats the first record of the page, and its last is repeated on the next page.
+    pub duplicates: bool,
+    /// `has_more` is always true: the last page is served again and again.
+    pub endless: bool,
+    /// A page limit above this is not honoured; 0 for none.
+    pub most_per_page: u32,
+    /// Everything is answered by 503.
+    pub outage: bool,
+    /// Every sync is answered by 503.
+    pub sync_outage: bool,
+    /// Answers of endless bodies.
+    pub endless_body: f64,
+}
+
+impl Settings {
+    /// The reference server, `scale` times as fast: 10 requests in 60 s, every 5th list 503, syncs of 2 s, 100 campaigns.
+    #[must_use]
+    pub fn faithful(scale: f64) -> Self {
+        let scaled = |seconds: f64| Duration::from_secs_f64(seconds / scale);
+        Self {
+            rate_limit: Some((10, scaled(60.0))),
+            sync_latency: scaled(2.0),
+            list_503_every: 5,
+            token_lifetime: scaled(3600.0),
+            ..Self::fast(100)
+        }
+    }
+
+    /// No limits, no latency.
+    #[must_use]
+    pub fn fast(campaigns: u32) -> Self {
+        Self {
+            address: "127.0.0.1:0".into(),
+            email: EMAIL.into(),
+            password: PASSWORD.into(),
+            campaigns,
+            odd: false,
+            rate_limit: None,
+            hint: Hint::Body,
+            sync_latency: Duration::ZERO,
+            list_503_every: 0,
+            token_lifetime: Duration::from_secs(3600),
+            expires_in: ExpiresIn::Honest,
+            faults: Faults::default(),
+            seed: 1,
+            full_ledger: true,
+        }
+    }
+
+    /// Everything at once that still permits a run to come to its end.
+    #[must_use]
+    pub fn hostile(seed: u64, campaigns: u32) -> Self {
+        Self {
+            odd: true,
+            sync_latency: Duration::from_millis(5),
+            list_503_every: 5,
+            token_lifetime: Duration::from_secs(2),
+            rate_limit: Some((100, Duration::from_secs(1))),
+            hint: Hint::Seconds,
+            faults: Faults {
+                hang: (0.02, Duration::from_secs(3)),
+                reset: 0.03,
+                cut_body: 0.03,
+                html: 0.03,
+                other_json: 0.03,
+                server_error: 0.05,
+                redirect: None,
+                revoke_every: 40,
+                refused_every: 17,
+                poisoned_every: 23,
+                duplicates: true,
+                ..Faults::default()
+            },
+            seed,
+            ..Self::fast(campaigns)
+        }
+    }
+}
+
+/// SplitMix64: chance that is the same for the same numbers.
+#[must_use]
+pub fn mix(seed: u64, n: u64) -> u64 {
+    let mut z = seed.wrapping_add(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The same as a number in `[0, 1)`.
+#[must_use]
+#[allow(clippy::cast_precision_loss)]
+pub fn chance(seed: u64, n: u64) -> f64 {
+    (mix(seed, n) >> 11) as f64 / (1u64 << 53) as f64
+}
