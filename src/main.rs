@@ -1,3 +1,10 @@
-//! The program `campaign-sync`.
+//! The program `campaign-sync`: parses, calls one function, and turns its outcome into an exit code.
 
-fn main() {}
+use std::io;
+
+fn main() {
+    let arguments = std::env::args_os().skip(1);
+    let code =
+        campaign_sync::commands::run(arguments, &|name| std::env::var_os(name), &mut io::stdout().lock());
+    std::process::exit(code);
+}

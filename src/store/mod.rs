@@ -64,4 +64,17 @@ impl Store {
         self.pool
             .run(&*self.clock, &self.stop, self.give_up_after, |client| transaction(client, &self.account))
     }
+
+    /// Brings the schema up to date; gives how many migrations were applied.
+    ///
+    /// # Errors
+    /// As [`schema::migrate`].
+    pub fn migrate(&self) -> Result<usize, StoreError> {
+        let mut outcome: Result<usize, String> = Ok(0);
+        self.run(|client, _| {
+            outcome = schema::migrate(client)?;
+            Ok(())
+        })?;
+        outcome.map_err(|message| StoreError::Refused { message })
+    }
 }

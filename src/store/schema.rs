@@ -6,8 +6,6 @@ use postgres::types::Type;
 use postgres::{Client, Error};
 use ring::digest::{SHA256, digest};
 
-use super::error::StoreError;
-
 /// All migrations, oldest first; the first has version 1. An applied one is never edited.
 const MIGRATIONS: [(&str, &str); 1] = [("first", include_str!("../../sql/migrations/0001_first.sql"))];
 
@@ -70,13 +68,13 @@ pub fn state(client: &mut Client) -> Result<SchemaState, Error> {
 }
 
 /// Brings the schema up to date, in one transaction, and says how many migrations were applied. Any number of processes
-/// may call it at once.
+/// may call it at once. The inner error is a foreign schema's line.
 ///
 /// # Errors
-/// [`StoreError::Refused`] for a foreign schema; else the database's.
-pub fn migrate(client: &mut Client) -> Result<usize, StoreError> {
+/// The database's.
+pub fn migrate(client: &mut Client) -> Result<Result<usize, String>, Error> {
     if state(client)? == SchemaState::Current {
-        return Ok(0);
+        return Ok(Ok(0));
     }
     let mut transaction = client.transaction()?;
     transaction.batch_execute(LOCK)?;
@@ -94,10 +92,10 @@ pub fn migrate(client: &mut Client) -> Result<usize, StoreError> {
         )?;
     }
     transaction.commit()?;
-    match state(client)? {
-        SchemaState::Foreign(message) => Err(StoreError::Refused { message }),
+    Ok(match state(client)? {
+        SchemaState::Foreign(message) => Err(message),
         _ => Ok(MIGRATIONS.len().saturating_sub(applied)),
-    }
+    })
 }
 
 fn checksum(sql: &str) -> String {

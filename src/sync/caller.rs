@@ -124,6 +124,22 @@ impl Caller {
         Some(until.saturating_duration_since(self.clock.now())).filter(|left| !left.is_zero())
     }
 
+    /// Whether the API answers at all: its `/health`, which is free.
+    ///
+    /// # Errors
+    /// What it answers instead, in one line.
+    pub fn check_api(&self) -> Result<(), String> {
+        self.api.health().map_err(|error| error.to_string())
+    }
+
+    /// Whether the credentials are accepted; the token is thrown away.
+    ///
+    /// # Errors
+    /// [`Halt`].
+    pub fn check_credentials(&self) -> Result<(), Halt> {
+        self.fetch_token().map(|_| ())
+    }
+
     /// Waits until one request that counts may be sent.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::value::RawValue;
 
 use super::caller::{Caller, Halt};
+use super::ending::Ending;
 use super::inbox::Work;
 use super::session::Session;
 use crate::platform::{Campaign, Invalid, Listed, PageNumber, read_record};
@@ -34,7 +35,7 @@ const ROOM_PATIENCE: Duration = Duration::from_millis(250);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// A page, checked.
-pub(crate) struct Fetched {
+struct Fetched {
     pub page: i64,
     pub page_size: i32,
     pub entries: Vec<Entry>,
@@ -43,26 +44,70 @@ pub(crate) struct Fetched {
 }
 
 /// A record and what it is.
-pub(crate) struct Entry {
+pub struct Entry {
+    /// As it came.
     pub raw: Box<RawValue>,
+    /// What it is.
     pub listed: Listed,
 }
 
 /// Fetches one page and checks its records.
-pub(crate) fn fetch(caller: &Caller, page: i64, page_size: i32) -> Result<Fetched, Halt> {
+fn fetch(caller: &Caller, page: i64, page_size: i32) -> Result<Fetched, Halt> {
     let listed = caller.list_page(PageNumber(page), page_size)?;
     let entries = listed.records.into_iter().map(|raw| Entry { listed: read_record(&raw), raw }).collect();
     Ok(Fetched { page, page_size, entries, has_more: listed.has_more, total: listed.total })
 }
 
 /// Why a listing that goes on has no end, if so.
-pub(crate) fn endless(barren: usize, listed: i64, total: Option<i64>) -> Option<String> {
+fn endless(barren: usize, listed: i64, total: Option<i64>) -> Option<String> {
     if barren >= BARREN_PAGES {
         return Some(format!("{barren} pages in a row brought nothing new, and has_more is still true"));
     }
     let total = total?;
     (listed > total.saturating_mul(2).saturating_add(UNTOLD))
         .then(|| format!("it has {listed} campaigns so far where the platform says {total}"))
+}
+
+/// A whole listing, page by page, for those who store nothing: repetitions of the last pages are left out. When it ends
+/// early, [`Caller::ending`] tells why.
+pub struct Listing<'a> {
+    caller: &'a Caller,
+    page_size: i32,
+    next: Option<i64>,
+    recent: RecentIds,
+    barren: usize,
+    listed: i64,
+}
+
+impl<'a> Listing<'a> {
+    /// A listing from its first page.
+    #[must_use]
+    pub fn new(caller: &'a Caller, page_size: i32) -> Self {
+        Self { caller, page_size, next: Some(1), recent: RecentIds::default(), barren: 0, listed: 0 }
+    }
+}
+
+impl Iterator for Listing<'_> {
+    type Item = Vec<Entry>;
+
+    fn next(&mut self) -> Option<Vec<Entry>> {
+        let mut fetched = fetch(self.caller, self.next.take()?, self.page_size).ok()?;
+        fetched.entries.retain(|entry| match &entry.listed {
+            Listed::Valid(campaign) => self.recent.is_new(&campaign.id),
+            Listed::Invalid(invalid) => self.recent.is_new(&key_of(invalid, &entry.raw)),
+        });
+        self.barren = if fetched.entries.is_empty() { self.barren + 1 } else { 0 };
+        self.listed += i64::try_from(fetched.entries.len()).unwrap_or(0);
+        if fetched.has_more {
+            match endless(self.barren, self.listed, fetched.total) {
+                Some(reason) => {
+                    self.caller.end(Ending::Listing(reason));
+                }
+                None => (self.page_size, self.next) = (fetched.page_size, Some(fetched.page + 1)),
+            }
+        }
+        Some(fetched.entries)
+    }
 }
 
 /// Lists until the listing is done, by this process or another.

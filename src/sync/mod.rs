@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use caller::{Caller, Halt, Patience};
 pub use ending::Ending;
-pub(crate) use lister::{endless, fetch};
+pub use lister::{Entry, Listing};
 pub use workers::Crew;
 
 use session::Session;

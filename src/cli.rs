@@ -1,0 +1,263 @@
+//! Every command and flag; nothing is computed here. Values stay texts, so that `config` can say what is wrong with them.
+
+use std::ffi::OsString;
+
+use argh::FromArgs;
+
+/// What the user asked for.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The command.
+    pub command: Command,
+    /// Its flags.
+    pub flags: Flags,
+}
+
+/// The commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// List, sync and store every campaign.
+    Sync,
+    /// Print campaigns as JSON lines.
+    List,
+    /// Look at runs and the queue.
+    Status,
+    /// Put dead letters back and work them.
+    Retry,
+    /// Try configuration, credentials, API and database.
+    Check,
+    /// Bring the schema up to date.
+    Migrate,
+}
+
+/// All flags of all commands; those that a command does not have stay empty.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "each is documented where it is declared, below")]
+pub struct Flags {
+    pub api_url: Option<String>,
+    pub client_id: Option<String>,
+    pub workers: Option<String>,
+    pub page_size: Option<String>,
+    pub rate_limit: Option<String>,
+    pub timeout: Option<String>,
+    pub max_attempts: Option<String>,
+    pub give_up_after: Option<String>,
+    pub max_wait: Option<String>,
+    pub deadline: Option<String>,
+    pub max_run_age: Option<String>,
+    pub max_removed: Option<String>,
+    pub progress: Option<String>,
+    pub log_format: Option<String>,
+    pub fresh: bool,
+    pub no_migrate: bool,
+    pub allow_http: bool,
+    pub json: bool,
+    pub id: Vec<String>,
+}
+
+/// The program is over before it began: help, version, or a usage error.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// 0 or 2.
+    pub code: i32,
+    /// For stdout when the code is 0, else for stderr.
+    pub text: String,
+}
+
+/// Declares a command's struct from groups of flags: argh has no way to share them.
+macro_rules! command {
+    ($(#[$meta:meta])* $name:ident: $($group:ident)*) => {
+        command!(@ [$(#[$meta])* $name] [] $($group)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] api $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["API base address, such as https://ads.example.com [AD_PLATFORM_API_URL]", option, api_url: Option<String>]
+            ["sent as X-Client-Id; the rate limit is kept by it [AD_PLATFORM_CLIENT_ID]", option, client_id: Option<String>]
+            ["campaigns a page, 1 to 1000 (default 10) [CAMPAIGN_SYNC_PAGE_SIZE]", option, page_size: Option<String>]
+            ["requests in any such time, as 10/60s (default: learned from the platform) [AD_PLATFORM_RATE_LIMIT]", option, rate_limit: Option<String>]
+            ["longest time for one request (default 30s)", option, timeout: Option<String>]
+            ["stop when nothing has succeeded for this long (default 5m)", option, give_up_after: Option<String>]
+            ["stop when the platform asks to wait for longer (default 15m)", option, max_wait: Option<String>]
+            ["permit plain http to any host: credentials travel in clear", switch, allow_http: bool]
+        ] $($rest)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] work $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["requests at once, 1 to 1024; adapts below that (default 16) [CAMPAIGN_SYNC_WORKERS]", option, workers: Option<String>]
+            ["attempts at one campaign, 1 to 100 (default 5)", option, max_attempts: Option<String>]
+            ["stop in order after this time; run again to go on (default: none)", option, deadline: Option<String>]
+            ["abandon an open run older than this and begin anew (default 24h)", option, max_run_age: Option<String>]
+            ["most campaigns, in percent, that may be marked removed at once (default 20)", option, max_removed: Option<String>]
+            ["progress on stderr: auto (on a terminal), always or never (default auto)", option, progress: Option<String>]
+            ["do not bring the schema up to date first", switch, no_migrate: bool]
+        ] $($rest)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] fresh $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["abandon an open run of any age and begin anew", switch, fresh: bool]
+        ] $($rest)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] ids $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["only the dead letter of this campaign; may be given several times", option, id: Vec<String>]
+        ] $($rest)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] json $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["results as JSON lines, one an account, also on failure", switch, json: bool]
+        ] $($rest)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] log $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["logs on stderr as text or json (default text); RUST_LOG sets what is logged", option, log_format: Option<String>]
+        ] $($rest)*);
+    };
+    (@ [$(#[$meta:meta])* $name:ident] [$([$doc:tt, $kind:ident, $field:ident: $($type:tt)+])*]) => {
+        #[derive(FromArgs)]
+        $(#[$meta])*
+        struct $name {
+            $(#[doc = $doc] #[argh($kind)] $field: $($type)+,)*
+        }
+
+        impl From<$name> for Flags {
+            fn from(given: $name) -> Self {
+                Flags { $($field: given.$field,)* ..Flags::default() }
+            }
+        }
+    };
+}
+
+command! {
+    /// List every campaign of the account, sync each with the platform and store it in Postgres. Joins or resumes the open
+    /// run, if there is one: running it again is always safe.
+    #[argh(subcommand, name = "sync", example = "{command_name} --api-url https://ads.example.com --rate-limit 10/60s",
+        note = "Credentials: AD_PLATFORM_EMAIL and AD_PLATFORM_PASSWORD (or _FILE, or _COMMAND). Database: DATABASE_URL or PG*.",
+        error_code(0, "every listed campaign is synced"), error_code(3, "done, but some campaigns are dead letters"),
+        error_code(4, "credentials refused"), error_code(5, "stopped before the end, run again to resume"))]
+    SyncArgs: api work fresh json log
+}
+command! {
+    /// Print every campaign that the platform lists, as it came, one JSON object a line. Needs no database.
+    #[argh(subcommand, name = "list", example = "{command_name} --api-url https://ads.example.com | jq -r .name")]
+    ListArgs: api log
+}
+command! {
+    /// Show the open run and who works on it, what is pending, dead letters and the last success.
+    #[argh(subcommand, name = "status", example = "{command_name} --json | jq .pending")]
+    StatusArgs: json log
+}
+command! {
+    /// Put dead letters back into the open run, or a new one, and work them.
+    #[argh(subcommand, name = "retry", example = "{command_name} --id campaign_17")]
+    RetryArgs: ids api work json log
+}
+command! {
+    /// Try configuration, credentials, API and database; a line each, non-zero on the first that fails.
+    #[argh(subcommand, name = "check", example = "{command_name} --api-url https://ads.example.com")]
+    CheckArgs: api log
+}
+command! {
+    /// Bring the database's schema up to date. `sync` does it too, unless --no-migrate is given.
+    #[argh(subcommand, name = "migrate", example = "{command_name}")]
+    MigrateArgs: log
+}
+
+/// Copies every campaign of an ad platform into Postgres: complete, exactly once in effect, resumable.
+#[derive(FromArgs)]
+struct TopLevel {
+    /// print the version
+    #[argh(switch, short = 'V')]
+    version: bool,
+    #[argh(subcommand)]
+    command: Option<Subcommand>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Subcommand {
+    Sync(SyncArgs),
+    List(ListArgs),
+    Status(StatusArgs),
+    Retry(RetryArgs),
+    Check(CheckArgs),
+    Migrate(MigrateArgs),
+}
+
+/// Reads the arguments behind the program's name.
+///
+/// # Errors
+/// [`Exit`] with help, version or what is wrong.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Exit> {
+    let mut texts = Vec::new();
+    for argument in arguments {
+        texts.push(
+            argument
+                .into_string()
+                .map_err(|bad| usage(&format!("the argument {:?} is not UTF-8", bad.to_string_lossy())))?,
+        );
+    }
+    let words: Vec<&str> =
+        texts.iter().map(|text| if text == "-h" { "--help" } else { text.as_str() }).collect();
+    let given = TopLevel::from_args(&["campaign-sync"], &words).map_err(|early| match early.status {
+        Ok(()) => Exit { code: 0, text: early.output },
+        Err(()) => usage(early.output.trim()),
+    })?;
+    if given.version {
+        return Err(Exit {
+            code: 0,
+            text: concat!("campaign-sync ", env!("CARGO_PKG_VERSION"), "\n").into(),
+        });
+    }
+    let (command, flags) = match given.command {
+        Some(Subcommand::Sync(given)) => (Command::Sync, given.into()),
+        Some(Subcommand::List(given)) => (Command::List, given.into()),
+        Some(Subcommand::Status(given)) => (Command::Status, given.into()),
+        Some(Subcommand::Retry(given)) => (Command::Retry, given.into()),
+        Some(Subcommand::Check(given)) => (Command::Check, given.into()),
+        Some(Subcommand::Migrate(given)) => (Command::Migrate, given.into()),
+        None => return Err(usage("a command is missing: sync, list, status, retry, check or migrate")),
+    };
+    Ok(Parsed { command, flags })
+}
+
+fn usage(message: &str) -> Exit {
+    let line: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    Exit { code: 2, text: format!("campaign-sync: {}; see campaign-sync --help\n", line.join(" ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &[&str]) -> Result<Parsed, Exit> {
+        parse(words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn flags_reach_their_command() {
+        let parsed = parse_words(&["sync", "--workers", "4", "--json", "--fresh"]).unwrap();
+        assert_eq!(parsed.command, Command::Sync);
+        assert_eq!(parsed.flags.workers.as_deref(), Some("4"));
+        assert!(parsed.flags.json && parsed.flags.fresh && !parsed.flags.allow_http);
+        let parsed = parse_words(&["retry", "--id", "a", "--id", "b"]).unwrap();
+        assert_eq!(parsed.flags.id, ["a", "b"]);
+    }
+
+    #[test]
+    fn usage_errors_are_one_line_and_code_2() {
+        for words in
+            [&["sync", "--nonsense"][..], &["fly"], &[], &["sync", "--workers"], &["list", "--fresh"]]
+        {
+            let exit = parse_words(words).unwrap_err();
+            assert_eq!((exit.code, exit.text.lines().count()), (2, 1), "{words:?}: {}", exit.text);
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for words in [&["--help"][..], &["-h"], &["sync", "--help"], &["--version"], &["-V"]] {
+            assert_eq!(parse_words(words).unwrap_err().code, 0, "{words:?}");
+        }
+        assert!(parse_words(&["sync", "--help"]).unwrap_err().text.contains("AD_PLATFORM_RATE_LIMIT"));
+    }
+}

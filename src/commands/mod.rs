@@ -1,0 +1,92 @@
+//! The commands, one file each: what `main` calls, and what their outcome is as an exit code.
+
+mod check;
+mod list;
+mod migrate;
+mod set_up;
+mod sync;
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use crate::cli::{self, Command, Parsed};
+use crate::config::Output;
+use crate::report::log;
+
+/// Runs the program and gives its exit code; results go to `stdout`, messages to stderr.
+pub fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    stdout: &mut dyn Write,
+) -> i32 {
+    let parsed = match cli::parse(arguments) {
+        Ok(parsed) => parsed,
+        Err(exit) if exit.code == 0 => return written(stdout, &exit.text),
+        Err(exit) => {
+            eprint!("{}", exit.text);
+            return exit.code;
+        }
+    };
+    let failed = |failure: Failure| {
+        eprintln!("campaign-sync: {}", failure.message);
+        failure.code
+    };
+    match output(&parsed, environment).and_then(|output| dispatch(&parsed, output, environment, stdout)) {
+        Ok(code) => code,
+        Err(failure) => failed(failure),
+    }
+}
+
+/// A command failed before it had any result.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: i32,
+    message: String,
+}
+
+impl Failure {
+    /// Something is wrong with a setting.
+    fn usage(message: impl ToString) -> Self {
+        Self { code: 2, message: message.to_string() }
+    }
+}
+
+fn output(parsed: &Parsed, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Output, Failure> {
+    let output = Output::read(&parsed.flags).map_err(Failure::usage)?;
+    let rust_log = environment("RUST_LOG").filter(|value| !value.is_empty());
+    let rust_log = match rust_log.map(OsString::into_string) {
+        Some(Ok(text)) => Some(text),
+        Some(Err(_)) => {
+            return Err(Failure::usage("RUST_LOG: not UTF-8; such as info or campaign_sync=debug"));
+        }
+        None => None,
+    };
+    log::set_up(output.log_format, rust_log.as_deref()).map_err(Failure::usage)?;
+    Ok(output)
+}
+
+fn dispatch(
+    parsed: &Parsed,
+    output: Output,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    stdout: &mut dyn Write,
+) -> Result<i32, Failure> {
+    match parsed.command {
+        Command::Sync => sync::run(&parsed.flags, output, environment, stdout),
+        Command::List => list::run(&parsed.flags, environment, stdout),
+        Command::Check => check::run(&parsed.flags, environment, stdout),
+        Command::Migrate => migrate::run(environment, stdout),
+        Command::Status | Command::Retry => Err(Failure::usage("not there yet")),
+    }
+}
+
+/// Writes a result. A reader that went away early, as `head` does, has got what it wanted.
+fn written(stdout: &mut dyn Write, text: &str) -> i32 {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("campaign-sync: cannot write to stdout: {error}");
+            1
+        }
+        _ => 0,
+    }
+}

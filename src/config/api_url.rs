@@ -1,0 +1,39 @@
+//! The API's address: https, or http to this very machine; without credentials.
+
+use std::net::IpAddr;
+
+use ureq::http::Uri;
+
+/// The address without a slash at its end.
+pub(super) fn checked(text: &str, allow_http: bool) -> Result<String, String> {
+    let example = "such as https://ads.example.com";
+    if text.contains('@') {
+        // Not shown: what stands before the sign may be a password.
+        return Err(format!(
+            "must hold no credentials, {example}; they belong in AD_PLATFORM_EMAIL and AD_PLATFORM_PASSWORD"
+        ));
+    }
+    let uri: Uri = text.parse().map_err(|_| format!("{text:?} is no address; {example}"))?;
+    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host().filter(|host| !host.is_empty())) else {
+        return Err(format!("{text:?} has no scheme or no host; {example}"));
+    };
+    if uri.query().is_some() || text.contains('#') {
+        return Err(format!("{text:?} must have no query and no fragment; {example}"));
+    }
+    match scheme {
+        "https" => {}
+        "http" if allow_http || is_loopback(host) => {}
+        "http" => {
+            return Err(format!(
+                "{text:?}: plain http to another machine sends the credentials in clear; use https, or --allow-http if that is what you want"
+            ));
+        }
+        other => return Err(format!("{text:?}: {other} is not https; {example}")),
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}

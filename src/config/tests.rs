@@ -1,0 +1,157 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+type Variables<'a> = HashMap<&'a str, &'a str>;
+
+fn good() -> Variables<'static> {
+    HashMap::from([
+        ("AD_PLATFORM_API_URL", "https://ads.example.com/"),
+        ("AD_PLATFORM_EMAIL", "ads@example.com"),
+        ("AD_PLATFORM_PASSWORD", "hunter2"),
+    ])
+}
+
+fn read(flags: &Flags, variables: &Variables<'_>) -> Result<Config, String> {
+    Config::read(flags, &|name| variables.get(name).map(OsString::from)).map_err(|error| error.0)
+}
+
+fn with(name: &'static str, value: &'static str) -> Variables<'static> {
+    let mut variables = good();
+    variables.insert(name, value);
+    variables
+}
+
+#[test]
+fn the_defaults_are_the_documented_ones() {
+    let config = read(&Flags::default(), &good()).unwrap();
+    assert_eq!(config.account.api_url, "https://ads.example.com");
+    assert_eq!((config.workers, config.account.page_size, config.max_attempts), (16, 10, 5));
+    assert_eq!((config.max_removed, config.deadline, config.fresh, config.migrate), (20, None, false, true));
+    let seconds = [config.account.timeout, config.give_up_after, config.max_wait, config.max_run_age];
+    assert_eq!(seconds.map(|duration| duration.as_secs()), [30, 300, 900, 86_400]);
+}
+
+#[test]
+fn a_flag_beats_the_environment_and_an_empty_variable_is_unset() {
+    let flags = Flags { workers: Some("7".into()), ..Flags::default() };
+    assert_eq!(read(&flags, &with("CAMPAIGN_SYNC_WORKERS", "9")).unwrap().workers, 7);
+    assert_eq!(read(&Flags::default(), &with("CAMPAIGN_SYNC_WORKERS", "9")).unwrap().workers, 9);
+    assert_eq!(read(&Flags::default(), &with("CAMPAIGN_SYNC_WORKERS", "")).unwrap().workers, 16);
+}
+
+#[test]
+fn nonsense_is_answered_with_the_settings_name_and_a_valid_example() {
+    type Set = fn(&mut Flags, String);
+    let flags: [(&str, &str, Set); 12] = [
+        ("--api-url", "https://ads.example.com", |flags, text| flags.api_url = Some(text)),
+        ("--client-id", "nightly-sync", |flags, text| flags.client_id = Some(text)),
+        ("--workers", "16", |flags, text| flags.workers = Some(text)),
+        ("--page-size", "10", |flags, text| flags.page_size = Some(text)),
+        ("--rate-limit", "10/60s", |flags, text| flags.rate_limit = Some(text)),
+        ("--timeout", "30s", |flags, text| flags.timeout = Some(text)),
+        ("--max-attempts", "5", |flags, text| flags.max_attempts = Some(text)),
+        ("--give-up-after", "5m", |flags, text| flags.give_up_after = Some(text)),
+        ("--max-wait", "5m", |flags, text| flags.max_wait = Some(text)),
+        ("--deadline", "1h", |flags, text| flags.deadline = Some(text)),
+        ("--max-run-age", "1h", |flags, text| flags.max_run_age = Some(text)),
+        ("--max-removed", "20", |flags, text| flags.max_removed = Some(text)),
+    ];
+    for (name, example, set) in flags {
+        for nonsense in ["", "-1", "lots", "99999999999999999999", "1 2", "\u{7}"] {
+            if (name, nonsense) == ("--client-id", "-1") || (name == "--client-id" && nonsense.len() > 3) {
+                continue;
+            }
+            let mut given = Flags::default();
+            set(&mut given, nonsense.into());
+            let error = read(&given, &good()).expect_err(name);
+            assert!(error.contains(name) && error.contains(example), "{name} {nonsense:?}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn plain_http_is_for_this_machine_unless_allowed() {
+    for url in ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:1", "http://127.9.9.9"] {
+        assert!(read(&Flags::default(), &with("AD_PLATFORM_API_URL", url)).is_ok(), "{url}");
+    }
+    for url in [
+        "http://ads.example.com",
+        "http://10.0.0.1",
+        "http://localhost.example.com",
+        "ftp://x",
+        "x",
+        "https://",
+    ] {
+        let error = read(&Flags::default(), &with("AD_PLATFORM_API_URL", url)).expect_err(url);
+        assert!(error.contains("AD_PLATFORM_API_URL"), "{error}");
+    }
+    let allowed = Flags { allow_http: true, ..Flags::default() };
+    assert!(read(&allowed, &with("AD_PLATFORM_API_URL", "http://ads.example.com")).is_ok());
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    for name in ["AD_PLATFORM_API_URL", "AD_PLATFORM_EMAIL", "AD_PLATFORM_PASSWORD"] {
+        let mut variables = good();
+        variables.remove(name);
+        let error = read(&Flags::default(), &variables).expect_err(name);
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn credentials_in_the_address_are_refused_and_not_shown() {
+    let error =
+        read(&Flags::default(), &with("AD_PLATFORM_API_URL", "https://me:hunter2@x.example")).unwrap_err();
+    assert!(error.contains("no credentials") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn the_password_has_one_source() {
+    let folder = tempdir();
+    let file = folder.join("ad_platform_password");
+    std::fs::write(&file, "from the file\n").unwrap();
+    let (file, folder) = (file.to_str().unwrap(), folder.to_str().unwrap());
+    let from = |name: &'static str, value: &str| {
+        let mut variables: Variables<'_> = good();
+        variables.remove("AD_PLATFORM_PASSWORD");
+        variables.insert(name, value);
+        read(&Flags::default(), &variables).map(|config| config.account.password.reveal().to_owned())
+    };
+    assert_eq!(from("AD_PLATFORM_PASSWORD_FILE", file).unwrap(), "from the file");
+    assert_eq!(from("CREDENTIALS_DIRECTORY", folder).unwrap(), "from the file");
+    assert_eq!(from("AD_PLATFORM_PASSWORD_COMMAND", "echo from a command").unwrap(), "from a command");
+    assert!(from("AD_PLATFORM_PASSWORD_COMMAND", "echo hunter3; exit 3").unwrap_err().contains("exit 0"));
+    assert!(from("AD_PLATFORM_PASSWORD_COMMAND", "true").unwrap_err().contains("empty"));
+    assert!(from("AD_PLATFORM_PASSWORD_FILE", "/nowhere").unwrap_err().contains("/nowhere"));
+    assert!(
+        from("AD_PLATFORM_PASSWORD_COMMAND", "printf 'hunter3\\nhunter4'").unwrap_err().contains("one line")
+    );
+    let error = read(&Flags::default(), &with("AD_PLATFORM_PASSWORD_FILE", "/nowhere")).unwrap_err();
+    assert!(error.contains("AD_PLATFORM_PASSWORD and AD_PLATFORM_PASSWORD_FILE"), "{error}");
+    assert!(!error.contains("hunter2"));
+}
+
+fn tempdir() -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("campaign-sync-config-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+proptest! {
+    #[test]
+    fn no_text_in_any_setting_makes_it_panic_or_show_the_password(text in "\\PC{0,30}", place in 0usize..6) {
+        let names = ["AD_PLATFORM_API_URL", "AD_PLATFORM_EMAIL", "AD_PLATFORM_CLIENT_ID", "AD_PLATFORM_RATE_LIMIT",
+            "CAMPAIGN_SYNC_WORKERS", "CAMPAIGN_SYNC_PAGE_SIZE"];
+        let mut variables: Variables<'_> = good();
+        variables.insert(names[place], &text);
+        if let Err(error) = read(&Flags::default(), &variables) {
+            prop_assert!(!error.contains("hunter2"));
+            prop_assert_eq!(error.lines().count(), 1);
+        }
+    }
+}

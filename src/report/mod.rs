@@ -1,0 +1,6 @@
+//! What people and machines are told: logs, progress, the summary.
+
+pub mod log;
+pub mod progress;
+pub mod summary;
+pub mod text;

@@ -1,0 +1,94 @@
+//! The result of a run, for people and as one JSON object.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::text::{duration, visible};
+use crate::sync::{Ending, Outcome};
+
+/// What `sync --json` prints for each account.
+#[derive(Serialize)]
+struct Summary<'a> {
+    account: &'a str,
+    run_id: Option<i64>,
+    state: &'a str,
+    listed: i64,
+    synced: i64,
+    failed: i64,
+    pending: i64,
+    removed: i64,
+    requests: i64,
+    retries: i64,
+    rate_limited: i64,
+    token_refreshes: i64,
+    elapsed_s: f64,
+    lower_bound_s: Option<f64>,
+    error: Option<String>,
+}
+
+/// The outcome as one line of JSON.
+#[must_use]
+pub fn json(outcome: &Outcome) -> String {
+    let run = outcome.run.as_ref();
+    let count = |field: fn(&crate::store::runs::Progress) -> i64| run.map_or(0, field);
+    let summary = Summary {
+        account: &outcome.account,
+        run_id: run.map(|run| run.run_id),
+        state: run.map_or("stopped", |run| run.state.as_str()),
+        listed: count(|run| run.listed),
+        synced: count(|run| run.synced),
+        failed: count(|run| run.failed),
+        pending: outcome.pending,
+        removed: count(|run| run.removed),
+        requests: count(|run| run.requests),
+        retries: count(|run| run.retries),
+        rate_limited: count(|run| run.rate_limited),
+        token_refreshes: count(|run| run.token_refreshes),
+        elapsed_s: millis(outcome.elapsed),
+        lower_bound_s: outcome.lower_bound.map(millis),
+        error: outcome.ending.as_ref().map(Ending::to_string),
+    };
+    serde_json::to_string(&summary).unwrap_or_default()
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// The outcome in a few lines.
+#[must_use]
+pub fn text(outcome: &Outcome) -> String {
+    let Some(run) = &outcome.run else {
+        return format!("{}: no run\n", visible(&outcome.account));
+    };
+    let mut lines = vec![format!(
+        "{}: run {} {}: {} of {} campaigns synced{}{}{}",
+        visible(&outcome.account),
+        run.run_id,
+        run.state,
+        run.synced,
+        run.listed,
+        part(run.failed, "failed (dead letters)"),
+        part(outcome.pending, "pending"),
+        part(run.removed, "marked as removed"),
+    )];
+    let bound = outcome
+        .lower_bound
+        .filter(|bound| !bound.is_zero())
+        .map_or_else(String::new, |bound| format!(", {} at the least under the rate limit", duration(bound)));
+    lines.push(format!(
+        "{} in {}{bound}; {} requests{}{}{}",
+        if run.synced == 1 { "1 campaign".into() } else { format!("{} campaigns", run.synced) },
+        duration(outcome.elapsed),
+        run.requests,
+        part(run.retries, "retries"),
+        part(run.rate_limited, "refused by the rate limiter"),
+        part(run.token_refreshes, if run.token_refreshes == 1 { "token" } else { "tokens" }),
+    ));
+    lines.join("\n") + "\n"
+}
+
+fn part(count: i64, what: &str) -> String {
+    if count > 0 { format!(", {count} {what}") } else { String::new() }
+}
