@@ -4,8 +4,8 @@
 #   postgres.sh install                 find the server's programs, or install them with the package manager
 #   postgres.sh bin                     print the directory of the server's programs
 #   postgres.sh serve DIR [OPTION…]     run a new cluster until stdin closes or a signal comes
-#   postgres.sh with DIR [OPTION…] -- COMMAND…
-#                                       run COMMAND beside a new cluster, its address in $POSTGRES_URL
+#   postgres.sh with PREFIX [OPTION…] -- COMMAND…
+#                                       run COMMAND beside a new cluster (in PREFIX.xxxxxx), its address in $POSTGRES_URL
 #
 # OPTION is `--tls CERT KEY` or `-c setting=value`. DIR must not exist yet, or be empty; it is removed at the end.
 # `serve` prints `ready postgres://…` and then obeys lines on stdin: `stop`, `crash` (no shutdown checkpoint; both
@@ -19,6 +19,8 @@ for name in ${!PG@}; do unset "$name"; done
 readonly OLDEST=13 # the oldest major version that the program supports
 self=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/$(basename "${BASH_SOURCE[0]}")
 readonly self
+# shellcheck source=tests/support/processes.sh
+. "$(dirname "$self")/processes.sh"
 
 say() { printf 'postgres.sh: %s\n' "$*" >&2; }
 die() {
@@ -41,7 +43,7 @@ find_bin() {
         /usr/local/pgsql/bin /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin /opt/local/lib/postgresql*/bin)
     [ -z "${POSTGRES_BIN:-}" ] || places=("$POSTGRES_BIN")
     for dir in "${places[@]}"; do
-        [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ] || continue
+        if [ ! -x "$dir/initdb" ] || [ ! -x "$dir/postgres" ]; then continue; fi
         version=$(major_version "$dir")
         if [ "${version:-0}" -ge "$OLDEST" ] && [ "$version" -gt "$newest" ]; then
             best=$dir newest=$version
@@ -60,13 +62,13 @@ install_server() {
     install_packages \
         apt-get=postgresql dnf=postgresql-server yum=postgresql-server zypper=postgresql-server \
         apk=postgresql pacman=postgresql brew=postgresql ||
-        find_bin >/dev/null || die "install a Postgres server, version $OLDEST or later, and try again"
+        die "install a Postgres server, version $OLDEST or later, and try again"
     # Debian's package makes and starts a cluster of its own, which nobody asked for.
     if [ -z "$before" ] && command -v pg_dropcluster >/dev/null; then
         local cluster
         for cluster in /etc/postgresql/*/main; do
             [ -d "$cluster" ] || continue
-            as_root pg_dropcluster --stop "$(basename "$(dirname "$cluster")")" main >/dev/null 2>&1 || true
+            "${as_root[@]}" pg_dropcluster --stop "$(basename "$(dirname "$cluster")")" main >/dev/null 2>&1 || true
         done
     fi
     find_bin >/dev/null || die "the package has no server of version $OLDEST or later; set POSTGRES_BIN to one"
@@ -75,17 +77,12 @@ install_server() {
 
 # --- one cluster -----------------------------------------------------------------------------------------------------
 
-# Prefixes that start a program as the server's user, outside of the terminal's reach, and (where it can be had)
-# bound to the life of this script even if that is killed outright.
-as_server=() apart=() bound=()
+# Prefixes that start a program as the server's user, and (where it can be had) bound to the life of this script
+# even if that is killed outright.
+as_server=() bound=()
 
 choose_prefixes() {
     local user=''
-    if command -v setsid >/dev/null; then
-        apart=(setsid)
-    else
-        apart=(perl -e 'use POSIX; POSIX::setsid(); exec @ARGV or die "$!"' --)
-    fi
     if setpriv --help 2>&1 | grep -q pdeathsig; then bound=(setpriv --pdeathsig INT --); else bound=(env); fi
     as_server=(env)
     [ "$(id -u)" = 0 ] || return 0
@@ -141,6 +138,7 @@ make_home() {
 run_as_server() { "${as_server[@]}" "$@"; }
 
 # By way of the shell, for the file to belong to the server's user.
+# shellcheck disable=SC2016 # for the inner shell
 write_as_server() { run_as_server sh -c 'umask 077 && cat >"$1"' sh "$1"; }
 
 init_cluster() {
@@ -261,39 +259,32 @@ serve() {
 # --- a command beside a cluster --------------------------------------------------------------------------------------
 
 with_server() {
-    local dir=${1:?with needs a directory} word='' command='' signalled='' code
+    local dir=${1:?with needs a path} word='' code=0 cluster
     local -a options
     options=()
     shift
     while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1") && shift; done
     [ $# -gt 1 ] || die "with needs -- and a command"
     shift
-    mkdir -p "$dir"
-    dir=$(cd "$dir" && pwd)
-    choose_prefixes
+    mkdir -p "$(dirname "$dir")"
+    dir=$(mktemp -d "$(cd "$(dirname "$dir")" && pwd)/$(basename "$dir").XXXXXX")
+    chmod 0755 "$dir" # the server's user passes through
     trap 'trap "" INT TERM HUP; rm -rf "$dir"' EXIT
+    pass_signals_on
     mkfifo "$dir/to" "$dir/from"
     # Its stdin closes when this script ends, in whatever way: then the cluster ends too.
-    "${apart[@]}" "$BASH" "$self" serve "$dir/cluster" ${options[@]+"${options[@]}"} <"$dir/to" >"$dir/from" &
-    local cluster=$!
+    (
+        trap - INT QUIT TERM HUP
+        exec "${apart[@]}" "$BASH" "$self" serve "$dir/cluster" ${options[@]+"${options[@]}"} <"$dir/to" >"$dir/from"
+    ) &
+    cluster=$!
     exec 8>"$dir/to" 9<"$dir/from"
-    # A signal is passed on to all of the command's processes, once, and the cluster outlives them.
-    trap 'signalled=INT; pass_on INT' INT
-    trap 'signalled=TERM; pass_on TERM' TERM
-    trap 'signalled=HUP; pass_on HUP' HUP
-    pass_on() { if [ -n "$command" ]; then kill -"$1" -- "-$command" 2>/dev/null || true; else exec 8>&-; fi; }
     read -r word POSTGRES_URL <&9 || true
+    export POSTGRES_URL
     if [ -n "$signalled" ]; then
         code=$((128 + $(kill -l "$signalled")))
     elif [ "$word" = ready ]; then
-        export POSTGRES_URL
-        (
-            trap - INT QUIT TERM HUP
-            exec 8>&- 9<&-
-            exec "${apart[@]}" "$@" </dev/null
-        ) &
-        command=$!
-        while signalled='' && code=0 && { wait "$command" || code=$?; } && [ -n "$signalled" ]; do :; done
+        run_apart "$@" 8>&- 9<&- || code=$?
     else
         code=1
     fi
