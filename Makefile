@@ -1,0 +1,38 @@
+POSTGRES := tests/support/postgres.sh
+SCRIPTS := $(wildcard tests/*/*.sh) .ci/run
+
+.PHONY: help run demo-db demo-db-stop test lint dist clean
+.DEFAULT_GOAL := help
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Sync 100 campaigns from a mock API to a throwaway Postgres (FAITHFUL=1: in real time, 11 minutes)
+	@FAITHFUL=$(FAITHFUL) tests/support/demo.sh run
+
+demo-db: ## The same, but leave the database up and say how to connect
+	@FAITHFUL=$(FAITHFUL) tests/support/demo.sh db
+
+demo-db-stop: ## End and remove the database of demo-db
+	@tests/support/demo.sh db-stop
+
+test: ## Run all tests, against a real Postgres
+	@$(POSTGRES) install
+	@cargo test --workspace --locked --no-run
+	@$(POSTGRES) with target/test -- sh -c \
+		'CAMPAIGN_SYNC_TEST_DATABASE=$$POSTGRES_URL exec cargo test --workspace --locked --no-fail-fast'
+
+lint: ## Check format, lints, documentation and scripts
+	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+	@for script in $(SCRIPTS); do bash -n $$script || exit 1; done
+	@if command -v shellcheck >/dev/null; then shellcheck -x -S warning $(SCRIPTS); fi
+
+dist: ## Build target/dist/campaign-sync, one static binary, and prove that it is static and starts
+	@tests/support/dist.sh
+
+clean: demo-db-stop ## Remove everything that was built
+	@cargo clean

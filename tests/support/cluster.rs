@@ -1,0 +1,110 @@
+//! A Postgres server that lives as long as its value, by way of `postgres.sh`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A server of one's own, for tests that pull it away. For all others the shared one under
+/// [`Database::create`](super::Database::create) is faster.
+pub struct Cluster {
+    script: Child,
+    /// Closing it ends the server, so it also ends when this process is killed outright.
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    url: String,
+}
+
+impl Cluster {
+    /// A new server without durability (`fsync=off`).
+    pub fn new() -> Self {
+        Self::with_options(&[])
+    }
+
+    /// A new server with `options` of `postgres.sh serve`: `--tls CERT KEY`, `-c setting=value`.
+    pub fn with_options(options: &[&str]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("postgres-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut script = Command::new("bash")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.sh"))
+            .arg("serve")
+            .arg(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name))
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Ctrl-C is for the tests: the server is ended by them.
+            .process_group(0)
+            .spawn()
+            .expect("bash runs");
+        let orders = script.stdin.take();
+        let answers = BufReader::new(script.stdout.take().expect("stdout is piped"));
+        let mut cluster = Self { script, orders, answers, url: String::new() };
+        cluster.url = cluster.ready();
+        cluster
+    }
+
+    /// The address of its database `postgres`, with the superuser's password.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Shuts down, cutting all connections; later ones are refused until [`start`](Self::start).
+    pub fn stop(&mut self) {
+        self.order("stop");
+        assert_eq!(self.answer(), "stopped");
+    }
+
+    /// Starts again after [`stop`](Self::stop), at the same address.
+    pub fn start(&mut self) {
+        self.order("start");
+        assert_eq!(self.ready(), self.url);
+    }
+
+    /// Crashes and comes back: connections break, and the server recovers from its log.
+    pub fn restart_immediate(&mut self) {
+        self.order("crash");
+        assert_eq!(self.answer(), "stopped");
+        self.start();
+    }
+
+    fn order(&mut self, order: &str) {
+        let orders = self.orders.as_mut().expect("open until dropped");
+        writeln!(orders, "{order}").expect("postgres.sh listens");
+    }
+
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).expect("postgres.sh answers");
+        assert!(!line.is_empty(), "postgres.sh ended; its reason stands above");
+        line.trim_end().to_owned()
+    }
+
+    fn ready(&mut self) -> String {
+        let answer = self.answer();
+        answer.strip_prefix("ready ").unwrap_or_else(|| panic!("postgres.sh says {answer:?}")).to_owned()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        let _ = self.script.wait();
+    }
+}
+
+/// The server that all databases of a test program share; under `make test`, all programs.
+pub(super) fn shared_url() -> &'static str {
+    static URL: OnceLock<String> = OnceLock::new();
+    static CLUSTER: OnceLock<std::sync::Mutex<Cluster>> = OnceLock::new();
+    URL.get_or_init(|| {
+        std::env::var("CAMPAIGN_SYNC_TEST_DATABASE").unwrap_or_else(|_| {
+            let cluster = Cluster::new();
+            let url = cluster.url().to_owned();
+            // Never dropped: it ends when the exit of this process closes the pipe.
+            let _ = CLUSTER.set(std::sync::Mutex::new(cluster));
+            url
+        })
+    })
+}

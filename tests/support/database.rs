@@ -1,0 +1,90 @@
+//! A fresh database for one test, gone after it.
+
+use std::hash::{BuildHasher, RandomState};
+
+use postgres::types::{FromSqlOwned, ToSql};
+use postgres::{Client, NoTls, Row};
+
+use super::Cluster;
+use super::cluster::shared_url;
+
+/// An empty database with a name that nobody else has.
+pub struct Database {
+    server: String,
+    name: String,
+}
+
+impl Database {
+    /// A new database on the server that all tests share.
+    pub fn create() -> Self {
+        Self::create_at(shared_url())
+    }
+
+    /// A new database on a server of one's own.
+    pub fn create_in(cluster: &Cluster) -> Self {
+        Self::create_at(cluster.url())
+    }
+
+    fn create_at(server: &str) -> Self {
+        let name = format!("test_{}_{:016x}", std::process::id(), RandomState::new().hash_one(server));
+        let database = Self { server: server.to_owned(), name };
+        connect(&database.server).batch_execute(&format!("CREATE DATABASE {}", database.name)).unwrap();
+        database
+    }
+
+    /// Its address, as `DATABASE_URL` takes it.
+    pub fn url(&self) -> String {
+        let (server, _) = self.server.rsplit_once('/').expect("the URL names a database");
+        format!("{server}/{}", self.name)
+    }
+
+    /// A new connection.
+    pub fn connect(&self) -> Client {
+        connect(&self.url())
+    }
+
+    /// Runs statements that return nothing of interest.
+    #[track_caller]
+    pub fn execute(&self, statements: &str) {
+        self.connect().batch_execute(statements).unwrap_or_else(|e| panic!("{statements}: {e:?}"));
+    }
+
+    /// All rows of a query.
+    #[track_caller]
+    pub fn rows(&self, query: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
+        self.connect().query(query, parameters).unwrap_or_else(|e| panic!("{query}: {e:?}"))
+    }
+
+    /// The first column of each row.
+    #[track_caller]
+    pub fn column<T: FromSqlOwned>(&self, query: &str) -> Vec<T> {
+        self.rows(query, &[]).iter().map(|row| row.get(0)).collect()
+    }
+
+    /// The only value of a query with one row of one column.
+    #[track_caller]
+    pub fn value<T: FromSqlOwned>(&self, query: &str) -> T {
+        let mut values = self.column(query);
+        assert_eq!(values.len(), 1, "rows of {query}");
+        values.remove(0)
+    }
+
+    /// How many rows a table (with conditions behind it, if wanted) has.
+    #[track_caller]
+    pub fn count(&self, table: &str) -> i64 {
+        self.value(&format!("SELECT count(*) FROM {table}"))
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // Its server may have been taken away by the test, and goes as a whole then.
+        if let Ok(mut client) = Client::connect(&self.server, NoTls) {
+            let _ = client.batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+        }
+    }
+}
+
+fn connect(url: &str) -> Client {
+    Client::connect(url, NoTls).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
+}

@@ -1,0 +1,32 @@
+//! What the promises in `tests/` stand on: a real Postgres, the built program, and the API's mock in process.
+//!
+//! Each file in `tests/` is a program of its own that is linked with the whole library: prefer one more test in
+//! the file of its promise to one more file.
+
+// Each test program uses a part of this.
+#![allow(dead_code, unused_imports)]
+
+mod cluster;
+mod database;
+mod program;
+mod secrets;
+
+use std::time::{Duration, Instant};
+
+pub use cluster::Cluster;
+pub use database::Database;
+pub use program::{Outcome, Program, Running, Signal};
+pub use secrets::assert_no_secret;
+
+/// Long enough for anything that is going to happen at all on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds, looking often; fails with `what` when it does not within `timeout`.
+#[track_caller]
+pub fn eventually(timeout: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < timeout, "not within {timeout:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
