@@ -18,9 +18,9 @@ struct Options {
     /// runs the faithful profile so many times faster (default 1)
     #[argh(option, default = "1.0")]
     time_scale: f64,
-    /// where to listen (default 127.0.0.1:0, a free port)
-    #[argh(option, default = "String::from(\"127.0.0.1:0\")")]
-    address: String,
+    /// the port on 127.0.0.1 (default 0, a free one)
+    #[argh(option, default = "0")]
+    port: u16,
     /// how many campaigns (default 100)
     #[argh(option, default = "100")]
     campaigns: u32,
@@ -82,7 +82,7 @@ fn settings(options: Options) -> Result<Settings, String> {
         "hostile" => Settings::hostile(options.seed, options.campaigns),
         other => return Err(format!("--profile {other}: must be faithful, fast or hostile")),
     };
-    settings.address = options.address;
+    settings.address = format!("127.0.0.1:{}", options.port);
     settings.campaigns = options.campaigns;
     settings.seed = options.seed;
     settings.odd |= options.odd;

@@ -55,7 +55,7 @@ job() {
     start_mock
     # Signals reach the program by themselves; what it does then is a part of the demo.
     trap : INT TERM HUP
-    AD_PLATFORM_API_URL=$api AD_PLATFORM_EMAIL=demo@example.com AD_PLATFORM_PASSWORD=demo-password \
+    AD_PLATFORM_API_URL=$api AD_PLATFORM_EMAIL=ads@example.com AD_PLATFORM_PASSWORD=correct-horse-battery-staple \
         DATABASE_URL=$POSTGRES_URL "$programs/campaign-sync" sync --progress auto 6<&- 7>&- || code=$?
     exec 7>&- 6<&-
     look || true
