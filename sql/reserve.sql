@@ -3,11 +3,12 @@
 -- statement only; its clock is the database's. Where many small batches would make the row long, a send is joined to one
 -- that is at most a five-hundredth of the window older, and counts as of now.
 WITH row AS (
-    INSERT INTO quotas AS q (account) VALUES ($1)
-    ON CONFLICT (account) DO UPDATE SET account = excluded.account
-    RETURNING sent_at, sent_count, gate_until,
-              coalesce($3, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
-              coalesce($4, limit_window_ms / 1000.0::float8) AS seconds
+    SELECT sent_at, sent_count, gate_until,
+           coalesce($3, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
+           coalesce($4, limit_window_ms / 1000.0::float8) AS seconds
+    FROM quotas
+    WHERE account = $1
+    FOR UPDATE
 ), clock AS MATERIALIZED (
     -- Read only when the row is ours: waiting for its lock takes time.
     SELECT r.*, clock_timestamp() AS now, make_interval(secs => coalesce(r.seconds, 120) + $5) AS span FROM row r

@@ -14,12 +14,15 @@ use super::rate_limit::RateLimit;
 use super::window::{Reservation, Window};
 
 /// While no limit is known, so many first sends are spaced: a small limit is then met with one refusal, not with a
-/// burst of them. An API without a limit loses about 40 ms in all.
+/// burst of them. An API without a limit loses about 40 ms in all (the gaps' sum).
 const PACED_SENDS: u32 = 64;
 /// The shortest gap that the first of them are spaced by.
-const FIRST_GAP: Duration = Duration::from_millis(1);
+const FIRST_GAP: Duration = Duration::from_millis(2);
 /// What a request may need to the server more than another, at least: a cold connection and a busy machine.
 const LEAST_MARGIN: Duration = Duration::from_millis(25);
+/// After the last refusal of a burst, so long until the limit behind it is worked out: by then all of the burst was
+/// answered that is answered at once.
+const SETTLE: Duration = Duration::from_millis(100);
 /// Sends that are remembered to learn a limit from.
 const REMEMBERED: usize = 10_000;
 /// The wait after a 429 that gives no hint: doubles from the first to the second.
@@ -43,6 +46,11 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// As above.
     fn ages(&self) -> Result<Vec<Duration>, LedgerError>;
+    /// The newest send on record was refused, and so does not count.
+    ///
+    /// # Errors
+    /// As above.
+    fn take_back(&self) -> Result<(), LedgerError>;
     /// Keeps a limit that was learned, for other processes and the next run.
     ///
     /// # Errors
@@ -99,6 +107,11 @@ impl Ledger for MemoryLedger {
 
     fn ages(&self) -> Result<Vec<Duration>, LedgerError> {
         Ok(lock(&self.state).0.ages(self.clock.now()))
+    }
+
+    fn take_back(&self) -> Result<(), LedgerError> {
+        lock(&self.state).0.take_back();
+        Ok(())
     }
 
     fn learn(&self, limit: RateLimit) -> Result<(), LedgerError> {
@@ -165,6 +178,16 @@ struct State {
     accepted: VecDeque<Instant>,
     refusals: Refusals,
     longest_reset: Duration,
+    discovery: Option<Discovery>,
+}
+
+/// A first refusal by a limit that is not known yet.
+#[derive(Clone, Copy)]
+struct Discovery {
+    first: Instant,
+    last: Instant,
+    hint: Duration,
+    recorded: bool,
 }
 
 impl Limiter {
@@ -194,9 +217,13 @@ impl Limiter {
         if self.unlimited() {
             return Ok(Turn::Go(want));
         }
+        self.work_out();
         let now = self.clock.now();
         let (limit, margin, want) = {
             let mut state = lock(&self.state);
+            if let Some(discovery) = state.discovery {
+                return Ok(Turn::Wait((discovery.last + SETTLE).saturating_duration_since(now), Why::Gate));
+            }
             if let Some(gate) = state.gate {
                 if now < gate {
                     return Ok(Turn::Wait(gate - now, Why::Gate));
@@ -249,11 +276,19 @@ impl Limiter {
             self.unlimited.store(false, Ordering::Relaxed);
             state.gate = state.gate.max(Some(seen.answered_at + wait));
         }
-        let own_sends: Vec<Instant> = state.accepted.iter().copied().collect();
-        let paced = state.paced < PACED_SENDS;
-        let known = self.configured.or(state.learned);
+        let known = self.configured.or(state.learned).or(told).is_some();
+        let recorded = state.paced < PACED_SENDS;
+        let hint = seen.hints.retry_after.or(seen.hints.reset);
+        if seen.refused
+            && !known
+            && let Some(hint) = hint
+        {
+            let fresh = Discovery { first: seen.answered_at, last: seen.answered_at, hint, recorded };
+            let discovery = state.discovery.get_or_insert(fresh);
+            discovery.last = seen.answered_at;
+        }
         drop(state);
-        self.share(seen, wait, told.or(found), known, paced, &own_sends);
+        self.share(seen, wait, told.or(found), known, recorded);
     }
 
     /// The ledger is written without our own lock: it may be a database.
@@ -262,45 +297,69 @@ impl Limiter {
         seen: &Observation<'_>,
         wait: Option<Duration>,
         told: Option<RateLimit>,
-        known: Option<RateLimit>,
-        paced: bool,
-        own_sends: &[Instant],
+        known: bool,
+        recorded: bool,
     ) {
         let mut learned = told;
         if seen.refused && learned.is_none() && self.configured.is_none() {
-            let ages = if paced { self.ledger.ages().ok() } else { None };
-            let own = || own_sends.iter().map(|at| seen.answered_at.saturating_duration_since(*at)).collect();
-            // The ledger has the refused send itself on record as its newest.
-            let ages: Vec<Duration> = match ages {
-                Some(mut ages) => {
-                    ages.pop();
-                    ages
-                }
-                None => own(),
-            };
+            if !known && recorded {
+                self.tolerate(self.ledger.take_back());
+            }
+            let ages = self.ages(seen.answered_at, recorded);
             let mut state = lock(&self.state);
-            learned = match seen.hints.retry_after.or(seen.hints.reset) {
-                Some(hint) => learning::from_refusal(known, &ages, hint),
-                None => {
-                    state.refusals.refused(seen.answered_at, &ages, known);
-                    None
-                }
-            };
+            let limit = state.learned;
+            match seen.hints.retry_after.or(seen.hints.reset) {
+                Some(hint) if known => learned = learning::from_refusal(limit, &ages, hint),
+                Some(_) => {}
+                None => state.refusals.refused(seen.answered_at, &ages, limit),
+            }
         }
+        self.adopt(learned);
+        if let Some(wait) = wait {
+            self.tolerate(self.ledger.close_gate(wait));
+        }
+    }
+
+    /// Works out the limit behind a burst's refusals, once all of them are in.
+    fn work_out(&self) {
+        let now = self.clock.now();
+        let ripe = lock(&self.state).discovery.filter(|discovery| now >= discovery.last + SETTLE);
+        let Some(discovery) = ripe else { return };
+        let ages = self.ages(discovery.first, discovery.recorded);
+        self.adopt(learning::from_refusal(None, &ages, discovery.hint));
+        lock(&self.state).discovery = None;
+    }
+
+    /// The ages at `moment` of the sends that count, oldest first; from the ledger, where they are on record.
+    fn ages(&self, moment: Instant, recorded: bool) -> Vec<Duration> {
+        if recorded && let Ok(ages) = self.ledger.ages() {
+            let since = self.clock.now().saturating_duration_since(moment);
+            return ages.into_iter().map(|age| age.saturating_sub(since)).collect();
+        }
+        let state = lock(&self.state);
+        state
+            .accepted
+            .iter()
+            .filter(|at| **at <= moment)
+            .map(|at| moment.saturating_duration_since(*at))
+            .collect()
+    }
+
+    fn adopt(&self, learned: Option<RateLimit>) {
         if let Some(limit) = learned
             && self.configured.is_none()
         {
             lock(&self.state).learned = Some(limit);
             self.unlimited.store(false, Ordering::Relaxed);
             log::debug!("the platform's rate limit is {limit}");
-            if let Err(error) = self.ledger.learn(limit) {
-                log::debug!("the rate limit is known to this process only: {error}");
-            }
+            self.tolerate(self.ledger.learn(limit));
         }
-        if let Some(wait) = wait
-            && let Err(error) = self.ledger.close_gate(wait)
-        {
-            log::debug!("the 429 is known to this process only: {error}");
+    }
+
+    /// What was seen is known to this process at least; whoever needs the ledger to go on will hear of its failure.
+    fn tolerate(&self, shared: Result<(), LedgerError>) {
+        if let Err(error) = shared {
+            log::debug!("what a response said of the rate limit is known to this process only: {error}");
         }
     }
 
@@ -346,10 +405,10 @@ impl Limiter {
 }
 
 impl State {
-    /// The gap between two of the first sends: it shrinks as more were accepted.
+    /// The gap between two of the first sends: nearly constant for the first dozen, then shrinking fast.
     fn gap(&self) -> Duration {
         let first = FIRST_GAP.max(self.quickest.unwrap_or_default().min(Duration::from_millis(50)) * 4);
-        first.mul_f64(1.0 / (1.0 + f64::from(self.paced) / 32.0))
+        first.mul_f64(1.0 / (1.0 + (f64::from(self.paced) / 16.0).powi(2)))
     }
 
     /// What a window is lengthened by: requests need different times to the server, and it is the arrivals that it counts.

@@ -43,6 +43,16 @@ impl Window {
         }
     }
 
+    /// The newest send did not count.
+    pub fn take_back(&mut self) {
+        if let Some((_, count)) = self.sends.back_mut() {
+            *count -= 1;
+            if *count == 0 {
+                self.sends.pop_back();
+            }
+        }
+    }
+
     /// The ages of the sends on record, oldest first; at most the last thousand.
     #[must_use]
     pub fn ages(&self, now: Instant) -> Vec<Duration> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postgres::types::Type;
+use postgres::types::{ToSql, Type};
 
 use super::{Store, StoreError};
 use crate::http::RateLimit;
@@ -33,16 +33,22 @@ impl Ledger for SharedLedger {
         let seconds = limit.map(|limit| limit.window.as_secs_f64());
         let (want, margin) = (i64::from(want), margin.as_secs_f64());
         let row = self.store.run(|client, account| {
-            client.query_typed_one(
-                include_str!("../../sql/reserve.sql"),
-                &[
-                    (&account, Type::TEXT),
-                    (&want, Type::INT8),
-                    (&most, Type::INT4),
-                    (&seconds, Type::FLOAT8),
-                    (&margin, Type::FLOAT8),
-                ],
-            )
+            let ask = [
+                (&account as &(dyn ToSql + Sync), Type::TEXT),
+                (&want, Type::INT8),
+                (&most, Type::INT4),
+                (&seconds, Type::FLOAT8),
+                (&margin, Type::FLOAT8),
+            ];
+            if let Some(row) = client.query_typed_opt(include_str!("../../sql/reserve.sql"), &ask)? {
+                return Ok(row);
+            }
+            // The account's first send ever: its row is not there yet.
+            client.execute_typed(
+                "INSERT INTO quotas (account) VALUES ($1) ON CONFLICT (account) DO NOTHING",
+                &ask[..1],
+            )?;
+            client.query_typed_one(include_str!("../../sql/reserve.sql"), &ask)
         })?;
         let kept = match (row.get::<_, Option<i32>>("most"), row.get::<_, Option<f64>>("seconds")) {
             (Some(most), Some(seconds)) => u32::try_from(most)
@@ -72,6 +78,23 @@ impl Ledger for SharedLedger {
             std::iter::repeat_n(age, usize::try_from(row.get::<_, i32>(1)).unwrap_or(0))
         });
         Ok(ages.collect())
+    }
+
+    fn take_back(&self) -> Result<(), LedgerError> {
+        self.store.run(|client, account| {
+            client.execute_typed(
+                "UPDATE quotas
+                 SET sent_at = CASE WHEN sent_count[cardinality(sent_count)] > 1 THEN sent_at
+                                    ELSE sent_at[:cardinality(sent_at) - 1] END,
+                     sent_count = CASE WHEN sent_count[cardinality(sent_count)] > 1
+                                       THEN sent_count[:cardinality(sent_count) - 1]
+                                            || (sent_count[cardinality(sent_count)] - 1)
+                                       ELSE sent_count[:cardinality(sent_count) - 1] END
+                 WHERE account = $1",
+                &[(&account, Type::TEXT)],
+            )
+        })?;
+        Ok(())
     }
 
     fn learn(&self, limit: RateLimit) -> Result<(), LedgerError> {

@@ -110,8 +110,10 @@ pub fn run(job: &Job, crew: &Arc<Crew>, watcher: &dyn Watcher) -> Outcome {
     }
     outcome.ending = job.caller.ending().filter(|_| !closed(&outcome));
     outcome.elapsed = job.caller.clock.now().saturating_duration_since(begun);
-    outcome.lower_bound =
-        outcome.run.as_ref().and_then(|run| lower_bound(run.limited, job.caller.limiter.limit()));
+    outcome.lower_bound = outcome
+        .run
+        .as_ref()
+        .and_then(|run| lower_bound(run.limited - run.rate_limited, job.caller.limiter.limit()));
     outcome
 }
 
