@@ -98,7 +98,7 @@ start_database() {
         rm -rf "$database_dir"
         die "the database does not start"
     fi
-    printf '%s\n' "$url" >"$database_dir/url"
+    (umask 077 && printf '%s\n' "$url" >"$database_dir/url")
     export POSTGRES_URL=$url
 }
 

@@ -34,20 +34,26 @@ install_packages() {
     return 1
 }
 
-# Another installation may be under way, even one started by these tests in another clone: wait for it.
+# Another installation may be under way, even one by these tests in another clone. Apt's own locks are not enough:
+# they are let go between the download of an archive and its use.
 install_with_apt-get() {
     local log
-    for _ in $(seq 60); do
+    for _ in $(seq 30); do
         if log=$(apt_get update 2>&1 && apt_get install -y --no-install-recommends "$1" 2>&1); then return 0; fi
         case $log in
-        *'Could not get lock'* | *'Unable to acquire the dpkg frontend lock'* | *'Unable to lock'*) sleep 2 ;;
+        *'Could not get lock'* | *'nable to lock'* | *'cannot access archive'*) sleep 2 ;;
         *) break ;;
         esac
     done
     printf '%s\n' "$log" | tail -n 15
     return 1
 }
-apt_get() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" </dev/null; }
+apt_get() {
+    local -a one_at_a_time=()
+    if command -v flock >/dev/null; then one_at_a_time=(flock /var/lib/dpkg); fi
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive ${one_at_a_time[@]+"${one_at_a_time[@]}"} \
+        apt-get -q -o DPkg::Lock::Timeout=300 "$@" </dev/null
+}
 install_with_dnf() { "${as_root[@]}" dnf install -y -q "$1"; }
 install_with_yum() { "${as_root[@]}" yum install -y -q "$1"; }
 install_with_zypper() { "${as_root[@]}" zypper --non-interactive --quiet install "$1"; }
