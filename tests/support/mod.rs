@@ -5,6 +5,8 @@
 
 // Each test program uses a part of this.
 #![allow(dead_code, unused_imports)]
+// A test's help may fail as a test does.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cluster;
 mod database;

@@ -38,7 +38,9 @@ impl Program {
 
     /// Where the API is, and who asks.
     pub fn api(self, url: &str, email: &str, password: &str) -> Self {
-        self.env("AD_PLATFORM_API_URL", url).env("AD_PLATFORM_EMAIL", email).env("AD_PLATFORM_PASSWORD", password)
+        self.env("AD_PLATFORM_API_URL", url)
+            .env("AD_PLATFORM_EMAIL", email)
+            .env("AD_PLATFORM_PASSWORD", password)
     }
 
     /// Where the rows go.
@@ -202,7 +204,10 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { line, status, elapsed, stdout, stderr } = self;
-        write!(f, "campaign-sync {line}: {status} after {elapsed:?}\n-- stdout\n{stdout}-- stderr\n{stderr}--")
+        write!(
+            f,
+            "campaign-sync {line}: {status} after {elapsed:?}\n-- stdout\n{stdout}-- stderr\n{stderr}--"
+        )
     }
 }
 
