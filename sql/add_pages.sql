@@ -32,7 +32,7 @@ WITH run AS (
     RETURNING id
 ), advanced AS (
     UPDATE sync_runs s
-    SET next_page = $13, listing_done = $14, total = coalesce($15, s.total),
+    SET next_page = $13, listing_done = $14, total = coalesce($15, s.total), page_size = $16,
         listed = s.listed + (SELECT count(*) FROM added) + (SELECT count(*) FROM buried),
         failed = s.failed + (SELECT count(*) FROM buried),
         unnamed = s.unnamed + (SELECT count(*) FROM invalid WHERE NOT named)

@@ -4,6 +4,7 @@ mod check;
 mod list;
 mod migrate;
 mod set_up;
+mod status;
 mod sync;
 
 use std::ffi::OsString;
@@ -76,7 +77,8 @@ fn dispatch(
         Command::List => list::run(&parsed.flags, environment, stdout),
         Command::Check => check::run(&parsed.flags, environment, stdout),
         Command::Migrate => migrate::run(environment, stdout),
-        Command::Status | Command::Retry => Err(Failure::usage("not there yet")),
+        Command::Status => status::run(output, environment, stdout),
+        Command::Retry => sync::retry(&parsed.flags, output, environment, stdout),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `sync`: list, sync and store every campaign.
+//! `sync`: list, sync and store every campaign; and `retry`: the same for dead letters, without a listing.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -11,13 +11,47 @@ use crate::config::{Config, Output};
 use crate::report::progress::Display;
 use crate::report::summary;
 use crate::store::runs::Opening;
-use crate::sync::{self, Crew, Job};
+use crate::store::{Store, dead_letters};
+use crate::sync::{self, Crew, Job, Retry};
 
 pub(super) fn run(
     flags: &Flags,
     output: Output,
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
+) -> Result<i32, Failure> {
+    work(flags, output, environment, stdout, None)
+}
+
+pub(super) fn retry(
+    flags: &Flags,
+    output: Output,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    stdout: &mut dyn Write,
+) -> Result<i32, Failure> {
+    let retry = if flags.id.is_empty() { Retry::All } else { Retry::Some(flags.id.clone()) };
+    work(flags, output, environment, stdout, Some(retry))
+}
+
+/// Nothing when there is nothing to retry.
+fn retryable(store: &Store, retry: &Retry) -> Result<Option<()>, Failure> {
+    let found = store
+        .run(|client, account| dead_letters::retryable(client, account, retry.ids()))
+        .map_err(set_up::from_store)?;
+    if let Some(missing) = retry.ids().unwrap_or_default().iter().find(|id| !found.contains(id)) {
+        return Err(Failure::usage(format!(
+            "--id {missing:?}: there is no such dead letter that could be retried; see campaign-sync status"
+        )));
+    }
+    Ok((!found.is_empty()).then_some(()))
+}
+
+fn work(
+    flags: &Flags,
+    output: Output,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    stdout: &mut dyn Write,
+    retry: Option<Retry>,
 ) -> Result<i32, Failure> {
     let config = Config::read(flags, environment).map_err(Failure::usage)?;
     let context = Context::new();
@@ -26,6 +60,11 @@ pub(super) fn run(
     set_up::on_signals(&caller)?;
     let deadline = config.deadline.map(|deadline| context.clock.now() + deadline);
     set_up::schema(&store, config.migrate)?;
+    if let Some(retry) = &retry
+        && retryable(&store, retry)?.is_none()
+    {
+        return Ok(written(stdout, if output.json { "" } else { "no dead letters to retry\n" }));
+    }
     let crew = Crew::new(config.workers).map_err(|error| Failure {
         code: 1,
         message: format!("cannot start {} workers: {error}", config.workers),
@@ -37,11 +76,12 @@ pub(super) fn run(
             page_size: i32::try_from(config.account.page_size).unwrap_or(10),
             max_age: config.max_run_age,
             fresh: config.fresh,
-            lists: true,
+            lists: retry.is_none(),
         },
         workers: config.workers,
         max_removed: config.max_removed,
         deadline,
+        retry,
     };
     let display = Display::new(output.progress);
     let outcome = sync::run(&job, &Arc::new(crew), &display);

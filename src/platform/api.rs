@@ -41,6 +41,8 @@ pub struct ListedPage {
     pub has_more: bool,
     /// The number of the page that was served, when the answer told it.
     pub page: Option<i64>,
+    /// How many campaigns make a page, when the answer told it: a server may allow fewer than were asked for.
+    pub limit: Option<i64>,
     /// How many campaigns there are, when the answer told it.
     pub total: Option<i64>,
 }
@@ -157,6 +159,7 @@ impl Api {
             records: answer.data,
             has_more: answer.pagination.has_more,
             page: number(answer.pagination.page),
+            limit: number(answer.pagination.limit).filter(|limit| *limit >= 1),
             total: number(answer.pagination.total).filter(|total| *total >= 0),
         })
     }

@@ -25,6 +25,8 @@ pub(super) struct Pagination {
     #[serde(default)]
     pub page: Option<serde_json::Number>,
     #[serde(default)]
+    pub limit: Option<serde_json::Number>,
+    #[serde(default)]
     pub total: Option<serde_json::Number>,
 }
 

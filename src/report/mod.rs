@@ -2,5 +2,6 @@
 
 pub mod log;
 pub mod progress;
+pub mod status;
 pub mod summary;
 pub mod text;

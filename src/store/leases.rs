@@ -104,7 +104,7 @@ pub fn reap(client: &mut Client, account: &str, leaving: WorkerId) -> Result<(i6
     Ok((row.get("dead"), row.get("freed")))
 }
 
-/// Becomes the run's lister, if nobody is; gives the page to go on from.
+/// Becomes the run's lister, if nobody is; gives the page to go on from, and the size of pages.
 ///
 /// # Errors
 /// The database's.
@@ -113,15 +113,15 @@ pub fn take_listing(
     account: &str,
     run_id: i64,
     worker: WorkerId,
-) -> Result<Option<i64>, Error> {
+) -> Result<Option<(i64, i32)>, Error> {
     let row = client.query_typed_opt(
         "UPDATE sync_runs SET lister = $3
          WHERE account = $1 AND run_id = $2 AND state = 'running' AND NOT listing_done AND lister IN (0, $3)
            AND EXISTS (SELECT FROM workers w WHERE w.account = $1 AND w.worker_id = $3)
-         RETURNING next_page",
+         RETURNING next_page, page_size",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&worker, Type::INT8)],
     )?;
-    Ok(row.map(|row| row.get(0)))
+    Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
 /// Gives the listing back, for another process to take.

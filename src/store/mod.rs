@@ -2,8 +2,10 @@
 
 mod connect;
 pub mod conninfo;
+pub mod dead_letters;
 pub mod error;
 pub mod leases;
+pub mod overview;
 pub mod pool;
 pub mod queue;
 pub mod quota;

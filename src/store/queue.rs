@@ -52,6 +52,8 @@ pub struct Pages<'a> {
     pub from_page: i64,
     /// The page it will stand at.
     pub next_page: i64,
+    /// The size that pages are numbered by from there on.
+    pub page_size: i32,
     /// Whether the last page has been seen.
     pub last: bool,
     /// The platform's word on the number of campaigns.
@@ -108,6 +110,7 @@ pub fn add_pages(
             (&pages.next_page, Type::INT8),
             (&pages.last, Type::BOOL),
             (&pages.total, Type::INT8),
+            (&pages.page_size, Type::INT4),
         ],
     )?;
     Ok(row.get::<_, Option<i64>>("added").map(|new| Added { new, left_out: row.get("left_out") }))

@@ -14,6 +14,8 @@ pub struct OpenRun {
     pub run_key: String,
     /// The size of its pages, kept for the whole run.
     pub page_size: i32,
+    /// Whether its last page is in.
+    pub listing_done: bool,
     /// False when it was there before.
     pub new: bool,
 }
@@ -52,9 +54,12 @@ pub fn open(client: &mut Client, account: &str, opening: &Opening) -> Result<Ope
         transaction.execute_typed("DELETE FROM sync_tasks WHERE account = $1", &[(&account, Type::TEXT)])?;
     }
     let found = transaction.query_typed_opt(
-        "UPDATE sync_runs SET state = 'running' WHERE account = $1 AND state IN ('running', 'stopped')
-         RETURNING run_id, run_key::text AS run_key, page_size",
-        &[(&account, Type::TEXT)],
+        // A run of `retry` that a `sync` joins becomes one that lists.
+        "UPDATE sync_runs
+         SET state = 'running', lists = lists OR $2, listing_done = listing_done AND (lists OR NOT $2)
+         WHERE account = $1 AND state IN ('running', 'stopped')
+         RETURNING run_id, run_key::text AS run_key, page_size, listing_done",
+        &[(&account, Type::TEXT), (&opening.lists, Type::BOOL)],
     )?;
     let (row, new) = match found {
         Some(row) => (row, false),
@@ -64,6 +69,7 @@ pub fn open(client: &mut Client, account: &str, opening: &Opening) -> Result<Ope
         run_id: row.get("run_id"),
         run_key: row.get("run_key"),
         page_size: row.get("page_size"),
+        listing_done: row.get("listing_done"),
         new,
     };
     transaction.commit()?;
@@ -78,7 +84,7 @@ fn new_run(
     transaction.query_typed_one(
         "INSERT INTO sync_runs (account, lists, listing_done, page_size, binary_version)
          VALUES ($1, $2, NOT $2, $3, $4)
-         RETURNING run_id, run_key::text AS run_key, page_size",
+         RETURNING run_id, run_key::text AS run_key, page_size, listing_done",
         &[
             (&account, Type::TEXT),
             (&opening.lists, Type::BOOL),

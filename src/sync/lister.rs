@@ -37,6 +37,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// A page, checked.
 struct Fetched {
     pub page: i64,
+    /// The size by which pages are numbered from here on: what was asked for, or less if the server says so.
     pub page_size: i32,
     pub entries: Vec<Entry>,
     pub has_more: bool,
@@ -53,9 +54,23 @@ pub struct Entry {
 
 /// Fetches one page and checks its records.
 fn fetch(caller: &Caller, page: i64, page_size: i32) -> Result<Fetched, Halt> {
-    let listed = caller.list_page(PageNumber(page), page_size)?;
-    let entries = listed.records.into_iter().map(|raw| Entry { listed: read_record(&raw), raw }).collect();
-    Ok(Fetched { page, page_size, entries, has_more: listed.has_more, total: listed.total })
+    let (mut page, mut page_size) = (page, page_size);
+    loop {
+        let listed = caller.list_page(PageNumber(page), page_size)?;
+        if let Some(smaller) =
+            listed.limit.and_then(|limit| i32::try_from(limit).ok()).filter(|limit| *limit < page_size)
+        {
+            // The server makes smaller pages than we count in. What it showed on this one depends on how it counts, so
+            // it is asked again, in its own size, for the page that holds the first record not seen yet.
+            log::info!("the platform allows {smaller} campaigns a page, not {page_size}");
+            let seen = (page - 1).saturating_mul(i64::from(page_size));
+            (page, page_size) = (seen / i64::from(smaller) + 1, smaller);
+            continue;
+        }
+        let entries =
+            listed.records.into_iter().map(|raw| Entry { listed: read_record(&raw), raw }).collect();
+        return Ok(Fetched { page, page_size, entries, has_more: listed.has_more, total: listed.total });
+    }
 }
 
 /// Why a listing that goes on has no end, if so.
@@ -121,27 +136,28 @@ pub(super) fn list(session: &Session) {
         let taken = session
             .transact(|client, account| leases::take_listing(client, account, session.run.run_id, worker));
         match taken {
-            Ok(Some(page)) => list_from(session, page),
+            Ok(Some((page, page_size))) => list_from(session, page, page_size),
             Ok(None) => session.caller.clock.sleep(LOOK_AGAIN),
             Err(_ended) => return,
         }
     }
 }
 
-fn list_from(session: &Session, first_page: i64) {
+fn list_from(session: &Session, first_page: i64, page_size: i32) {
     let (sender, receiver) = sync_channel(PAGES_AHEAD);
     std::thread::scope(|scope| {
-        scope.spawn(|| fetch_pages(session, first_page, sender));
+        scope.spawn(|| fetch_pages(session, first_page, page_size, sender));
         // Dropped at its end, the receiver ends the fetching too.
         Committer::new(session, first_page, receiver).run();
     });
 }
 
-fn fetch_pages(session: &Session, first_page: i64, pages: SyncSender<Fetched>) {
-    for page in first_page.. {
-        let Ok(fetched) = fetch(&session.caller, page, session.run.page_size) else { return };
-        let more = fetched.has_more;
-        if pages.send(fetched).is_err() || !more {
+fn fetch_pages(session: &Session, first_page: i64, page_size: i32, pages: SyncSender<Fetched>) {
+    let (mut page, mut page_size, mut more) = (first_page, page_size, true);
+    while more {
+        let Ok(fetched) = fetch(&session.caller, page, page_size) else { return };
+        (page, page_size, more) = (fetched.page + 1, fetched.page_size, fetched.has_more);
+        if pages.send(fetched).is_err() {
             return;
         }
     }
@@ -182,6 +198,7 @@ impl<'a> Committer<'a> {
         let (pages, last) = (batch.len(), batch.last().is_some_and(|page| !page.has_more));
         let total = batch.iter().rev().find_map(|page| page.total);
         let next_page = batch.last().map_or(self.next_page, |page| page.page + 1);
+        let page_size = batch.last().map_or(self.session.run.page_size, |page| page.page_size);
         let records = self.new_records(batch);
         let room = self.room();
         let tasks = records.valid.iter().enumerate().map(|(place, (campaign, raw, seq))| NewTask {
@@ -193,6 +210,7 @@ impl<'a> Committer<'a> {
         let commit = Pages {
             from_page: self.next_page,
             next_page,
+            page_size,
             last,
             total,
             tasks: tasks.collect(),

@@ -28,7 +28,7 @@ use crate::http::RateLimit;
 use crate::http::concurrency::Concurrency;
 use crate::store::queue;
 use crate::store::runs::{self, Closing, Opening, Progress};
-use crate::store::{Store, StoreError, leases};
+use crate::store::{Store, StoreError, dead_letters, leases};
 
 /// How often the conductor looks at the queue when nothing happens here.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -49,6 +49,28 @@ pub struct Job {
     pub max_removed: u8,
     /// When to stop in order.
     pub deadline: Option<Instant>,
+    /// Dead letters to put back first.
+    pub retry: Option<Retry>,
+}
+
+/// Which dead letters are to be retried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Every one that can be.
+    All,
+    /// Those of these campaigns.
+    Some(Vec<String>),
+}
+
+impl Retry {
+    /// The ids, if not all are meant.
+    #[must_use]
+    pub fn ids(&self) -> Option<&[String]> {
+        match self {
+            Self::All => None,
+            Self::Some(ids) => Some(ids),
+        }
+    }
 }
 
 /// What came of it.
@@ -161,7 +183,7 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
         job.workers,
         sender,
     ));
-    if session.register().is_ok() {
+    if requeue(job, run_id) && session.register().is_ok() {
         std::thread::scope(|scope| {
             scope.spawn(|| keeper::keep(&session));
             let write = {
@@ -194,6 +216,21 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
     outcome.pending = job.store.run(queue::count).unwrap_or(0);
     if let Some(run) = &outcome.run {
         watcher.progress(account, run, None, job.caller.limiter.limit());
+    }
+}
+
+/// Puts dead letters back, if that is the job; false when it could not be done.
+fn requeue(job: &Job, run_id: i64) -> bool {
+    let Some(retry) = &job.retry else { return true };
+    match job.store.run(|client, account| dead_letters::requeue(client, account, run_id, retry.ids())) {
+        Ok(count) => {
+            log::info!(account = job.store.account(), run = run_id; "{count} dead letter(s) put back");
+            true
+        }
+        Err(error) => {
+            job.caller.end(Ending::from(error));
+            false
+        }
     }
 }
 

@@ -84,7 +84,6 @@ impl Session {
             inbox: Inbox::new(caller.clock.clone()),
             caller,
             store,
-            run,
             concurrency,
             crew,
             workers,
@@ -94,10 +93,11 @@ impl Session {
             under_way: AtomicUsize::new(0),
             free_tasks: AtomicBool::new(true),
             pace: AtomicU64::new(0),
-            view: Mutex::default(),
+            view: Mutex::new(View { listing_done: run.listing_done, ..View::default() }),
             news: Mutex::new(0),
             told: Condvar::new(),
             finished: AtomicBool::new(false),
+            run,
         }
     }
 

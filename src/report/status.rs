@@ -1,0 +1,118 @@
+//! An account's state, for people and as one JSON object.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::text::{duration, visible};
+use crate::store::leases::LEASE_SECONDS;
+use crate::store::overview::Overview;
+
+/// How long the open run may still take: from the pace of those at work, or the rate limit.
+#[allow(clippy::cast_precision_loss)]
+fn expected(overview: &Overview) -> Option<Duration> {
+    let run = overview.run.as_ref().filter(|run| run.state == "running")?;
+    let left = run.total.unwrap_or(run.listed).max(run.listed) - run.synced - run.failed;
+    if left <= 0 {
+        return None;
+    }
+    if let Some(limit) = overview.learned_limit {
+        return Some(limit.window.mul_f64(left as f64 / f64::from(limit.requests.get())));
+    }
+    let pace: f64 =
+        overview.workers.iter().map(|worker| worker.synced as f64 / worker.age.as_secs_f64().max(0.1)).sum();
+    (pace > 0.0).then(|| Duration::try_from_secs_f64(left as f64 / pace).ok())?
+}
+
+/// A few lines.
+#[must_use]
+pub fn text(account: &str, overview: &Overview) -> String {
+    let mut lines = Vec::new();
+    match &overview.run {
+        None => lines.push(format!("{}: no run yet", visible(account))),
+        Some(run) => {
+            let total = run.total.unwrap_or(run.listed).max(run.listed);
+            lines.push(format!(
+                "{}: run {} {}: {} of {total} synced, {} failed, {} pending{}",
+                visible(account),
+                run.run_id,
+                run.state,
+                run.synced,
+                run.failed,
+                overview.pending,
+                if run.listing_done { "" } else { ", still listing" }
+            ));
+            if let Some(expected) = expected(overview) {
+                lines.push(format!("  about {} left", duration(expected)));
+            }
+            if let Some(error) = &run.last_error {
+                lines.push(format!("  last error: {}", visible(error)));
+            }
+        }
+    }
+    for worker in &overview.workers {
+        let silent = worker.heartbeat_age.as_secs_f64() > LEASE_SECONDS;
+        lines.push(format!(
+            "  {} pid {}: {} synced, holds {}, heartbeat {} ago{}",
+            visible(&worker.host),
+            worker.pid,
+            worker.synced,
+            worker.holds,
+            duration(worker.heartbeat_age),
+            if silent { " (dead: its tasks are free at the next sync)" } else { "" }
+        ));
+    }
+    for heap in &overview.dead_letters {
+        lines.push(format!(
+            "  dead letters, {}: {}, such as {}: {}",
+            heap.cause,
+            heap.count,
+            visible(&heap.example),
+            visible(&heap.reason)
+        ));
+    }
+    if !overview.dead_letters.is_empty() {
+        lines.push("  campaign-sync retry puts dead letters back".into());
+    }
+    lines.push(match overview.last_success {
+        Some(age) => format!("  last finished run {} ago", duration(age)),
+        None => "  no finished run yet".into(),
+    });
+    lines.join("\n") + "\n"
+}
+
+/// One object.
+#[must_use]
+pub fn json(account: &str, overview: &Overview) -> String {
+    let seconds = |duration: Duration| (duration.as_secs_f64() * 1000.0).round() / 1000.0;
+    let run = overview.run.as_ref().map(|run| {
+        json!({
+            "run_id": run.run_id, "state": run.state, "listing_done": run.listing_done, "total": run.total,
+            "listed": run.listed, "synced": run.synced, "failed": run.failed, "removed": run.removed,
+            "requests": run.requests, "retries": run.retries, "rate_limited": run.rate_limited,
+            "elapsed_s": (run.elapsed_s * 1000.0).round() / 1000.0, "last_error": run.last_error,
+            "version": run.binary_version,
+        })
+    });
+    let workers: Vec<Value> = overview
+        .workers
+        .iter()
+        .map(|worker| {
+            json!({
+                "host": worker.host, "pid": worker.pid, "heartbeat_age_s": seconds(worker.heartbeat_age),
+                "synced": worker.synced, "holds": worker.holds,
+            })
+        })
+        .collect();
+    let letters: Vec<Value> = overview
+        .dead_letters
+        .iter()
+        .map(|heap| json!({ "cause": heap.cause, "count": heap.count, "example": heap.example, "reason": heap.reason }))
+        .collect();
+    json!({
+        "account": account, "run": run, "workers": workers, "pending": overview.pending, "dead_letters": letters,
+        "last_success_age_s": overview.last_success.map(seconds), "expected_s": expected(overview).map(seconds),
+        "rate_limit": overview.learned_limit.map(|limit| limit.to_string()),
+    })
+    .to_string()
+}

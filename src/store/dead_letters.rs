@@ -1,0 +1,63 @@
+//! Dead letters: what failed for good, until a later sync of it succeeds.
+
+use postgres::types::Type;
+use postgres::{Client, Error};
+
+/// How many dead letters can be retried: all, or those of some campaigns.
+///
+/// # Errors
+/// The database's.
+pub fn retryable(client: &mut Client, account: &str, ids: Option<&[String]>) -> Result<Vec<String>, Error> {
+    let rows = client.query_typed(
+        "SELECT id FROM dead_letters WHERE account = $1 AND retryable AND ($2::text[] IS NULL OR id = ANY ($2))",
+        &[(&account, Type::TEXT), (&ids, Type::TEXT_ARRAY)],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Puts them back as tasks of the run; gives how many.
+///
+/// # Errors
+/// The database's.
+pub fn requeue(
+    client: &mut Client,
+    account: &str,
+    run_id: i64,
+    ids: Option<&[String]>,
+) -> Result<usize, Error> {
+    let rows = client.query_typed(
+        include_str!("../../sql/requeue.sql"),
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&ids, Type::TEXT_ARRAY)],
+    )?;
+    Ok(rows.len())
+}
+
+/// Dead letters of one cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heap {
+    /// The word for grouping.
+    pub cause: String,
+    /// How many there are.
+    pub count: i64,
+    /// The newest one's campaign.
+    pub example: String,
+    /// And its reason.
+    pub reason: String,
+}
+
+/// An account's dead letters by cause, the largest heap first.
+///
+/// # Errors
+/// The database's.
+pub fn by_cause(client: &mut Client, account: &str) -> Result<Vec<Heap>, Error> {
+    let rows = client.query_typed(
+        "SELECT cause, count(*), (array_agg(id ORDER BY failed_at DESC, id))[1],
+                (array_agg(reason ORDER BY failed_at DESC, id))[1]
+         FROM dead_letters WHERE account = $1 GROUP BY cause ORDER BY 2 DESC, 1",
+        &[(&account, Type::TEXT)],
+    )?;
+    Ok(rows
+        .iter()
+        .map(|row| Heap { cause: row.get(0), count: row.get(1), example: row.get(2), reason: row.get(3) })
+        .collect())
+}
