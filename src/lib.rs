@@ -1,4 +1,50 @@
-//! Copies every campaign of an unreliable, rate-limited ad platform into Postgres.
+//! Copies every campaign of an unreliable, rate-limited ad platform into Postgres: complete, exactly once in effect,
+//! resumable, from one machine or many.
+//!
+//! # What happens to a campaign
+//!
+//! 1. The *lister* (`sync::lister`) fetches the page that shows it ([`platform`] says what a page and a campaign are), and
+//!    commits it as a *task* together with the run's next page, in one statement (`sql/add_pages.sql`). After a crash both
+//!    are there, or neither.
+//! 2. A process holds the task: its own lister's at once, others by claiming (`sql/claim.sql`). The hold is a *lease* that
+//!    belongs to the process and lives by its heartbeat (`sync::keeper`, [`store::leases`]).
+//! 3. The *pump* waits until a request may be sent ([`http::limiter`], [`http::concurrency`], [`http::health`]) and gives
+//!    the task to the *crew*, a rayon pool of fixed size (`sync::workers`), which makes one attempt ([`platform::Api`]) with
+//!    the account's token ([`http::token`]). What fails is judged ([`http::retry`]) and comes back later, or becomes a
+//!    *dead letter* with its reason.
+//! 4. The *writer* (`sync::writer`) gathers results for a moment and commits them: the task is deleted, and only if it was
+//!    still held by this process under this attempt number, the campaign is stored, in one statement (`sql/complete.sql`).
+//!    That makes the effect exactly once.
+//! 5. When the last page is in and no task is left, whoever sees it first closes the *run*, and marks what a complete
+//!    listing no longer showed.
+//!
+//! # Where things are
+//!
+//! `main` → [`commands`] → [`cli`], [`config`], [`sync`], [`report`]; `sync` → [`platform`], [`store`], [`http`];
+//! `platform` → `http`; nothing goes back up. Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/`
+//! and is called from [`store`] only.
+//!
+//! # Sessions and poolers
+//!
+//! No statement relies on anything that a database session remembers: no named prepared statements, no advisory lock
+//! beyond a transaction, no `SET`, no temporary table. Statements are prepared unnamed: parsed, typed and bound in one
+//! round trip. So the program runs behind PgBouncer in transaction mode.
+//!
+//! # Limits
+//!
+//! | what | bound | beyond it |
+//! |---|---|---|
+//! | a response's body | 32 MiB ([`http::client::MAX_BODY_BYTES`]) | the attempt has failed (`unparsable`) |
+//! | a response's header | 64 KiB | the attempt has failed (`interrupted`) |
+//! | an id | 2,000 bytes ([`platform::MAX_ID_BYTES`]) | a dead letter |
+//! | tasks held by a process | 4,096 | the lister waits 250 ms, then leaves them to be claimed |
+//! | results waiting for the writer | 2,000 | workers wait |
+//! | pages waiting to be committed | 8 | the lister waits |
+//! | attempts at a campaign | `--max-attempts` | a dead letter, if others succeed meanwhile |
+//! | time without any success | `--give-up-after` | the run stops, to be resumed |
+//! | a wait that the server asks for | `--max-wait` | the run stops, to be resumed |
+//! | retries | 100, and one for every two successes | each further one waits a second more |
+//! | silence of a process | 10 s by the database's clock | its tasks go to others |
 
 pub mod cli;
 pub mod commands;

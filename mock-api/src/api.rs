@@ -129,7 +129,7 @@ impl Api {
         let now = request.arrived - self.started;
         let sent = request.authorization.strip_prefix("Bearer ").unwrap_or_default();
         let mut state = self.state();
-        if settings.faults.revoke_every > 0 && number % settings.faults.revoke_every == 0 {
+        if settings.faults.revoke_every > 0 && number.is_multiple_of(settings.faults.revoke_every) {
             for token in &mut state.tokens {
                 token.revoked = true;
             }
@@ -208,7 +208,7 @@ impl Api {
 
     fn list(&self, query: &str, settings: &Settings) -> Answer {
         let number = self.lists.fetch_add(1, Relaxed) + 1;
-        if settings.list_503_every > 0 && number % u64::from(settings.list_503_every) == 0 {
+        if settings.list_503_every > 0 && number.is_multiple_of(u64::from(settings.list_503_every)) {
             return error(503, "Service Unavailable", "Try again later");
         }
         let parameter = |name: &str| {
@@ -488,7 +488,7 @@ fn with_limit_headers(answer: Answer, settings: &Settings, entry: &Entry) -> Ans
 }
 
 fn every(n: u32, nth: u32) -> bool {
-    nth > 0 && n % nth == 0
+    nth > 0 && n.is_multiple_of(nth)
 }
 
 fn json(status: u16, body: impl Into<Vec<u8>>) -> Answer {

@@ -129,7 +129,7 @@ impl Inbox {
         }
         let work = state.fresh.pop_front();
         // Whoever waits for room is woken when there is much of it, not for every single task.
-        if work.is_some() && state.fresh.len() % 16 == 0 {
+        if work.is_some() && state.fresh.len().is_multiple_of(16) {
             self.changed.notify_all();
         }
         work
