@@ -20,6 +20,8 @@ pub enum Command {
     Sync,
     /// Print campaigns as JSON lines.
     List,
+    /// Say what a run would take.
+    Plan,
     /// Look at runs and the queue.
     Status,
     /// Put dead letters back and work them.
@@ -142,6 +144,12 @@ command! {
     ListArgs: api log
 }
 command! {
+    /// Say what a run would take: one list request, then the number of requests, the least time under the rate limit, and
+    /// when it could be done. Changes nothing, needs no database.
+    #[argh(subcommand, name = "plan", example = "{command_name} --api-url https://ads.example.com --rate-limit 10/60s")]
+    PlanArgs: api json log
+}
+command! {
     /// Show the open run and who works on it, what is pending, dead letters and the last success.
     #[argh(subcommand, name = "status", example = "{command_name} --json | jq .pending")]
     StatusArgs: json log
@@ -177,6 +185,7 @@ struct TopLevel {
 enum Subcommand {
     Sync(SyncArgs),
     List(ListArgs),
+    Plan(PlanArgs),
     Status(StatusArgs),
     Retry(RetryArgs),
     Check(CheckArgs),
@@ -211,11 +220,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Ex
     let (command, flags) = match given.command {
         Some(Subcommand::Sync(given)) => (Command::Sync, given.into()),
         Some(Subcommand::List(given)) => (Command::List, given.into()),
+        Some(Subcommand::Plan(given)) => (Command::Plan, given.into()),
         Some(Subcommand::Status(given)) => (Command::Status, given.into()),
         Some(Subcommand::Retry(given)) => (Command::Retry, given.into()),
         Some(Subcommand::Check(given)) => (Command::Check, given.into()),
         Some(Subcommand::Migrate(given)) => (Command::Migrate, given.into()),
-        None => return Err(usage("a command is missing: sync, list, status, retry, check or migrate")),
+        None => return Err(usage("a command is missing: sync, list, plan, status, retry, check or migrate")),
     };
     Ok(Parsed { command, flags })
 }

@@ -3,6 +3,7 @@
 mod check;
 mod list;
 mod migrate;
+mod plan;
 mod set_up;
 mod status;
 mod sync;
@@ -75,6 +76,7 @@ fn dispatch(
     match parsed.command {
         Command::Sync => sync::run(&parsed.flags, output, environment, stdout),
         Command::List => list::run(&parsed.flags, environment, stdout),
+        Command::Plan => plan::run(&parsed.flags, output, environment, stdout),
         Command::Check => check::run(&parsed.flags, environment, stdout),
         Command::Migrate => migrate::run(environment, stdout),
         Command::Status => status::run(output, environment, stdout),

@@ -13,7 +13,7 @@ use crate::http::lock::lock;
 use crate::http::retry::{Backoff, Cause};
 use crate::http::stats::Stats;
 use crate::http::token::{Grant, Token, TokenCache, Vault, VaultError};
-use crate::http::{Clock, Stop};
+use crate::http::{Clock, RateLimit, Stop};
 use crate::platform::{Api, CallError, Exchange, ListedPage, PageNumber};
 
 /// So many 401s for one campaign, each with another token, and it is the campaign that is refused.
@@ -122,6 +122,12 @@ impl Caller {
     pub fn waiting(&self) -> Option<Duration> {
         let until = (*lock(&self.waiting_until))?;
         Some(until.saturating_duration_since(self.clock.now())).filter(|left| !left.is_zero())
+    }
+
+    /// The rate limit that is kept, when one is known.
+    #[must_use]
+    pub fn known_limit(&self) -> Option<RateLimit> {
+        self.limiter.limit()
     }
 
     /// Whether the API answers at all: its `/health`, which is free.

@@ -238,6 +238,7 @@ fn requeue(job: &Job, run_id: i64) -> bool {
 /// part is over.
 fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i64)> {
     let (mut news, mut asked, mut looked) = (0, None::<Instant>, None::<Instant>);
+    let mut warned = job.deadline.is_none();
     loop {
         let now = session.caller.clock.now();
         if job.deadline.is_some_and(|deadline| now >= deadline) {
@@ -252,7 +253,8 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
         }
         if looked.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_AGAIN) {
             looked = Some(now);
-            look(session, watcher);
+            let run = look(session, watcher);
+            warned = warned || run.is_some_and(|run| warn_of_deadline(job, session, &run));
         }
         let due = asked.is_none_or(|at| now.saturating_duration_since(at) >= ASK_AGAIN);
         if session.inbox.len() < session.capacity() / 2 && (session.free_tasks.load(Ordering::Acquire) || due)
@@ -271,16 +273,34 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
     }
 }
 
-fn look(session: &Session, watcher: &dyn Watcher) {
+fn look(session: &Session, watcher: &dyn Watcher) -> Option<Progress> {
     let run_id = session.run.run_id;
-    if let Ok(Some(run)) = session.store.run(|client, account| runs::progress(client, account, run_id)) {
-        watcher.progress(
-            session.store.account(),
-            &run,
-            session.caller.waiting(),
-            session.caller.limiter.limit(),
+    let run = session.store.run(|client, account| runs::progress(client, account, run_id)).ok().flatten()?;
+    watcher.progress(session.store.account(), &run, session.caller.waiting(), session.caller.limiter.limit());
+    Some(run)
+}
+
+/// Says, as soon as the size of the job and the limit are known, that the deadline cannot be met. True when it has been
+/// looked into.
+fn warn_of_deadline(job: &Job, session: &Session, run: &Progress) -> bool {
+    let (Some(deadline), Some(total), Some(limit)) =
+        (job.deadline, run.total, session.caller.limiter.limit())
+    else {
+        return false;
+    };
+    let pages = total / i64::from(run.page_size.max(1)) - (run.next_page - 1);
+    let requests = total - run.synced - run.failed + if run.listing_done { 0 } else { pages.max(0) };
+    let needed = lower_bound(requests, Some(limit)).unwrap_or_default();
+    let left = deadline.saturating_duration_since(session.caller.clock.now());
+    if needed > left {
+        log::warn!(
+            account = session.store.account();
+            "the deadline cannot be met: {requests} requests under a limit of {limit} take {} s at the least, {} s are left; what is not done then is done by the next run",
+            needed.as_secs(),
+            left.as_secs()
         );
     }
+    true
 }
 
 fn claim(session: &Session) {
