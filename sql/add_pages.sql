@@ -1,5 +1,7 @@
 -- The tasks of some pages and the run's next page, in one statement: both are there after a crash, or neither. Only the
 -- run's lister may, and only from the page it thinks is next. What this run has dealt with already is left out.
+-- What was dealt with is looked up by scalar subqueries, each one probe of a primary key: joins would be planned by
+-- statistics that a young table does not have.
 -- Tasks that the lister's own process can take at once are inserted as held: no second write to claim them.
 WITH run AS (
     SELECT run_id
@@ -12,8 +14,8 @@ WITH run AS (
     INSERT INTO sync_tasks (account, id, run_id, seq, worker_id, attempt, payload)
     SELECT $1, p.id, r.run_id, p.seq, CASE WHEN p.held THEN $3 ELSE 0 END, CASE WHEN p.held THEN 1 ELSE 0 END, p.payload
     FROM page p CROSS JOIN run r
-    WHERE NOT EXISTS (SELECT FROM campaigns c WHERE c.account = $1 AND c.id = p.id AND c.run_id = $2)
-      AND NOT EXISTS (SELECT FROM dead_letters l WHERE l.account = $1 AND l.id = p.id AND l.run_id = $2)
+    WHERE (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = p.id) IS DISTINCT FROM $2
+      AND (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = p.id) IS DISTINCT FROM $2
     ON CONFLICT (account, id) DO NOTHING
     RETURNING id
 ), invalid AS (
@@ -22,9 +24,8 @@ WITH run AS (
     INSERT INTO dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
     SELECT $1, i.id, r.run_id, 'invalid', i.reason, 0, i.payload, false
     FROM invalid i CROSS JOIN run r
-    WHERE NOT EXISTS (SELECT FROM campaigns c WHERE c.account = $1 AND c.id = i.id AND c.run_id = $2)
-      AND NOT EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1 AND t.id = i.id)
-      AND NOT EXISTS (SELECT FROM page p WHERE p.id = i.id)
+    WHERE (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = i.id) IS DISTINCT FROM $2
+      AND (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = i.id) IS NULL
     ON CONFLICT (account, id) DO UPDATE
     SET run_id = excluded.run_id, cause = excluded.cause, reason = excluded.reason, attempts = excluded.attempts,
         payload = excluded.payload, retryable = excluded.retryable, failed_at = excluded.failed_at

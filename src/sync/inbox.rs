@@ -141,14 +141,14 @@ impl Inbox {
         state.fresh.len() + state.later.len()
     }
 
-    /// Waits until there is room below `capacity`, for at most `timeout`; gives the room there is.
-    pub fn room(&self, capacity: usize, timeout: Duration) -> usize {
+    /// Waits until there is room for `wanted` below `capacity`, for at most `timeout`; gives the room there is.
+    pub fn room(&self, capacity: usize, wanted: usize, timeout: Duration) -> usize {
         let deadline = self.clock.now() + timeout;
         let mut state = lock(&self.state);
         loop {
             let room = capacity.saturating_sub(state.fresh.len() + state.later.len());
             let now = self.clock.now();
-            if room > 0 || state.closed || now >= deadline {
+            if room >= wanted || state.closed || now >= deadline {
                 return room;
             }
             let wait = deadline.saturating_duration_since(now);

@@ -181,7 +181,9 @@ impl<'a> Committer<'a> {
         while let Ok(first) = self.pages.recv() {
             let mut batch = vec![first];
             let mut records = batch[0].entries.len();
-            while records < BATCH
+            // Not more than this process can take at once, if it can help it.
+            let most = BATCH.min(self.session.capacity() / 2);
+            while records < most
                 && let Ok(page) = self.pages.try_recv()
             {
                 records += page.entries.len();
@@ -200,7 +202,7 @@ impl<'a> Committer<'a> {
         let next_page = batch.last().map_or(self.next_page, |page| page.page + 1);
         let page_size = batch.last().map_or(self.session.run.page_size, |page| page.page_size);
         let records = self.new_records(batch);
-        let room = self.room();
+        let room = self.room(records.valid.len());
         let tasks = records.valid.iter().enumerate().map(|(place, (campaign, raw, seq))| NewTask {
             id: &campaign.id,
             seq: *seq,
@@ -288,9 +290,10 @@ impl<'a> Committer<'a> {
         records
     }
 
-    fn room(&self) -> usize {
+    fn room(&self, wanted: usize) -> usize {
         let patience = if self.session.view().others > 0 { Duration::ZERO } else { ROOM_PATIENCE };
-        self.session.inbox.room(self.session.capacity(), patience)
+        let capacity = self.session.capacity();
+        self.session.inbox.room(capacity, wanted.min(capacity / 2), patience)
     }
 }
 

@@ -205,11 +205,15 @@ impl Session {
         self.pace.store(mixed as u64, Ordering::Relaxed);
     }
 
-    /// How many tasks to hold: what can be done in half a second, and not less than four for each worker.
+    /// How many tasks to hold: what can be done in half a second, and not less than four for each worker; four times that
+    /// before anything is known.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub fn capacity(&self) -> usize {
-        let soon = (self.pace.load(Ordering::Relaxed) as f64 * HELD_SECONDS) as usize;
-        soon.clamp((self.workers * 4).min(MOST_HELD), MOST_HELD)
+        let pace = self.pace.load(Ordering::Relaxed);
+        if pace == 0 {
+            return (self.workers * 16).min(MOST_HELD);
+        }
+        ((pace as f64 * HELD_SECONDS) as usize).clamp((self.workers * 4).min(MOST_HELD), MOST_HELD)
     }
 
     /// Counts for the heartbeat.

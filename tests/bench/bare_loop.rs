@@ -1,0 +1,71 @@
+//! What the engine is measured against: the same posts by the same HTTP client with the same number of threads, and no
+//! queue, no limiter, no retries, no database. With a database's address, each post is followed by a single-row upsert that
+//! commits by itself.
+//!
+//! `bare-loop URL EMAIL PASSWORD CAMPAIGNS THREADS [DATABASE_URL]` prints the seconds that it took.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use campaign_sync::http::client::{Client, ClientSettings};
+use campaign_sync::http::stats::Stats;
+use campaign_sync::http::token::{OwnVault, TokenCache, VaultError};
+use campaign_sync::http::{Secret, Stop, SystemClock};
+use campaign_sync::platform::Api;
+
+const UPSERT: &str = "INSERT INTO bare_loop (id, name, synced_at) VALUES ($1, $2, now())
+    ON CONFLICT (id) DO UPDATE SET name = excluded.name, synced_at = excluded.synced_at";
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [url, email, password, campaigns, threads, rest @ ..] = arguments.as_slice() else {
+        return Err("usage: bare-loop URL EMAIL PASSWORD CAMPAIGNS THREADS [DATABASE_URL]".into());
+    };
+    let (campaigns, threads): (u32, usize) = (campaigns.parse()?, threads.parse()?);
+    if let Some(database) = rest.first() {
+        let mut client = postgres::Client::connect(database, postgres::NoTls)?;
+        client.batch_execute("DROP TABLE IF EXISTS bare_loop; CREATE TABLE bare_loop (id text PRIMARY KEY, name text, synced_at timestamptz)")?;
+    }
+    let clock = Arc::new(SystemClock::new(Stop::new()));
+    let settings = ClientSettings {
+        base_url: url.clone(),
+        timeout: Duration::from_secs(30),
+        connections: threads,
+        client_id: None,
+        trusted_roots: None,
+    };
+    let client = Client::new(&settings, clock.clone()).map_err(|error| error.to_string())?;
+    let api = Api::new(client, email, &Secret::new(password.clone()), Arc::new(Stats::default()));
+    let cache = TokenCache::new(clock);
+    let token = cache
+        .get(&OwnVault::default(), || api.fetch_token().map_err(|error| VaultError(error.to_string())))
+        .map_err(|error| error.0)?;
+    let (next, started) = (AtomicU32::new(1), Instant::now());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut database =
+                    rest.first().and_then(|url| postgres::Client::connect(url, postgres::NoTls).ok());
+                let upsert = database.as_mut().and_then(|client| client.prepare(UPSERT).ok());
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n > campaigns {
+                        return;
+                    }
+                    let id = format!("campaign_{n}");
+                    if let Err(error) = api.sync(&token, &id, "bare", None, &mut |_| {}) {
+                        eprintln!("{id}: {error}");
+                    }
+                    if let (Some(database), Some(upsert)) = (&mut database, &upsert)
+                        && let Err(error) = database.execute(upsert, &[&id, &id])
+                    {
+                        eprintln!("{id}: {error}");
+                    }
+                }
+            });
+        }
+    });
+    println!("{:.3}", started.elapsed().as_secs_f64());
+    Ok(())
+}
