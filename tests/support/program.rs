@@ -48,6 +48,13 @@ impl Program {
         self.env("DATABASE_URL", url)
     }
 
+    /// `sync --json` from a mock, whose credentials it has, into a database.
+    pub fn sync(server: &mock_api::Server, database: &super::Database) -> Self {
+        Self::new(&["sync", "--json"])
+            .api(&server.url(), mock_api::EMAIL, mock_api::PASSWORD)
+            .database(&database.url())
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
