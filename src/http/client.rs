@@ -18,8 +18,10 @@ use super::hints::{self, Hints};
 use super::resolver::CachingResolver;
 use super::secret::Secret;
 
-/// The largest body that is read, decompressed: a page of 1,000 campaigns of 30 kB each.
-pub const MAX_BODY_BYTES: u64 = 32 << 20;
+/// The largest body of a listing that is read, decompressed: a page of 1,000 campaigns of 30 kB each.
+pub const LONG_BODY: u64 = 32 << 20;
+/// The largest of any other, of which each worker may hold one: they have a few hundred bytes.
+pub const SHORT_BODY: u64 = 1 << 20;
 /// The largest response header, all fields together.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Each connection's buffers; the default of 128 kB each would be most of our memory at 16 workers.
@@ -62,6 +64,8 @@ pub struct Call<'a> {
     pub body: Option<&'a [u8]>,
     /// Further headers.
     pub headers: &'a [(&'static str, &'a str)],
+    /// The largest reply, in bytes: [`LONG_BODY`] or [`SHORT_BODY`].
+    pub most_bytes: u64,
 }
 
 /// A complete reply: its body was read to the end.
@@ -89,8 +93,8 @@ pub enum NoReply {
     Timeout(String),
     /// The connection broke, or what came was no complete HTTP response.
     Interrupted(String),
-    /// More than [`MAX_BODY_BYTES`].
-    TooLarge,
+    /// More than this many bytes, [`Call::most_bytes`].
+    TooLarge(u64),
 }
 
 impl fmt::Display for NoReply {
@@ -99,7 +103,7 @@ impl fmt::Display for NoReply {
             Self::Connect(cause) => write!(f, "cannot connect: {cause}"),
             Self::Timeout(stage) => write!(f, "timed out ({stage})"),
             Self::Interrupted(cause) => write!(f, "connection broken: {cause}"),
-            Self::TooLarge => write!(f, "the reply has more than {} MiB", MAX_BODY_BYTES >> 20),
+            Self::TooLarge(most) => write!(f, "the reply has more than {} MiB", most >> 20),
         }
     }
 }
@@ -162,10 +166,10 @@ impl Client {
         let mut response = self.agent.run(request).map_err(|error| self.no_reply(error))?;
         let status = response.status().as_u16();
         let mut body = Vec::new();
-        let limit = MAX_BODY_BYTES + 1;
+        let limit = call.most_bytes + 1;
         response.body_mut().as_reader().take(limit).read_to_end(&mut body).map_err(no_body)?;
         if body.len() as u64 >= limit {
-            return Err(NoReply::TooLarge);
+            return Err(NoReply::TooLarge(call.most_bytes));
         }
         let answered_at = self.clock.now();
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());

@@ -89,7 +89,7 @@ impl From<&NoReply> for Cause {
             NoReply::Connect(_) => Self::Connect,
             NoReply::Timeout(_) => Self::Timeout,
             NoReply::Interrupted(_) => Self::Interrupted,
-            NoReply::TooLarge => Self::Unparsable,
+            NoReply::TooLarge(_) => Self::Unparsable,
         }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use ureq::http::Method;
 
 use super::wire::{ErrorAnswer, ListAnswer, SyncAnswer, SyncBody, TokenAnswer};
-use crate::http::client::{Call, Client, NoReply, Reply};
+use crate::http::client::{Call, Client, LONG_BODY, NoReply, Reply, SHORT_BODY};
 use crate::http::hints::Hints;
 use crate::http::retry::{Cause, Verdict, classify};
 use crate::http::secret::Secret;
@@ -118,6 +118,7 @@ impl Api {
             authorization: Some(&self.basic),
             body: Some(b"{}"),
             headers: &[],
+            most_bytes: SHORT_BODY,
         };
         let reply = self.send(&call, &mut |_| {})?;
         let answer: TokenAnswer = parse(&reply.body)?;
@@ -151,6 +152,7 @@ impl Api {
             authorization: Some(&token.authorization),
             body: None,
             headers: headers.as_ref().map_or(&[], |headers| headers),
+            most_bytes: LONG_BODY,
         };
         let reply = self.send(&call, watch)?;
         let answer: ListAnswer = parse(&reply.body)?;
@@ -185,6 +187,7 @@ impl Api {
             authorization: Some(&token.authorization),
             body: Some(&body),
             headers: if trace.is_some() { &headers } else { &headers[..1] },
+            most_bytes: SHORT_BODY,
         };
         let reply = self.send(&call, watch)?;
         let answer: SyncAnswer = parse(&reply.body)?;
@@ -209,8 +212,14 @@ impl Api {
     /// # Errors
     /// [`CallError`].
     pub fn health(&self) -> Result<(), CallError> {
-        let call =
-            Call { method: Method::GET, path: "/health", authorization: None, body: None, headers: &[] };
+        let call = Call {
+            method: Method::GET,
+            path: "/health",
+            authorization: None,
+            body: None,
+            headers: &[],
+            most_bytes: SHORT_BODY,
+        };
         self.send(&call, &mut |_| {}).map(|_| ())
     }
 
