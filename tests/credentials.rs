@@ -1,0 +1,224 @@
+//! Tokens, passwords, and platforms or databases that are not there.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mock_api::{EMAIL, ExpiresIn, Faults, Kind, PASSWORD, Settings};
+use support::{Database, Outcome, PATIENCE, Program, assert_no_secret, eventually};
+
+/// An address at which nobody listens: its port was free a moment ago.
+fn closed_port() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// What stands on stderr beside the log: the one line that says why there is no result.
+#[track_caller]
+fn complaint(outcome: &Outcome) -> &str {
+    let said: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("campaign-sync: ")).collect();
+    assert_eq!(said.len(), 1, "{outcome}");
+    said[0]
+}
+
+#[test]
+fn a_token_revoked_while_sixteen_workers_are_busy_is_replaced_once() {
+    let latency = Duration::from_millis(200);
+    let server = mock_api::start(Settings { sync_latency: latency, ..Settings::fast(120) }).unwrap();
+    let database = Database::create();
+    let running = Program::sync(&server, &database).spawn();
+    eventually(PATIENCE, "all workers are busy", || server.ledger().syncs >= 40);
+    server.revoke_tokens();
+    let outcome = running.wait().expect_code(0);
+    let ledger = server.ledger();
+    assert_eq!((ledger.tokens, ledger.of(Kind::Token).count()), (2, 2), "{outcome}");
+    assert!(ledger.requests.iter().any(|seen| seen.status == 401), "the revocation was felt");
+    assert_eq!((database.count("campaigns"), database.count("dead_letters")), (120, 0));
+    assert_eq!(outcome.json()[0]["token_refreshes"], 2);
+}
+
+#[test]
+fn a_wrong_password_is_tried_once_and_its_variable_is_named() {
+    let server = mock_api::start(Settings::fast(10)).unwrap();
+    let database = Database::create();
+    for command in [&["sync", "--json"][..], &["list"], &["check"]] {
+        let before = server.ledger().of(Kind::Token).count();
+        let wrong = "swordfish-and-chips";
+        let outcome = Program::new(command)
+            .api(&server.url(), EMAIL, wrong)
+            .database(&database.url())
+            .run()
+            .expect_code(4);
+        assert_eq!(server.ledger().of(Kind::Token).count() - before, 1, "{outcome}");
+        assert!(complaint(&outcome).contains("AD_PLATFORM_PASSWORD"), "{outcome}");
+        assert!(outcome.stderr.lines().count() == 1 || command[0] == "sync", "{outcome}");
+        assert_no_secret(&[&outcome.stdout, &outcome.stderr], &[wrong, PASSWORD]);
+    }
+    assert_eq!(server.ledger().lists, 0);
+    assert_eq!(database.count("campaigns"), 0);
+}
+
+#[test]
+fn whatever_a_token_says_of_its_end_no_more_are_fetched_than_needed() {
+    for expires_in in [
+        ExpiresIn::Absent,
+        ExpiresIn::Fixed(0.0),
+        ExpiresIn::Fixed(0.5),
+        ExpiresIn::Fixed(-5.0),
+        ExpiresIn::Fixed(1e300),
+    ] {
+        let server = mock_api::start(Settings { expires_in, ..Settings::fast(40) }).unwrap();
+        let database = Database::create();
+        let outcome = Program::sync(&server, &database).run().expect_code(0);
+        assert_eq!(server.ledger().tokens, 1, "{expires_in:?} {outcome}");
+        assert_eq!(database.count("campaigns"), 40, "{expires_in:?}");
+    }
+}
+
+#[test]
+fn tokens_that_live_for_a_moment_are_replaced_as_often_as_they_end() {
+    let lifetime = Duration::from_millis(400);
+    for expires_in in [ExpiresIn::Honest, ExpiresIn::Absent, ExpiresIn::Fixed(3600.0)] {
+        let latency = Duration::from_millis(150);
+        let settings =
+            Settings { expires_in, token_lifetime: lifetime, sync_latency: latency, ..Settings::fast(160) };
+        let server = mock_api::start(settings).unwrap();
+        let database = Database::create();
+        let outcome = Program::sync(&server, &database).run().expect_code(0);
+        assert_eq!((database.count("campaigns"), database.count("dead_letters")), (160, 0), "{expires_in:?}");
+        let needed = outcome.elapsed.as_millis().div_ceil(lifetime.as_millis());
+        let tokens = u128::from(server.ledger().tokens);
+        assert!((2..=needed + 1).contains(&tokens), "{tokens} tokens, {needed} needed, {expires_in:?}");
+    }
+}
+
+#[test]
+fn a_platform_that_is_not_there_ends_the_run_when_patience_ends() {
+    let down = mock_api::start(Settings {
+        faults: Faults { outage: true, ..Faults::default() },
+        ..Settings::fast(10)
+    })
+    .unwrap();
+    for url in [format!("http://{}", closed_port()), down.url()] {
+        let database = Database::create();
+        let outcome = Program::new(&["sync", "--json", "--give-up-after", "2s"])
+            .api(&url, EMAIL, PASSWORD)
+            .database(&database.url())
+            .run()
+            .expect_code(5);
+        let patience = Duration::from_secs(2)..Duration::from_secs(5);
+        assert!(patience.contains(&outcome.elapsed), "{outcome}");
+        assert!(complaint(&outcome).contains("gave up"), "{outcome}");
+        assert!(complaint(&outcome).contains("--give-up-after"), "{outcome}");
+        let summary = &outcome.json()[0];
+        assert_eq!((summary["state"].as_str(), summary["failed"].as_i64()), (Some("stopped"), Some(0)));
+        assert_eq!(database.count("dead_letters"), 0);
+    }
+    let asked = down.ledger().total;
+    assert!((2..60).contains(&asked), "a platform that is down is asked {asked} times in 2 s");
+}
+
+#[test]
+fn an_outage_in_the_middle_ends_the_run_and_the_next_one_goes_on() {
+    let settings = Settings { sync_latency: Duration::from_millis(20), ..Settings::fast(400) };
+    let server = mock_api::start(settings).unwrap();
+    let database = Database::create();
+    let running = Program::sync(&server, &database).args(&["--give-up-after", "1s"]).spawn();
+    eventually(PATIENCE, "some are synced", || server.ledger().syncs >= 50);
+    server.change(|settings| settings.faults.outage = true);
+    let outcome = running.wait().expect_code(5);
+    let kept = database.count("campaigns");
+    assert!((50..400).contains(&kept), "{kept} {outcome}");
+    assert_eq!(database.count("dead_letters"), 0, "an outage is no campaign's fault");
+    server.change(|settings| settings.faults.outage = false);
+    let resumed = Program::sync(&server, &database).run().expect_code(0);
+    assert_eq!(resumed.json()[0]["run_id"], outcome.json()[0]["run_id"]);
+    assert_eq!(database.count("campaigns"), 400);
+}
+
+#[test]
+fn a_database_that_is_not_there_is_said_in_one_line_when_patience_ends() {
+    let server = mock_api::start(Settings::fast(10)).unwrap();
+    let url = format!("postgres://someone:pass-of-someone@{}/somewhere", closed_port());
+    let outcome = Program::new(&["sync", "--json", "--give-up-after", "2s"])
+        .api(&server.url(), EMAIL, PASSWORD)
+        .database(&url)
+        .run()
+        .expect_code(5);
+    assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&outcome.elapsed), "{outcome}");
+    let log = outcome.stderr.lines().filter(|line| line.contains("trying again")).count();
+    assert_eq!(outcome.stderr.lines().count() - log, 1, "{outcome}");
+    assert!(log <= 1, "why it waits is said once: {outcome}");
+    assert!(complaint(&outcome).contains("127.0.0.1"), "{outcome}");
+    assert_no_secret(&[&outcome.stdout, &outcome.stderr], &["pass-of-someone", PASSWORD]);
+    let lines = outcome.json();
+    assert_eq!(lines.len(), 1, "--json prints one object, also on failure: {outcome}");
+    assert!(lines[0]["error"].is_string());
+    assert_eq!(server.ledger().total, 0, "nothing is asked of the platform that could not be kept");
+}
+
+/// A folder of one's own, gone with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, content: &str) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_password_comes_from_a_file_a_command_or_systemd_as_well() {
+    let server = mock_api::start(Settings::fast(3)).unwrap();
+    let folder = Folder::new("password-sources");
+    let file = folder.file("ad_platform_password", &format!("{PASSWORD}\n"));
+    let command = format!("cat '{file}'");
+    let directory = folder.0.to_str().unwrap();
+    let list =
+        || Program::new(&["list"]).env("AD_PLATFORM_API_URL", &server.url()).env("AD_PLATFORM_EMAIL", EMAIL);
+    let sources = BTreeMap::from([
+        ("AD_PLATFORM_PASSWORD", PASSWORD),
+        ("AD_PLATFORM_PASSWORD_FILE", &file),
+        ("AD_PLATFORM_PASSWORD_COMMAND", &command),
+        ("CREDENTIALS_DIRECTORY", directory),
+    ]);
+    for (name, value) in &sources {
+        let outcome = list().env(name, value).run().expect_code(0);
+        assert_eq!(outcome.stdout.lines().count(), 3, "{name}");
+    }
+    let two = list()
+        .env("AD_PLATFORM_PASSWORD", PASSWORD)
+        .env("AD_PLATFORM_PASSWORD_FILE", &file)
+        .run()
+        .expect_code(2);
+    assert!(two.stderr.contains("AD_PLATFORM_PASSWORD and AD_PLATFORM_PASSWORD_FILE"), "{two}");
+    for (name, value, words) in [
+        ("AD_PLATFORM_PASSWORD_FILE", "/nonexistent/password", "cannot read the password"),
+        ("AD_PLATFORM_PASSWORD_FILE", "/dev/null", "the password is empty"),
+        ("AD_PLATFORM_PASSWORD_FILE", "/dev/zero", "no password"),
+        ("AD_PLATFORM_PASSWORD_COMMAND", "exit 7", "exit 0"),
+        ("AD_PLATFORM_PASSWORD_COMMAND", "echo one; echo two", "more than one line"),
+        ("CREDENTIALS_DIRECTORY", "/nonexistent", "cannot read the password"),
+    ] {
+        let outcome = list().env(name, value).run().expect_code(2);
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome}");
+        assert!(complaint(&outcome).contains(name) && complaint(&outcome).contains(words), "{outcome}");
+    }
+}
