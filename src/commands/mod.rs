@@ -14,6 +14,7 @@ use std::io::Write;
 use crate::cli::{self, Command, Parsed};
 use crate::config::Output;
 use crate::report::log;
+use crate::sync::Ending;
 
 /// Runs the program and gives its exit code; results go to `stdout`, messages to stderr.
 pub fn run(
@@ -50,6 +51,12 @@ impl Failure {
     /// Something is wrong with a setting.
     fn usage(message: impl ToString) -> Self {
         Self { code: 2, message: message.to_string() }
+    }
+}
+
+impl From<Ending> for Failure {
+    fn from(ending: Ending) -> Self {
+        Self { code: ending.exit_code(), message: ending.to_string() }
     }
 }
 

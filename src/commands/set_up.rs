@@ -83,22 +83,21 @@ pub(super) fn store(
 }
 
 /// Brings the schema up to date, or checks that it is.
-pub(super) fn schema(store: &Store, migrate: bool) -> Result<usize, Failure> {
-    let state = store.run(|client, _| schema::state(client)).map_err(from_store)?;
+pub(super) fn schema(store: &Store, migrate: bool) -> Result<usize, Ending> {
+    let state = store.run(|client, _| schema::state(client))?;
     match state {
         schema::SchemaState::Current => Ok(0),
-        schema::SchemaState::Foreign(message) => Err(Failure::usage(message)),
-        schema::SchemaState::Behind(missing) if !migrate => Err(Failure::usage(format!(
+        schema::SchemaState::Foreign(message) => Err(Ending::DatabaseRefused(message)),
+        schema::SchemaState::Behind(missing) if !migrate => Err(Ending::DatabaseRefused(format!(
             "the database's schema lacks {missing} migration(s): run campaign-sync migrate, or leave --no-migrate out"
         ))),
-        schema::SchemaState::Behind(_) => store.migrate().map_err(from_store),
+        schema::SchemaState::Behind(_) => Ok(store.migrate()?),
     }
 }
 
 /// A failure of the database, with its exit code.
 pub(super) fn from_store(error: StoreError) -> Failure {
-    let ending = Ending::from(error);
-    Failure { code: ending.exit_code(), message: ending.to_string() }
+    Ending::from(error).into()
 }
 
 /// Ends the account's part in order at the first SIGINT or SIGTERM, and the process at the second.

@@ -12,7 +12,7 @@ use crate::report::progress::Display;
 use crate::report::summary;
 use crate::store::runs::Opening;
 use crate::store::{Store, dead_letters};
-use crate::sync::{self, Crew, Job, Retry};
+use crate::sync::{self, Crew, Job, Outcome, Retry};
 
 pub(super) fn run(
     flags: &Flags,
@@ -59,7 +59,11 @@ fn work(
     let caller = Arc::new(set_up::caller(&config, &context, Some(&store))?);
     set_up::on_signals(&caller)?;
     let deadline = config.deadline.map(|deadline| context.clock.now() + deadline);
-    set_up::schema(&store, config.migrate)?;
+    let begun = context.clock.now();
+    if let Err(ending) = set_up::schema(&store, config.migrate) {
+        let elapsed = context.clock.now().saturating_duration_since(begun);
+        return Ok(finish(&Outcome::without_run(store.account(), ending, elapsed), output, stdout));
+    }
     if let Some(retry) = &retry
         && retryable(&store, retry)?.is_none()
     {
@@ -92,10 +96,15 @@ fn work(
             config.max_removed
         );
     }
-    let shown = if output.json { summary::json(&outcome) + "\n" } else { summary::text(&outcome) };
+    Ok(finish(&outcome, output, stdout))
+}
+
+/// Says how it ended, and gives the exit code.
+fn finish(outcome: &Outcome, output: Output, stdout: &mut dyn Write) -> i32 {
+    let shown = if output.json { summary::json(outcome) + "\n" } else { summary::text(outcome) };
     let unwritten = written(stdout, &shown);
     if let Some(ending) = &outcome.ending {
         eprintln!("campaign-sync: {ending}");
     }
-    Ok(if outcome.exit_code() == 0 { unwritten } else { outcome.exit_code() })
+    if outcome.exit_code() == 0 { unwritten } else { outcome.exit_code() }
 }

@@ -93,6 +93,24 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// It ended before there was a run.
+    #[must_use]
+    pub fn without_run(account: &str, ending: Ending, elapsed: Duration) -> Self {
+        Self { ending: Some(ending), elapsed, ..Self::new(account) }
+    }
+
+    fn new(account: &str) -> Self {
+        Self {
+            account: account.to_owned(),
+            run: None,
+            pending: 0,
+            ending: None,
+            elapsed: Duration::ZERO,
+            lower_bound: None,
+            removal_refused: None,
+        }
+    }
+
     /// The documented exit code.
     #[must_use]
     pub fn exit_code(&self) -> i32 {
@@ -115,15 +133,7 @@ pub trait Watcher: Send + Sync {
 /// Works on the account's open run, or a new one, until it is closed or this process has to stop.
 pub fn run(job: &Job, crew: &Arc<Crew>, watcher: &dyn Watcher) -> Outcome {
     let begun = job.caller.clock.now();
-    let mut outcome = Outcome {
-        account: job.store.account().to_owned(),
-        run: None,
-        pending: 0,
-        ending: None,
-        elapsed: Duration::ZERO,
-        lower_bound: None,
-        removal_refused: None,
-    };
+    let mut outcome = Outcome::new(job.store.account());
     match open(job) {
         Ok(session) => conduct(job, session, crew, watcher, &mut outcome),
         Err(error) => {
