@@ -5,8 +5,13 @@ WITH batch AS (
          AS b (id, attempt, cause, reason, attempts, retryable)
 ), done AS (
     DELETE FROM sync_tasks t
-    USING batch b
-    WHERE t.account = $1 AND t.id = b.id AND t.worker_id = $2 AND t.attempt = b.attempt
+    -- One probe of the primary key for each id, whatever is known of the table: a join would be planned by statistics.
+    -- A row that another process changes in the meantime is another version by then, and stays.
+    WHERE t.account = $1 AND t.worker_id = $2 AND t.ctid = ANY (ARRAY (
+        SELECT (SELECT x.ctid
+                FROM sync_tasks x
+                WHERE x.account = $1 AND x.id = b.id AND x.worker_id = $2 AND x.attempt = b.attempt)
+        FROM batch b))
     RETURNING t.id, t.attempt, t.run_id, t.payload
 ), buried AS (
     INSERT INTO dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)

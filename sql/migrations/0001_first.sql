@@ -84,9 +84,9 @@ CREATE TABLE sync_tasks (
     autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000,
     autovacuum_vacuum_cost_delay = 0
 );
--- For claims (worker_id = 0, by seq) and for freeing what a dead worker held; 0 instead of null, because only an
--- equality lets the planner read the index in order of seq.
-CREATE INDEX sync_tasks_by_worker ON sync_tasks (account, worker_id, seq);
+-- For claims. Tasks that are held, as most are from their insertion to their end, cost nothing here; freeing what a dead
+-- worker held is rare, and reads the account's tasks.
+CREATE INDEX sync_tasks_free ON sync_tasks (account, seq) WHERE worker_id = 0;
 
 CREATE TABLE dead_letters (
     account         text        NOT NULL,
