@@ -175,6 +175,7 @@ struct State {
     next_send: Option<Instant>,
     quickest: Option<Duration>,
     extra_margin: Duration,
+    worst_lag: Duration,
     accepted: VecDeque<Instant>,
     refusals: Refusals,
     longest_reset: Duration,
@@ -252,6 +253,13 @@ impl Limiter {
             0 => Turn::Wait(reserved.wait.max(Duration::from_millis(1)), Why::RateLimit),
             granted => Turn::Go(granted),
         })
+    }
+
+    /// A turn was used so much later than it was asked for: on a busy machine that differs from request to request, and
+    /// the window has to allow for it. Old lags are forgotten slowly.
+    pub fn lagged(&self, lag: Duration) {
+        let mut state = lock(&self.state);
+        state.worst_lag = state.worst_lag.mul_f64(0.98).max(lag);
     }
 
     /// Every answer to a request that counts goes in here.
@@ -412,10 +420,12 @@ impl State {
     }
 
     /// What a window is lengthened by: requests need different times to the server, and it is the arrivals that it counts.
-    /// A two-hundredth of the window, at least 25 ms: at 11 windows a job that is 0.5 % of its time.
+    /// A two-hundredth of the window, at least 25 ms (at 11 windows a job that is 0.5 % of its time), and more on a machine
+    /// that is seen to be slow with its turns.
     fn margin(&self, limit: Option<RateLimit>) -> Duration {
         let Some(limit) = limit else { return LEAST_MARGIN };
         let trips = self.quickest.unwrap_or_default().min(limit.window / 400) * 2;
-        LEAST_MARGIN.max(limit.window / 200 + trips) + self.extra_margin.min(limit.window / 10)
+        let lag = (self.worst_lag * 2).min(limit.window / 10);
+        LEAST_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)
     }
 }

@@ -14,6 +14,8 @@ use crate::store::queue::Failed;
 
 /// A worker's stack: its deepest calls are TLS and JSON of a known shape.
 const STACK_BYTES: usize = 512 << 10;
+/// A turn that is older was not used at once, as the limiter asks for.
+const STALE: Duration = Duration::from_millis(500);
 /// How long the pump waits before it looks again whether it should end.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -77,11 +79,12 @@ pub(super) fn pump(session: &Arc<Session>) {
             unused(work);
             continue;
         }
+        let asked = Instant::now();
         match caller.try_turn() {
             Ok(None) => {
                 let session = session.clone();
                 session.job_begun();
-                session.crew.clone().pool.spawn(move || run(&session, work));
+                session.crew.clone().pool.spawn(move || begin(&session, work, asked));
             }
             Ok(Some(wait)) => {
                 session.crew.leave_place();
@@ -94,6 +97,19 @@ pub(super) fn pump(session: &Arc<Session>) {
             }
         }
     }
+}
+
+/// Begins a job, unless its turn is stale: a process that was stopped in between must not send as if no time had passed.
+fn begin(session: &Arc<Session>, work: Work, asked: Instant) {
+    let lag = asked.elapsed();
+    if lag < STALE || session.caller.limiter.unlimited() {
+        session.caller.limiter.lagged(lag);
+        return run(session, work);
+    }
+    session.inbox.put_back(work);
+    session.concurrency.release(Outcome::Neutral, asked);
+    session.crew.leave_place();
+    session.job_ended();
 }
 
 /// A worker's job: one task, and then others for as long as there is no need to wait for anything.

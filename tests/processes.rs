@@ -1,0 +1,70 @@
+//! Several processes on one run: they share the work, the limit and the token, and survive each other.
+
+mod support;
+
+use std::time::Duration;
+
+use mock_api::{EMAIL, PASSWORD, Server, Settings};
+use support::{Database, PATIENCE, Program, Running, Signal, eventually};
+
+fn sync(server: &Server, database: &Database, flags: &[&str]) -> Running {
+    let program = Program::new(&["sync"]).args(flags);
+    program.api(&server.url(), EMAIL, PASSWORD).database(&database.url()).spawn()
+}
+
+#[test]
+fn three_processes_share_the_work_the_limit_and_the_token() {
+    let limited = Settings { rate_limit: Some((30, Duration::from_secs(1))), ..Settings::faithful(20.0) };
+    let server = mock_api::start(limited).unwrap();
+    let database = Database::create();
+    let three = [(); 3].map(|()| sync(&server, &database, &["--rate-limit", "30/1s"]));
+    let mut by_others = 0;
+    for running in three {
+        let outcome = running.wait().expect_code(0);
+        by_others += usize::from(outcome.stderr.contains("going on with the open run"));
+    }
+    let ledger = server.ledger();
+    assert_eq!((ledger.refused, ledger.tokens), (0, 1));
+    assert!(ledger.most_in_window <= 30, "{}", ledger.most_in_window);
+    assert_eq!(ledger.syncs_asked().len(), 100);
+    assert!(ledger.syncs_asked().values().all(|times| *times == 1));
+    assert_eq!((by_others, database.count("sync_runs")), (2, 1));
+    assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (100, 0));
+}
+
+#[test]
+fn one_is_killed_and_one_is_stopped_for_longer_than_its_lease() {
+    let limit = Some((30, Duration::from_secs(1)));
+    let latency = Duration::from_millis(300);
+    let server =
+        mock_api::start(Settings { rate_limit: limit, sync_latency: latency, ..Settings::fast(500) })
+            .unwrap();
+    let database = Database::create();
+    let flags = ["--rate-limit", "30/1s", "--workers", "8"];
+    let mut three = [(); 3].map(|()| sync(&server, &database, &flags));
+    let workers = "SELECT count(*) FROM workers WHERE synced > 0";
+    eventually(PATIENCE, "all three have stored something", || {
+        database.connect().query_one(workers, &[]).is_ok_and(|row| row.get::<_, i64>(0) == 3)
+    });
+    let stopped_pid = i32::try_from(three[1].id()).unwrap();
+    let stopped: i64 = database.value(&format!("SELECT worker_id FROM workers WHERE pid = {stopped_pid}"));
+    three[0].signal(Signal::Kill);
+    three[1].signal(Signal::Stop);
+    eventually(PATIENCE, "both are taken for dead", || database.count("workers") == 1);
+    assert_eq!(database.count(&format!("sync_tasks WHERE worker_id = {stopped}")), 0);
+    three[1].signal(Signal::Cont);
+
+    let [killed, stopped, unharmed] = three;
+    assert_eq!(killed.wait().signal(), Some(9));
+    stopped.wait().expect_code(0);
+    unharmed.wait().expect_code(0);
+    let run = &database.rows("SELECT state, listed, synced, failed FROM sync_runs", &[])[0];
+    let counts: (String, i64, i64, i64) = (run.get(0), run.get(1), run.get(2), run.get(3));
+    assert_eq!(counts, ("complete".into(), 500, 500, 0), "each was committed once");
+    assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (500, 0));
+    let ledger = server.ledger();
+    let repeated: usize = ledger.syncs_asked().values().map(|times| times - 1).sum();
+    assert!(repeated <= 16, "{repeated} repeated, with at most 2 x 8 under way");
+    assert_eq!((ledger.refused, ledger.tokens), (0, 1));
+    assert!(ledger.most_in_window <= 30, "{}", ledger.most_in_window);
+}

@@ -1,0 +1,134 @@
+//! A run goes on where it stood: killed, aged, or begun anew on purpose.
+
+mod support;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use mock_api::{EMAIL, Kind, PASSWORD, Server, Settings, settings};
+use support::{Database, PATIENCE, Program, eventually};
+
+fn sync(server: &Server, database: &Database) -> Program {
+    Program::new(&["sync"]).api(&server.url(), EMAIL, PASSWORD).database(&database.url())
+}
+
+/// Waits until a query with one number gives at least `least`; the tables may not be there yet.
+fn wait_for(database: &Database, query: &str, least: i64) {
+    eventually(PATIENCE, query, || {
+        let row = database.connect().query_one(query, &[]);
+        row.is_ok_and(|row| row.get::<_, i64>(0) >= least)
+    });
+}
+
+#[test]
+fn fifty_kills_lose_nothing_and_repeat_only_what_was_under_way() {
+    const KILLS: u64 = 50;
+    const SEED: u64 = 20_261_123;
+    const LATENCY: Duration = Duration::from_millis(250);
+    println!("seed {SEED}");
+    let born = Instant::now();
+    let server = mock_api::start(Settings { sync_latency: LATENCY, ..Settings::fast(1_000) }).unwrap();
+    let database = Database::create();
+    let mut kills = Vec::new();
+    for n in 0..KILLS {
+        let life = Duration::from_millis(150 + settings::mix(SEED, n) % 350);
+        let running = sync(&server, &database).spawn();
+        std::thread::sleep(life);
+        assert_eq!(running.kill().signal(), Some(9), "it was done before its time: kill {n}");
+        kills.push(born.elapsed());
+    }
+    sync(&server, &database).run().expect_code(0);
+
+    assert_eq!(database.count("campaigns"), 1_000);
+    assert_eq!(database.count("sync_tasks") + database.count("workers") + database.count("dead_letters"), 0);
+    let runs = database.rows("SELECT state, listed, synced, failed FROM sync_runs", &[]);
+    assert_eq!(runs.len(), 1, "one run from the first process to the last");
+    let counts: (String, i64, i64, i64) = (runs[0].get(0), runs[0].get(1), runs[0].get(2), runs[0].get(3));
+    assert_eq!(counts, ("complete".into(), 1_000, 1_000, 0), "each was committed once");
+
+    let ledger = server.ledger();
+    let mut asked: HashMap<&str, Vec<_>> = HashMap::new();
+    for seen in ledger.of(Kind::Sync) {
+        asked.entry(&seen.subject).or_default().push(seen);
+    }
+    assert_eq!(asked.len(), 1_000);
+    // Between the answer and the commit there is the writer's batch.
+    let slack = Duration::from_millis(500);
+    for (id, times) in &asked {
+        assert!(times.iter().all(|seen| seen.key == times[0].key && !seen.key.is_empty()), "keys of {id}");
+        for seen in &times[..times.len() - 1] {
+            let under_way = |kill: &Duration| *kill + slack >= seen.at && *kill <= seen.at + LATENCY + slack;
+            assert!(kills.iter().any(under_way), "{id} was repeated, but not under way at a kill");
+        }
+    }
+    let keys: std::collections::HashSet<&str> = asked.values().map(|times| times[0].key.as_str()).collect();
+    assert_eq!(keys.len(), 1_000, "a key of its own for each campaign");
+}
+
+#[test]
+fn a_listing_that_was_cut_off_goes_on_from_its_checkpoint() {
+    let limit = Some((20, Duration::from_millis(500)));
+    let server = mock_api::start(Settings { rate_limit: limit, ..Settings::fast(300) }).unwrap();
+    let database = Database::create();
+    let running = sync(&server, &database).args(&["--rate-limit", "20/500ms"]).spawn();
+    wait_for(&database, "SELECT next_page FROM sync_runs", 6);
+    running.kill();
+    let next_page: i64 = database.value("SELECT next_page FROM sync_runs");
+    let before = server.ledger().of(Kind::List).count();
+    sync(&server, &database).args(&["--rate-limit", "20/500ms"]).run().expect_code(0);
+    let ledger = server.ledger();
+    let pages = ledger.of(Kind::List).skip(before).map(|seen| {
+        let page = seen.subject.split('&').find_map(|part| part.strip_prefix("page="));
+        page.unwrap().parse::<i64>().unwrap()
+    });
+    let pages: Vec<i64> = pages.collect();
+    assert_eq!(pages, (next_page..=30).collect::<Vec<i64>>());
+    assert_eq!(database.count("campaigns"), 300);
+}
+
+#[test]
+fn held_work_of_a_dead_process_is_free_within_15_s_and_other_work_at_once() {
+    let server =
+        mock_api::start(Settings { sync_latency: Duration::from_secs(2), ..Settings::fast(300) }).unwrap();
+    let database = Database::create();
+    let first = sync(&server, &database).args(&["--workers", "4"]).spawn();
+    wait_for(&database, "SELECT count(*) FROM sync_tasks WHERE worker_id = 0", 50);
+    wait_for(&database, "SELECT count(*) FROM sync_tasks WHERE worker_id <> 0", 10);
+    let dead: i64 = database.value("SELECT worker_id FROM workers");
+    first.kill();
+    let killed = Instant::now();
+    let _second = sync(&server, &database).args(&["--workers", "4"]).spawn();
+    wait_for(&database, &format!("SELECT count(*) FROM sync_tasks WHERE worker_id NOT IN (0, {dead})"), 4);
+    let other_work = killed.elapsed();
+    assert!(other_work < Duration::from_secs(5), "{other_work:?}");
+    wait_for(
+        &database,
+        &format!("SELECT (count(*) = 0)::int::bigint FROM sync_tasks WHERE worker_id = {dead}"),
+        1,
+    );
+    let held_work = killed.elapsed();
+    assert!(held_work < Duration::from_secs(15), "{held_work:?}");
+}
+
+#[test]
+fn an_old_run_is_abandoned_and_any_run_on_demand() {
+    let slow = Settings { sync_latency: Duration::from_millis(300), ..Settings::fast(100) };
+    let server = mock_api::start(slow).unwrap();
+    let database = Database::create();
+    let leave_a_run = || {
+        let running = sync(&server, &database).spawn();
+        wait_for(&database, "SELECT count(*) FROM sync_tasks", 10);
+        running.kill();
+    };
+    leave_a_run();
+    sync(&server, &database).args(&["--fresh"]).run().expect_code(0);
+    let states: Vec<String> = database.column("SELECT state FROM sync_runs ORDER BY run_id");
+    assert_eq!(states, ["abandoned", "complete"]);
+
+    leave_a_run();
+    database.execute("UPDATE sync_runs SET started_at = now() - interval '25 hours' WHERE state = 'running'");
+    sync(&server, &database).run().expect_code(0);
+    let states: Vec<String> = database.column("SELECT state FROM sync_runs ORDER BY run_id");
+    assert_eq!(states, ["abandoned", "complete", "abandoned", "complete"]);
+    assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (100, 0));
+}
