@@ -14,6 +14,7 @@ use std::io::Write;
 use crate::cli::{self, Command, Parsed};
 use crate::config::Output;
 use crate::report::log;
+use crate::report::text::say;
 use crate::sync::Ending;
 
 /// Runs the program and gives its exit code; results go to `stdout`, messages to stderr.
@@ -26,12 +27,12 @@ pub fn run(
         Ok(parsed) => parsed,
         Err(exit) if exit.code == 0 => return written(stdout, &exit.text),
         Err(exit) => {
-            eprint!("{}", exit.text);
+            say(exit.text.trim_end());
             return exit.code;
         }
     };
     let failed = |failure: Failure| {
-        eprintln!("campaign-sync: {}", failure.message);
+        say(&format!("campaign-sync: {}", failure.message));
         failure.code
     };
     match output(&parsed, environment).and_then(|output| dispatch(&parsed, output, environment, stdout)) {
@@ -95,7 +96,7 @@ fn dispatch(
 fn written(stdout: &mut dyn Write, text: &str) -> i32 {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("campaign-sync: cannot write to stdout: {error}");
+            say(&format!("campaign-sync: cannot write to stdout: {error}"));
             1
         }
         _ => 0,

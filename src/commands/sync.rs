@@ -10,6 +10,7 @@ use crate::cli::Flags;
 use crate::config::{Config, Output};
 use crate::report::progress::Display;
 use crate::report::summary;
+use crate::report::text::say;
 use crate::store::runs::Opening;
 use crate::store::{Store, dead_letters};
 use crate::sync::{self, Crew, Job, Outcome, Retry};
@@ -104,7 +105,7 @@ fn finish(outcome: &Outcome, output: Output, stdout: &mut dyn Write) -> i32 {
     let shown = if output.json { summary::json(outcome) + "\n" } else { summary::text(outcome) };
     let unwritten = written(stdout, &shown);
     if let Some(ending) = &outcome.ending {
-        eprintln!("campaign-sync: {ending}");
+        say(&format!("campaign-sync: {ending}"));
     }
     if outcome.exit_code() == 0 { unwritten } else { outcome.exit_code() }
 }

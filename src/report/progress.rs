@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::log;
-use super::text::{duration, visible};
+use super::text::{duration, say, visible};
 use crate::config;
 use crate::http::RateLimit;
 use crate::store::runs::Progress;
@@ -105,7 +105,7 @@ impl Watcher for Display {
         {
             state.last_line = Some(Instant::now());
             let comma = if message.is_empty() { "" } else { ", " };
-            eprintln!("{}: {} of {total} synced{comma}{message}", visible(account), run.synced);
+            say(&format!("{}: {} of {total} synced{comma}{message}", visible(account), run.synced));
         }
     }
 }

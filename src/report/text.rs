@@ -1,6 +1,7 @@
 //! Foreign text on a terminal: names and messages come from outside and may hold escape sequences.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 /// The text with every control character written out, so that a terminal shows it and obeys nothing.
@@ -17,6 +18,11 @@ pub fn visible(text: &str) -> String {
         }
     }
     shown
+}
+
+/// Writes a line to stderr. A message that nobody can read (closed pipe, full disk) changes nothing: `eprintln!` would panic.
+pub fn say(line: &str) {
+    let _nobody_reads = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// A duration for people: `0.4 s`, `41 s`, `11 min 2 s`, `3 h 5 min`.
