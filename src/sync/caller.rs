@@ -146,22 +146,21 @@ impl Caller {
         self.fetch_token().map(|_| ())
     }
 
-    /// Waits until one request that counts may be sent.
-    ///
-    /// # Errors
-    /// [`Halt`] when the wait is too long, or a stop is requested.
-    pub fn take_turn(&self) -> Result<(), Halt> {
+    /// Waits until one request that counts may be sent, and gives the token for it.
+    fn token_and_turn(&self) -> Result<Arc<Token>, Halt> {
         while let Some(wait) = self.try_turn()? {
             self.wait_for_turn(wait)?;
         }
-        Ok(())
+        self.token()
     }
 
-    /// Takes a turn if there is one; else says how long to wait.
+    /// Takes a turn if there is one; else says how long to wait. The token is seen to first, and so again after every wait:
+    /// a turn is for now, and fetching a token takes time.
     pub(super) fn try_turn(&self) -> Result<Option<(Duration, Why)>, Halt> {
         if self.stop.requested() {
             return Err(Halt);
         }
+        self.token()?;
         match self.limiter.try_acquire(1) {
             Ok(Turn::Go(_)) => Ok(None),
             Ok(Turn::Wait(wait, why)) => Ok(Some((wait, why))),
@@ -196,10 +195,7 @@ impl Caller {
         let mut unauthorized = 0;
         loop {
             self.wait_for_breaker()?;
-            let token = self.token()?;
-            self.take_turn()?;
-            // The wait may have been long: the token may have ended, or been replaced, in the meantime.
-            let token = if self.limiter.unlimited() { token } else { self.token()? };
+            let token = self.token_and_turn()?;
             let mut sent_at = self.clock.now();
             let called = self.api.list_page(&token, page, page_size, None, &mut |exchange| {
                 sent_at = exchange.sent_at;
@@ -335,10 +331,7 @@ impl Caller {
 
     /// One attempt at the listing, as a sign of life.
     fn list_answers(&self, page_size: i32) -> bool {
-        let Ok(token) = self.token() else { return false };
-        if self.take_turn().is_err() {
-            return false;
-        }
+        let Ok(token) = self.token_and_turn() else { return false };
         self.api
             .list_page(&token, PageNumber(1), page_size, None, &mut |exchange| self.observe(exchange))
             .is_ok()
