@@ -1,5 +1,7 @@
 //! A run goes on where it stood: killed, aged, or begun anew on purpose.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod support;
 
 use std::collections::HashMap;

@@ -1,5 +1,7 @@
 //! Stopping in order: by a signal, or when the time is over.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,46 @@
+//! The schema: brought up to date by anybody, at any time, and never by a binary that does not know it.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod support;
+
+use mock_api::{EMAIL, PASSWORD, Settings};
+use support::{Database, Program};
+
+fn migrate(database: &Database) -> Program {
+    Program::new(&["migrate"]).database(&database.url())
+}
+
+#[test]
+fn ten_processes_migrate_at_once_and_one_of_them_does_it() {
+    let database = Database::create();
+    let ten = [(); 10].map(|()| migrate(&database).spawn());
+    let applied = ten.map(|running| running.wait().expect_code(0).stdout.contains("migration(s) applied"));
+    assert_eq!(applied.iter().filter(|applied| **applied).count(), 1, "{applied:?}");
+    assert_eq!(database.count("schema_migrations"), 1);
+}
+
+#[test]
+fn a_newer_or_a_changed_schema_is_refused() {
+    let database = Database::create();
+    migrate(&database).run().expect_code(0);
+    database.execute("INSERT INTO schema_migrations (version, name, checksum) VALUES (999, 'future', 'x')");
+    let outcome = migrate(&database).run().expect_code(2);
+    assert!(outcome.stderr.contains("999") && outcome.stderr.contains("newer"), "{outcome}");
+    let server = mock_api::start(Settings::fast(5)).unwrap();
+    let sync = Program::new(&["sync"]).api(&server.url(), EMAIL, PASSWORD).database(&database.url());
+    sync.run().expect_code(2);
+    assert_eq!(server.ledger().total, 0, "it was refused before anything was asked");
+    database.execute(
+        "DELETE FROM schema_migrations WHERE version = 999; UPDATE schema_migrations SET checksum = 'x'",
+    );
+    migrate(&database).run().expect_code(2);
+}
+
+#[test]
+fn without_a_schema_and_without_leave_to_make_it_the_way_out_is_named() {
+    let database = Database::create();
+    let program = Program::new(&["sync", "--no-migrate"]).api("http://127.0.0.1:1", EMAIL, PASSWORD);
+    let outcome = program.database(&database.url()).run().expect_code(2);
+    assert!(outcome.stderr.contains("campaign-sync migrate"), "{outcome}");
+}
