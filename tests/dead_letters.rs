@@ -86,6 +86,18 @@ fn one_campaign_that_always_fails_is_tried_so_often_and_no_more() {
 }
 
 #[test]
+fn a_retry_of_campaigns_that_always_fail_ends_soon_with_dead_letters_again() {
+    let server = mock_api::start(Settings::fast(60)).unwrap();
+    server.change(|settings| settings.faults.poisoned_every = 10);
+    let database = Database::create();
+    run(&server, &database, &["sync", "--max-attempts", "2"]).expect_code(3);
+    run(&server, &database, &["retry", "--max-attempts", "2", "--id", "campaign_20"]).expect_code(3);
+    run(&server, &database, &["retry", "--max-attempts", "2"]).expect_code(3);
+    assert_eq!((database.count("dead_letters"), database.count("campaigns")), (6, 54));
+    assert_eq!(database.count("sync_runs WHERE state IN ('running', 'stopped')"), 0);
+}
+
+#[test]
 fn status_of_an_empty_database_says_what_to_do() {
     let database = Database::create();
     let outcome = Program::new(&["status"]).database(&database.url()).run().expect_code(2);

@@ -16,6 +16,8 @@ pub struct OpenRun {
     pub page_size: i32,
     /// Whether its last page is in.
     pub listing_done: bool,
+    /// False for a run of `retry`.
+    pub lists: bool,
     /// False when it was there before.
     pub new: bool,
 }
@@ -58,7 +60,7 @@ pub fn open(client: &mut Client, account: &str, opening: &Opening) -> Result<Ope
         "UPDATE sync_runs
          SET state = 'running', lists = lists OR $2, listing_done = listing_done AND (lists OR NOT $2)
          WHERE account = $1 AND state IN ('running', 'stopped')
-         RETURNING run_id, run_key::text AS run_key, page_size, listing_done",
+         RETURNING run_id, run_key::text AS run_key, page_size, listing_done, lists",
         &[(&account, Type::TEXT), (&opening.lists, Type::BOOL)],
     )?;
     let (row, new) = match found {
@@ -70,6 +72,7 @@ pub fn open(client: &mut Client, account: &str, opening: &Opening) -> Result<Ope
         run_key: row.get("run_key"),
         page_size: row.get("page_size"),
         listing_done: row.get("listing_done"),
+        lists: row.get("lists"),
         new,
     };
     transaction.commit()?;
@@ -84,7 +87,7 @@ fn new_run(
     transaction.query_typed_one(
         "INSERT INTO sync_runs (account, lists, listing_done, page_size, binary_version)
          VALUES ($1, $2, NOT $2, $3, $4)
-         RETURNING run_id, run_key::text AS run_key, page_size, listing_done",
+         RETURNING run_id, run_key::text AS run_key, page_size, listing_done, lists",
         &[
             (&account, Type::TEXT),
             (&opening.lists, Type::BOOL),

@@ -321,12 +321,18 @@ impl Caller {
         work.first_failed.is_none_or(|failed| !self.health.succeeded_since(Lane::Sync, failed))
     }
 
-    /// Whether a task that fails and fails, with no other one going well since, may be judged all the same: the last few
-    /// of a run have no others. `remaining` are those that are left to this process.
-    pub(super) fn is_last_straw(&self, work: &Work, remaining: usize, page_size: i32) -> bool {
-        let synced = self.health.successes(Lane::Sync);
-        let few = remaining as u64 <= (synced / 20).max(3);
-        work.tries >= self.patience.max_attempts && synced > 0 && few && self.list_answers(page_size)
+    /// Whether a task that fails and fails, with no other one going well since, may be judged all the same, provided that
+    /// the listing answers: the last few of a run have no others, and those of `retry` were judged before. `remaining` are
+    /// those that are left to this process.
+    pub(super) fn is_last_straw(
+        &self,
+        work: &Work,
+        remaining: usize,
+        retrying: bool,
+        page_size: i32,
+    ) -> bool {
+        let few = remaining as u64 <= (self.health.successes(Lane::Sync) / 20).max(3);
+        work.tries >= self.patience.max_attempts && (few || retrying) && self.list_answers(page_size)
     }
 
     /// One attempt at the listing, as a sign of life.

@@ -165,7 +165,9 @@ fn settle(session: &Session, work: Work, after: After) {
             let view = session.view();
             let remaining = session.inbox.len() + 1;
             let last = view.listing_done && view.others == 0 && work.tries > 0;
-            if last && session.caller.is_last_straw(&work, remaining, session.run.page_size) {
+            if last
+                && session.caller.is_last_straw(&work, remaining, !session.run.lists, session.run.page_size)
+            {
                 let reason = format!("failed {} times, while the listing answers", work.tries);
                 bury(session, work, "failing", reason);
             } else {
