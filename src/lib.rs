@@ -34,7 +34,7 @@
 //!
 //! | what | bound | beyond it |
 //! |---|---|---|
-//! | a response's body | 32 MiB ([`http::client::MAX_BODY_BYTES`]) | the attempt has failed (`unparsable`) |
+//! | a response's body | 32 MiB for a page, 1 MiB else ([`http::client::LONG_BODY`], [`http::client::SHORT_BODY`]) | the attempt has failed (`unparsable`) |
 //! | a response's header | 64 KiB | the attempt has failed (`interrupted`) |
 //! | an id | 2,000 bytes ([`platform::MAX_ID_BYTES`]) | a dead letter |
 //! | tasks held by a process | 4,096 | the lister waits 250 ms, then leaves them to be claimed |

@@ -1,5 +1,7 @@
 //! Tokens, passwords, and platforms or databases that are not there.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! The database goes away and comes back: the run goes on by itself, or stops and can be resumed.
 
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod support;
 

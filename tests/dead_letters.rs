@@ -1,6 +1,6 @@
 //! What failed is kept with its reason, shown by `status`, and cured by `retry` or a later run.
 
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod support;
 

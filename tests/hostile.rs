@@ -1,5 +1,7 @@
 //! Against a platform that does everything wrong, each campaign ends as a row or as a dead letter with its cause.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! The schema: brought up to date by anybody, at any time, and never by a binary that does not know it.
 
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod support;
 

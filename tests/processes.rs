@@ -1,6 +1,6 @@
 //! Several processes on one run: they share the work, the limit and the token, and survive each other.
 
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Campaigns that the platform no longer lists are marked, never deleted, and never because a listing was cut short.
 
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod support;
 

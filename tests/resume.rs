@@ -1,6 +1,6 @@
 //! A run goes on where it stood: killed, aged, or begun anew on purpose.
 
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod support;
 

@@ -1,5 +1,7 @@
 //! The program among others in a shell: exit codes, pipes, terminals, full disks, and settings that make no sense.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
 mod support;
 
 use std::process::{Command, Output, Stdio};

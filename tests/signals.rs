@@ -1,6 +1,6 @@
 //! Stopping in order: by a signal, or when the time is over.
 
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod support;
 

@@ -1,5 +1,7 @@
 //! `sync` brings every campaign into Postgres, and says truly what it did.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
 mod support;
 
 use std::collections::BTreeSet;
