@@ -1,6 +1,7 @@
 -- Takes free tasks in the order of the listing; rows that another process is claiming are passed over, not waited for.
+-- The rows are locked by then, so their places (ctid) stay theirs: no join, which a young table's statistics would spoil.
 WITH free AS (
-    SELECT id
+    SELECT ctid
     FROM sync_tasks
     WHERE account = $1 AND worker_id = 0
     ORDER BY seq
@@ -9,7 +10,6 @@ WITH free AS (
 )
 UPDATE sync_tasks t
 SET worker_id = $2, attempt = t.attempt + 1
-FROM free f
-WHERE t.account = $1 AND t.id = f.id
+WHERE t.account = $1 AND t.ctid = ANY (ARRAY (SELECT f.ctid FROM free f))
   AND EXISTS (SELECT FROM workers w WHERE w.account = $1 AND w.worker_id = $2)
 RETURNING t.id, t.attempt, t.payload

@@ -125,11 +125,35 @@ fn a_claim_reads_an_index_even_before_the_first_analyze() {
     let explain = format!("EXPLAIN {}", include_str!("../sql/claim.sql"));
     let account: &(dyn postgres::types::ToSql + Sync) = &ACCOUNT;
     use postgres::types::Type;
-    let rows =
-        client.query_typed(&explain, &[(account, Type::TEXT), (&worker, Type::INT8), (&100i64, Type::INT8)]);
+    let mut transaction = client.transaction().unwrap();
+    transaction.batch_execute(queue::CLAIM_SETTINGS).unwrap();
+    let rows = transaction
+        .query_typed(&explain, &[(account, Type::TEXT), (&worker, Type::INT8), (&100i64, Type::INT8)]);
     let plan: Vec<String> = rows.unwrap().iter().map(|row| row.get(0)).collect();
     let plan = plan.join("\n");
-    assert!(plan.contains("sync_tasks_free") && !plan.contains("Seq Scan on sync_tasks"), "{plan}");
+    assert!(plan.contains("Index Scan using sync_tasks_free"), "{plan}");
+    assert!(!plan.contains("Seq Scan on sync_tasks") && !plan.contains("Sort"), "{plan}");
+}
+
+#[test]
+fn the_queues_table_stays_small_however_many_runs_use_it() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let mut sizes = Vec::new();
+    for _ in 0..12 {
+        let (run, worker) = run_with_lister(client);
+        add(client, run, worker, 0, 1_000, true);
+        let done: Vec<Campaign> = (0..1_000).map(|n| campaign(&format!("c{n}"))).collect();
+        let done: Vec<(i32, &Campaign)> = done.iter().map(|one| (1, one)).collect();
+        assert_eq!(queue::complete(client, ACCOUNT, worker, &done).unwrap(), Some(1_000));
+        database.execute("UPDATE sync_runs SET listing_done = true");
+        runs::close(client, ACCOUNT, run, 20).unwrap();
+        // What autovacuum does by itself every 5,000 dead rows, without waiting for its minute.
+        database.execute("VACUUM sync_tasks");
+        sizes.push(database.value::<i64>("SELECT pg_total_relation_size('sync_tasks')"));
+    }
+    assert!(sizes[11] <= sizes[2] * 3 / 2, "{sizes:?}");
+    assert_eq!((database.count("campaigns"), database.count("sync_runs")), (1_000, 12));
 }
 
 #[test]

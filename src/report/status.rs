@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::text::{duration, visible};
 use crate::store::leases::LEASE_SECONDS;
-use crate::store::overview::Overview;
+use crate::store::overview::{Overview, Worker};
 
 /// How long the open run may still take: from the pace of those at work, or the rate limit.
 #[allow(clippy::cast_precision_loss)]
@@ -19,9 +19,15 @@ fn expected(overview: &Overview) -> Option<Duration> {
     if let Some(limit) = overview.learned_limit {
         return Some(limit.window.mul_f64(left as f64 / f64::from(limit.requests.get())));
     }
-    let pace: f64 =
-        overview.workers.iter().map(|worker| worker.synced as f64 / worker.age.as_secs_f64().max(0.1)).sum();
+    let pace = pace(overview);
     (pace > 0.0).then(|| Duration::try_from_secs_f64(left as f64 / pace).ok())?
+}
+
+/// Campaigns a second, of all who are at work, since they began.
+#[allow(clippy::cast_precision_loss)]
+fn pace(overview: &Overview) -> f64 {
+    let of = |worker: &Worker| worker.synced as f64 / worker.age.as_secs_f64().max(0.1);
+    overview.workers.iter().map(of).sum()
 }
 
 /// A few lines.
@@ -43,7 +49,7 @@ pub fn text(account: &str, overview: &Overview) -> String {
                 if run.listing_done { "" } else { ", still listing" }
             ));
             if let Some(expected) = expected(overview) {
-                lines.push(format!("  about {} left", duration(expected)));
+                lines.push(format!("  {:.1} campaigns/s, about {} left", pace(overview), duration(expected)));
             }
             if let Some(error) = &run.last_error {
                 lines.push(format!("  last error: {}", visible(error)));
@@ -111,7 +117,8 @@ pub fn json(account: &str, overview: &Overview) -> String {
         .collect();
     json!({
         "account": account, "run": run, "workers": workers, "pending": overview.pending, "dead_letters": letters,
-        "last_success_age_s": overview.last_success.map(seconds), "expected_s": expected(overview).map(seconds),
+        "last_success_age_s": overview.last_success.map(seconds), "pace_per_s": (pace(overview) * 10.0).round() / 10.0,
+        "expected_s": expected(overview).map(seconds),
         "rate_limit": overview.learned_limit.map(|limit| limit.to_string()),
     })
     .to_string()
