@@ -72,7 +72,10 @@ fn assert_fates(server: &Server, database: &Database, outcome: &Outcome) {
 fn hostile_run(seed: u64) {
     let server = mock_api::start(Settings::hostile(seed, 120)).unwrap();
     let database = Database::create();
-    let outcome = Program::sync(&server, &database).args(&["--timeout", "1s"]).run().expect_code(3);
+    let outcome = Program::sync(&server, &database)
+        .args(&["--timeout", "1s", "--max-attempts", "7"])
+        .run()
+        .expect_code(3);
     assert_fates(&server, &database, &outcome);
     let summary = &outcome.json()[0];
     assert_eq!(summary["state"], "partial");

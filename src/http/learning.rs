@@ -20,6 +20,10 @@ pub fn from_refusal(known: Option<RateLimit>, ages: &[Duration], hint: Duration)
     if let Some(known) = known {
         let place = ages.len().checked_sub(known.requests.get() as usize)?;
         let window = (*ages.get(place)? + hint).max(known.window);
+        if window <= known.window.mul_f64(1.05) {
+            // The window is as long as was thought: then it holds fewer.
+            return RateLimit::new(known.requests.get() - 1, known.window);
+        }
         return RateLimit::new(known.requests.get(), window.min(known.window * 3));
     }
     let recent: Vec<Duration> = ages.iter().copied().filter(|age| *age < hint).collect();
@@ -112,6 +116,18 @@ mod tests {
         let later = ages(&[70_000, 60_000, 50_000, 10]);
         let second = from_refusal(Some(first), &later, Duration::from_secs(30)).unwrap();
         assert_eq!(second, RateLimit::new(4, Duration::from_secs(100)).unwrap());
+    }
+
+    #[test]
+    fn a_limit_that_was_taken_for_one_too_many_is_lowered_by_its_next_refusal() {
+        let known = RateLimit::new(11, Duration::from_millis(60_050));
+        let sends = ages(&[50, 45, 40, 35, 30, 25, 20, 15, 10, 5, 1]);
+        let limit = from_refusal(known, &sends, Duration::from_secs(60));
+        assert_eq!(limit, RateLimit::new(10, Duration::from_millis(60_050)));
+        assert_eq!(
+            from_refusal(RateLimit::new(1, Duration::from_secs(60)), &ages(&[5]), Duration::from_secs(60)),
+            None
+        );
     }
 
     #[test]

@@ -176,6 +176,8 @@ struct State {
     quickest: Option<Duration>,
     extra_margin: Duration,
     worst_lag: Duration,
+    /// When a learned limit was last corrected: refusals of requests sent before say nothing new.
+    corrected: Option<Instant>,
     accepted: VecDeque<Instant>,
     refusals: Refusals,
     longest_reset: Duration,
@@ -317,7 +319,10 @@ impl Limiter {
             let mut state = lock(&self.state);
             let limit = state.learned;
             match seen.hints.retry_after.or(seen.hints.reset) {
-                Some(hint) if known => learned = learning::from_refusal(limit, &ages, hint),
+                Some(hint) if known && state.corrected.is_none_or(|at| seen.sent_at > at) => {
+                    state.corrected = Some(seen.answered_at);
+                    learned = learning::from_refusal(limit, &ages, hint);
+                }
                 Some(_) => {}
                 None => state.refusals.refused(seen.answered_at, &ages, limit),
             }
