@@ -266,8 +266,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic_or_wait_for_years(text in "[ -~]{0,40}", body in any::<f64>()) {
-            let seen = from_response(|_| Some(text.as_str()), Some(body), SystemTime::UNIX_EPOCH);
+        fn no_text_makes_it_panic_or_wait_for_years(
+            texts in prop::collection::vec(
+                prop_oneof![any::<String>(), "[ -~]{0,40}", "(\"?[a-z]{0,9}\"?[;,=. ]?[qwrt]?=?[0-9.]{0,12}[;, ]?){0,4}"],
+                1..8,
+            ),
+            body in prop_oneof![any::<f64>(), Just(f64::NAN), Just(f64::INFINITY), 0.0..1e12],
+            wall in any::<u32>(),
+        ) {
+            // Another text for every header, by its name's length.
+            let header = |name: &str| Some(texts[name.len() % texts.len()].as_str());
+            let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(wall.into());
+            let seen = from_response(header, Some(body), wall);
+            prop_assert!(seen.limit.is_none_or(|limit| limit.window <= LONGEST));
             prop_assert!(seen.retry_after.is_none_or(|wait| wait <= LONGEST));
             prop_assert!(seen.reset.is_none_or(|wait| wait <= LONGEST));
         }
