@@ -6,6 +6,11 @@ use super::rate_limit::RateLimit;
 
 /// Windows that people choose; a bracket that holds one of them most likely means it.
 const USUAL_SECONDS: [u64; 12] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 3600];
+/// The waits after refusals that give no hint; the longest is below the 15 minutes that a run is patient for.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// A request may need so much less to the server than the first of the burst did.
+const LATENESS: Duration = Duration::from_millis(25);
 
 /// What a 429 with a hint shows. `ages` are those of the accepted sends, oldest first; `known` is what was thought so far.
 ///
@@ -32,12 +37,13 @@ pub fn from_refusal(known: Option<RateLimit>, ages: &[Duration], hint: Duration)
     RateLimit::new(u32::try_from(recent.len()).ok()?, window)
 }
 
-/// The search for a window behind refusals that give no hint: what is refused is tried again after growing waits, and
-/// when one is accepted, the window lies between the last refusal and that moment.
+/// The search for a window behind refusals that give no hint. What was refused is tried again whenever one of the usual
+/// windows has passed since the first send of the burst: the first that is accepted tells the window.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     search: Option<Search>,
     in_a_row: u32,
+    last: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -45,52 +51,72 @@ struct Search {
     /// When the burst began, and how many of it were accepted.
     begun: Instant,
     accepted: u32,
-    last_refused: Instant,
+    /// What was thought of the window before; it is longer, and never shorter.
+    least: Duration,
 }
 
 impl Refusals {
-    /// Whether an acceptance would be news.
+    /// Whether an acceptance would be news, and requests are to be sent one by one.
     pub fn searching(&self) -> bool {
-        self.search.is_some()
+        self.in_a_row > 0
     }
 
-    /// Refusals since the last acceptance.
-    pub fn in_a_row(&self) -> u32 {
-        self.in_a_row
+    /// How long to wait after a refusal at `now`: until the next usual window has passed, and never more than the longest
+    /// wait; while it is not known since when, twice as long every time.
+    pub fn wait(&self, now: Instant) -> Duration {
+        let Some(search) = &self.search else {
+            return (FIRST_WAIT * 2u32.saturating_pow(self.in_a_row.min(20))).min(LONGEST_WAIT);
+        };
+        let since = now.saturating_duration_since(search.begun);
+        let moments = usual_windows().map(|window| window + window / 200 + LATENESS);
+        let next = moments.filter(|moment| *moment > since.max(search.least)).min();
+        next.map_or(LONGEST_WAIT, |moment| (moment - since).min(LONGEST_WAIT))
     }
 
-    /// A refusal without a hint; `ages` are those of the accepted sends, oldest first.
-    pub fn refused(&mut self, now: Instant, ages: &[Duration], known: Option<RateLimit>) {
-        self.in_a_row += 1;
-        match &mut self.search {
-            Some(search) => search.last_refused = now,
-            None => {
-                let recent = match known {
-                    // Refused in spite of a limit: the window is longer than thought.
-                    Some(limit) => &ages[ages.len().saturating_sub(limit.requests.get() as usize)..],
-                    None => ages,
-                };
-                let Some(oldest) = recent.first() else { return };
-                let begun = now.checked_sub(*oldest).unwrap_or(now);
-                let accepted = u32::try_from(recent.len()).unwrap_or(u32::MAX);
-                self.search = Some(Search { begun, accepted, last_refused: now });
+    /// A refusal without a hint of what was sent at `sent_at`; `ages` are those of the accepted sends, oldest first.
+    /// Those that were under way when the first of a burst was refused tell nothing new but that they do not count.
+    pub fn refused(&mut self, sent_at: Instant, now: Instant, ages: &[Duration], known: Option<RateLimit>) {
+        if self.last.is_some_and(|last| sent_at <= last) {
+            if self.in_a_row == 1
+                && let Some(search) = &mut self.search
+                && known.is_none()
+            {
+                search.accepted = search.accepted.saturating_sub(1).max(1);
             }
+            return;
         }
+        self.in_a_row += 1;
+        self.last = Some(now);
+        if self.search.is_some() {
+            return;
+        }
+        let recent = match known {
+            // Refused in spite of a limit: the window is longer than thought.
+            Some(limit) => &ages[ages.len().saturating_sub(limit.requests.get() as usize)..],
+            None => ages,
+        };
+        let Some(oldest) = recent.first() else { return };
+        self.search = Some(Search {
+            begun: now.checked_sub(*oldest).unwrap_or(now),
+            accepted: u32::try_from(recent.len()).unwrap_or(u32::MAX),
+            least: known.map_or(Duration::ZERO, |limit| limit.window),
+        });
     }
 
     /// A request sent at `sent_at` was accepted: ends a search, with what it has found. Stragglers end nothing.
     pub fn accepted(&mut self, sent_at: Instant) -> Option<RateLimit> {
-        if self.search.as_ref().is_some_and(|search| sent_at <= search.last_refused) {
-            return None;
-        }
+        let last = self.last.filter(|last| sent_at > *last)?;
         self.in_a_row = 0;
         let search = self.search.take()?;
         let longest = sent_at.saturating_duration_since(search.begun);
-        let shortest = search.last_refused.saturating_duration_since(search.begun);
-        let usual = USUAL_SECONDS.iter().map(|seconds| Duration::from_secs(*seconds));
-        let window = usual.filter(|window| *window > shortest && *window <= longest).max().unwrap_or(longest);
-        RateLimit::new(search.accepted, window)
+        let shortest = last.saturating_duration_since(search.begun);
+        let window = usual_windows().filter(|window| *window > shortest && *window <= longest).max();
+        RateLimit::new(search.accepted, window.unwrap_or(longest).max(search.least))
     }
+}
+
+fn usual_windows() -> impl Iterator<Item = Duration> {
+    USUAL_SECONDS.iter().map(|seconds| Duration::from_secs(*seconds))
 }
 
 #[cfg(test)]
@@ -118,6 +144,10 @@ mod tests {
         assert_eq!(second, RateLimit::new(4, Duration::from_secs(100)).unwrap());
     }
 
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
     #[test]
     fn a_limit_that_was_taken_for_one_too_many_is_lowered_by_its_next_refusal() {
         let known = RateLimit::new(11, Duration::from_millis(60_050));
@@ -131,15 +161,59 @@ mod tests {
     }
 
     #[test]
-    fn without_a_hint_the_window_is_bracketed() {
-        let start = Instant::now();
-        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+    fn without_a_hint_the_usual_windows_are_tried_one_after_the_other() {
+        let begun = Instant::now();
         let mut refusals = Refusals::default();
-        for seconds in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0] {
-            refusals.refused(at(seconds), &ages(&[1000; 10]), None);
+        let mut now = begun + Duration::from_millis(100);
+        refusals.refused(now, now, &ages(&[100; 10]), None);
+        let mut tries = 0;
+        while now < begun + seconds(60) {
+            let sent_at = now + refusals.wait(now);
+            now = sent_at + Duration::from_millis(1);
+            tries += 1;
+            if now < begun + seconds(60) {
+                refusals.refused(sent_at, now, &ages(&[1]), None);
+            } else {
+                assert_eq!(refusals.accepted(begun), None, "a straggler");
+                assert_eq!(refusals.accepted(sent_at), RateLimit::new(10, seconds(60)));
+            }
         }
-        assert_eq!(refusals.accepted(at(20.0)), None, "a straggler");
-        assert_eq!(refusals.accepted(at(64.0)), RateLimit::new(10, Duration::from_secs(60)));
+        assert_eq!(tries, 7);
         assert!(!refusals.searching());
+    }
+
+    #[test]
+    fn the_refusals_of_one_burst_are_one_and_do_not_count_as_sends() {
+        let now = Instant::now() + seconds(1);
+        let mut refusals = Refusals::default();
+        refusals.refused(now, now + LATENESS, &ages(&[50; 12]), None);
+        let wait = refusals.wait(now);
+        for _ in 0..2 {
+            refusals.refused(now, now + LATENESS, &ages(&[50; 11]), None);
+        }
+        assert_eq!(refusals.wait(now), wait);
+        assert_eq!(refusals.accepted(now + seconds(5)).map(|limit| limit.requests.get()), Some(10));
+    }
+
+    #[test]
+    fn without_any_send_on_record_the_waits_double_until_something_is_accepted() {
+        let mut refusals = Refusals::default();
+        let mut now = Instant::now();
+        for wait in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600] {
+            assert_eq!(refusals.wait(now), seconds(wait));
+            now += seconds(wait);
+            refusals.refused(now, now, &[], None);
+        }
+        assert_eq!(refusals.accepted(now + seconds(600)), None);
+        assert_eq!(refusals.wait(now), FIRST_WAIT);
+    }
+
+    #[test]
+    fn a_known_window_that_is_too_short_is_only_ever_lengthened() {
+        let now = Instant::now() + seconds(100);
+        let mut refusals = Refusals::default();
+        refusals.refused(now, now, &ages(&[60_000, 10]), RateLimit::new(1, seconds(60)));
+        assert!(refusals.wait(now) > seconds(60));
+        assert_eq!(refusals.accepted(now + seconds(1)), RateLimit::new(1, seconds(60)));
     }
 }

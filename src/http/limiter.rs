@@ -25,8 +25,6 @@ const LEAST_MARGIN: Duration = Duration::from_millis(25);
 const SETTLE: Duration = Duration::from_millis(100);
 /// Sends that are remembered to learn a limit from.
 const REMEMBERED: usize = 10_000;
-/// The wait after a 429 that gives no hint: doubles from the first to the second.
-const UNHINTED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(900));
 
 /// Where send times are kept: in memory, or in a row that all processes share. Its own clock decides.
 pub trait Ledger: Send + Sync {
@@ -234,18 +232,22 @@ impl Limiter {
                 state.gate = None;
             }
             let limit = self.configured.or(state.learned);
-            if limit.is_none() {
-                if state.paced >= PACED_SENDS {
-                    self.unlimited.store(true, Ordering::Relaxed);
-                    return Ok(Turn::Go(want));
-                }
+            let searching = state.refusals.searching();
+            if limit.is_none() && !searching && state.paced >= PACED_SENDS {
+                self.unlimited.store(true, Ordering::Relaxed);
+                return Ok(Turn::Go(want));
+            }
+            let paced = limit.is_none() || searching;
+            if paced {
                 if let Some(next) = state.next_send.filter(|next| now < *next) {
                     return Ok(Turn::Wait(next - now, Why::Pacing));
                 }
-                state.next_send = Some(now + state.gap());
-                state.paced += 1;
+                // A refusal is quick: it comes before the next is sent, and a try costs one.
+                let gap = if searching { SETTLE } else { state.gap() };
+                state.next_send = Some(now + gap);
+                state.paced = state.paced.saturating_add(1);
             }
-            (limit, state.margin(limit), if limit.is_none() { 1 } else { want })
+            (limit, state.margin(limit), if paced { 1 } else { want })
         };
         let reserved = self.ledger.reserve(limit, margin, want)?;
         if self.configured.is_none() && reserved.limit != limit {
@@ -311,20 +313,20 @@ impl Limiter {
         recorded: bool,
     ) {
         let mut learned = told;
-        if seen.refused && learned.is_none() && self.configured.is_none() {
+        if seen.refused && learned.is_none() {
             if !known && recorded {
                 self.tolerate(self.ledger.take_back());
             }
             let ages = self.ages(seen.answered_at, recorded);
             let mut state = lock(&self.state);
-            let limit = state.learned;
+            let limit = self.configured.or(state.learned);
             match seen.hints.retry_after.or(seen.hints.reset) {
                 Some(hint) if known && state.corrected.is_none_or(|at| seen.sent_at > at) => {
                     state.corrected = Some(seen.answered_at);
                     learned = learning::from_refusal(limit, &ages, hint);
                 }
                 Some(_) => {}
-                None => state.refusals.refused(seen.answered_at, &ages, limit),
+                None => state.refusals.refused(seen.sent_at, seen.answered_at, &ages, limit),
             }
         }
         self.adopt(learned);
@@ -403,10 +405,9 @@ impl Limiter {
             state.extra_margin = (state.extra_margin * 2).max(LEAST_MARGIN);
         }
         let hint = seen.hints.retry_after.or(seen.hints.reset);
-        Some(hint.unwrap_or_else(|| {
-            let doubled = UNHINTED.0 * 2u32.saturating_pow(state.refusals.in_a_row().min(20));
-            doubled.min(UNHINTED.1).mul_f64(1.0 + self.clock.random() / 50.0)
-        }))
+        // Jittered, lest all accounts try again at the same moment.
+        let unhinted = || state.refusals.wait(seen.answered_at).mul_f64(1.0 + self.clock.random() / 50.0);
+        Some(hint.unwrap_or_else(unhinted))
     }
 
     /// How long the gate stays closed.
@@ -434,3 +435,6 @@ impl State {
         LEAST_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)
     }
 }
+
+#[cfg(test)]
+mod tests;
