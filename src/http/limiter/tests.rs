@@ -266,11 +266,24 @@ fn every_usual_window_is_found_without_a_hint() {
 }
 
 #[test]
-fn a_configured_limit_that_the_server_does_not_share_is_not_insisted_on() {
-    let mut server = Server::new(5, WINDOW, Tells::Nothing);
+fn bare_429s_are_backed_off_from_in_spite_of_a_configured_limit() {
     let (limiter, clock) = limiter(RateLimit::new(10, WINDOW), 1);
-    let job = job(&limiter, &clock, &mut server, 50, MS * 10);
-    assert!(job.refused.len() <= 80, "{} {job:?}", job.refused.len());
+    let mut tries = 0;
+    let begun = clock.now();
+    while clock.now() < begun + WINDOW {
+        match limiter.try_acquire(1).unwrap() {
+            Turn::Wait(wait, _) => clock.sleep(wait),
+            Turn::Go(_) => {
+                tries += 1;
+                let sent_at = clock.now();
+                clock.sleep(MS);
+                let answered_at = clock.now();
+                let hints = Hints::default();
+                limiter.observe(&Observation { sent_at, answered_at, refused: true, hints: &hints });
+            }
+        }
+    }
+    assert!(tries <= 3, "{tries}");
 }
 
 #[test]
