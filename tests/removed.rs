@@ -4,11 +4,17 @@
 
 mod support;
 
+use std::time::Duration;
+
 use mock_api::{EMAIL, PASSWORD, Server, Settings};
-use support::{Database, Outcome, Program};
+use support::{Database, Outcome, PATIENCE, Program, Signal, eventually};
+
+fn program(server: &Server, database: &Database, flags: &[&str]) -> Program {
+    Program::new(&["sync"]).args(flags).api(&server.url(), EMAIL, PASSWORD).database(&database.url())
+}
 
 fn sync(server: &Server, database: &Database, flags: &[&str]) -> Outcome {
-    Program::new(&["sync"]).args(flags).api(&server.url(), EMAIL, PASSWORD).database(&database.url()).run()
+    program(server, database, flags).run()
 }
 
 fn removed(database: &Database) -> i64 {
@@ -41,6 +47,39 @@ fn too_many_at_once_are_refused_with_a_warning_unless_allowed() {
     assert_eq!(removed(&database), 0);
     sync(&server, &database, &["--max-removed", "30"]).expect_code(0);
     assert_eq!(removed(&database), 30);
+}
+
+#[test]
+fn an_empty_listing_marks_nothing_unless_all_may_go() {
+    let (server, database) = (mock_api::start(Settings::fast(30)).unwrap(), Database::create());
+    sync(&server, &database, &[]).expect_code(0);
+    server.change(|settings| settings.campaigns = 0);
+    let outcome = sync(&server, &database, &["--max-removed", "99"]).expect_code(0);
+    assert!(outcome.stderr.contains("30 of 30"), "{outcome}");
+    assert_eq!(removed(&database), 0);
+    sync(&server, &database, &["--max-removed", "100"]).expect_code(0);
+    assert_eq!((database.count("campaigns"), removed(&database)), (30, 30));
+}
+
+#[test]
+fn an_interrupted_listing_marks_nothing_until_it_has_been_completed() {
+    let (server, database) = (mock_api::start(Settings::fast(100)).unwrap(), Database::create());
+    sync(&server, &database, &[]).expect_code(0);
+    let before = server.ledger().lists;
+    server.change(|settings| {
+        settings.campaigns = 90;
+        settings.rate_limit = Some((4, Duration::from_secs(1)));
+    });
+    let mut running = program(&server, &database, &["--rate-limit", "4/1s"]).spawn();
+    eventually(PATIENCE, "the second page is asked for", || server.ledger().lists >= before + 2);
+    running.signal(Signal::Int);
+    running.wait().expect_code(130);
+    let open: Vec<bool> = database.column("SELECT NOT listing_done FROM sync_runs WHERE state = 'stopped'");
+    assert_eq!((open, removed(&database)), (vec![true], 0));
+
+    server.change(|settings| settings.rate_limit = None);
+    sync(&server, &database, &[]).expect_code(0);
+    assert_eq!((database.count("sync_runs"), removed(&database)), (2, 10));
 }
 
 #[test]
