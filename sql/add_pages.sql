@@ -3,11 +3,15 @@
 -- What was dealt with is looked up by scalar subqueries, each one probe of a primary key: joins would be planned by
 -- statistics that a young table does not have.
 -- Tasks that the lister's own process can take at once are inserted as held: no second write to claim them.
-WITH run AS (
-    SELECT run_id
-    FROM sync_runs
-    WHERE account = $1 AND run_id = $2 AND lister = $3 AND next_page = $4 AND state = 'running' AND NOT listing_done
-    FOR UPDATE
+WITH alive AS (
+    -- Locked before the run, as by the end of a lease, which would otherwise leave the held tasks with nobody.
+    SELECT worker_id FROM workers WHERE account = $1 AND worker_id = $3 FOR KEY SHARE
+), run AS (
+    SELECT s.run_id
+    FROM alive a JOIN sync_runs s ON s.lister = a.worker_id
+    WHERE s.account = $1 AND s.run_id = $2 AND s.lister = $3 AND s.next_page = $4 AND s.state = 'running'
+      AND NOT s.listing_done
+    FOR UPDATE OF s
 ), page AS (
     SELECT * FROM unnest($5::text[], $6::bigint[], $7::text[], $8::boolean[]) AS p (id, seq, payload, held)
 ), added AS (

@@ -1,6 +1,9 @@
 -- Takes free tasks in the order of the listing; rows that another process is claiming are passed over, not waited for.
 -- The rows are locked by then, so their places (ctid) stay theirs: no join, which a young table's statistics would spoil.
-WITH free AS (
+WITH alive AS (
+    -- Locked until the claim is committed: a lease that ends in between would leave tasks with nobody.
+    SELECT worker_id FROM workers WHERE account = $1 AND worker_id = $2 FOR KEY SHARE
+), free AS (
     SELECT ctid
     FROM sync_tasks
     WHERE account = $1 AND worker_id = 0
@@ -11,5 +14,5 @@ WITH free AS (
 UPDATE sync_tasks t
 SET worker_id = $2, attempt = t.attempt + 1
 WHERE t.account = $1 AND t.ctid = ANY (ARRAY (SELECT f.ctid FROM free f))
-  AND EXISTS (SELECT FROM workers w WHERE w.account = $1 AND w.worker_id = $2)
+  AND EXISTS (SELECT FROM alive)
 RETURNING t.id, t.attempt, t.payload

@@ -115,9 +115,11 @@ pub fn take_listing(
     worker: WorkerId,
 ) -> Result<Option<(i64, i32)>, Error> {
     let row = client.query_typed_opt(
-        "UPDATE sync_runs SET lister = $3
+        // Locked, as its lease might end in between: then the lister would be one that is not there.
+        "WITH alive AS (SELECT worker_id FROM workers WHERE account = $1 AND worker_id = $3 FOR KEY SHARE)
+         UPDATE sync_runs SET lister = $3
          WHERE account = $1 AND run_id = $2 AND state = 'running' AND NOT listing_done AND lister IN (0, $3)
-           AND EXISTS (SELECT FROM workers w WHERE w.account = $1 AND w.worker_id = $3)
+           AND EXISTS (SELECT FROM alive)
          RETURNING next_page, page_size",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&worker, Type::INT8)],
     )?;
