@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, SystemTime};
 
 use campaign_sync::platform::Campaign;
@@ -12,7 +12,10 @@ use campaign_sync::store::queue::{self, Failed, NewTask, Pages};
 use campaign_sync::store::runs::{self, Opening};
 use campaign_sync::store::{leases, schema};
 use postgres::Client;
-use support::Database;
+use postgres::types::{ToSql, Type};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use support::{Database, PATIENCE, eventually};
 
 const ACCOUNT: &str = "default";
 
@@ -114,6 +117,16 @@ fn eight_that_claim_at_once_never_get_the_same_task() {
     assert_eq!((ids.len(), ids.iter().collect::<HashSet<_>>().len()), (2_000, 2_000));
 }
 
+/// How Postgres would run a statement of the queue's, with the settings of a claim if it is one.
+fn plan(client: &mut Client, statement: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> String {
+    let mut transaction = client.transaction().unwrap();
+    if parameters.len() == 3 {
+        transaction.batch_execute(queue::CLAIM_SETTINGS).unwrap();
+    }
+    let rows = transaction.query_typed(&format!("EXPLAIN {statement}"), parameters).unwrap();
+    rows.iter().map(|row| row.get::<_, String>(0) + "\n").collect()
+}
+
 #[test]
 fn a_claim_reads_an_index_even_before_the_first_analyze() {
     let database = Database::create();
@@ -122,17 +135,47 @@ fn a_claim_reads_an_index_even_before_the_first_analyze() {
     for n in 0..10 {
         add(client, run, worker, n * 2_000, 2_000, false);
     }
-    let explain = format!("EXPLAIN {}", include_str!("../sql/claim.sql"));
-    let account: &(dyn postgres::types::ToSql + Sync) = &ACCOUNT;
-    use postgres::types::Type;
-    let mut transaction = client.transaction().unwrap();
-    transaction.batch_execute(queue::CLAIM_SETTINGS).unwrap();
-    let rows = transaction
-        .query_typed(&explain, &[(account, Type::TEXT), (&worker, Type::INT8), (&100i64, Type::INT8)]);
-    let plan: Vec<String> = rows.unwrap().iter().map(|row| row.get(0)).collect();
-    let plan = plan.join("\n");
+    let plan = plan(
+        client,
+        include_str!("../sql/claim.sql"),
+        &[(&ACCOUNT, Type::TEXT), (&worker, Type::INT8), (&100i64, Type::INT8)],
+    );
     assert!(plan.contains("Index Scan using sync_tasks_free"), "{plan}");
     assert!(!plan.contains("Seq Scan on sync_tasks") && !plan.contains("Sort"), "{plan}");
+}
+
+#[test]
+fn finished_tasks_are_found_by_key_even_before_the_first_analyze() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, worker) = run_with_lister(client);
+    for n in 0..10 {
+        add(client, run, worker, n * 2_000, 2_000, true);
+    }
+    let ids: Vec<String> = (0..100).map(|n| format!("c{n}")).collect();
+    let (attempts, counts) = (vec![1i32; 100], vec![1i64; 100]);
+    let (texts, numbers) = (vec!["1"; 100], vec![true; 100]);
+    let times = vec![SystemTime::UNIX_EPOCH; 100];
+    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![
+        (&ACCOUNT, Type::TEXT),
+        (&worker, Type::INT8),
+        (&ids, Type::TEXT_ARRAY),
+        (&attempts, Type::INT4_ARRAY),
+        (&texts, Type::TEXT_ARRAY),
+        (&texts, Type::TEXT_ARRAY),
+    ];
+    let mut burial = parameters.clone();
+    burial.extend([(&attempts as _, Type::INT4_ARRAY), (&numbers as _, Type::BOOL_ARRAY)]);
+    parameters.push((&texts, Type::TEXT_ARRAY));
+    parameters.extend([(); 3].map(|()| (&counts as _, Type::INT8_ARRAY)));
+    parameters.extend([(&times as _, Type::TIMESTAMPTZ_ARRAY), (&texts as _, Type::TEXT_ARRAY)]);
+    for (statement, parameters) in
+        [(include_str!("../sql/complete.sql"), parameters), (include_str!("../sql/bury.sql"), burial)]
+    {
+        let plan = plan(client, statement, &parameters);
+        assert!(plan.contains("sync_tasks_pkey") && plan.contains("Tid Scan on sync_tasks"), "{plan}");
+        assert!(!plan.contains("Seq Scan on sync_tasks"), "{plan}");
+    }
 }
 
 #[test]
@@ -167,4 +210,298 @@ fn one_row_that_cannot_be_stored_fails_its_statement_and_nothing_else_is_lost() 
     assert!(queue::complete(client, ACCOUNT, worker, &[(1, &good), (1, &bad)]).is_err());
     assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (0, 2));
     assert_eq!(queue::complete(client, ACCOUNT, worker, &[(1, &good)]).unwrap(), Some(1));
+}
+
+/// Tasks that are held by a worker that is not there: nobody would ever free them.
+fn held_by_nobody(database: &Database) -> i64 {
+    database.count(
+        "sync_tasks t WHERE worker_id <> 0
+         AND NOT EXISTS (SELECT FROM workers w WHERE w.worker_id = t.worker_id)",
+    )
+}
+
+fn grow_silent(database: &Database, worker: i64) {
+    database.execute(&format!(
+        "UPDATE workers SET heartbeat_at = now() - interval '11 s' WHERE worker_id = {worker}"
+    ));
+}
+
+/// Commits what `first` has begun once `second`, begun after it, is done or waits for it.
+fn overlapped(database: &Database, first: &mut Client, second: impl FnOnce(&mut Client) + Send) {
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| second(&mut database.connect()));
+        eventually(PATIENCE, "the second is done or waits", || {
+            second.is_finished()
+                || database
+                    .count("pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+                    > 0
+        });
+        first.batch_execute("COMMIT").unwrap();
+        second.join().unwrap();
+    });
+}
+
+#[test]
+fn a_claim_during_the_end_of_its_lease_leaves_no_task_with_nobody() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, lister) = run_with_lister(client);
+    add(client, run, lister, 0, 10, false);
+    let late = leases::register(client, ACCOUNT, run, "host", 2).unwrap();
+    grow_silent(&database, late);
+    client.batch_execute("BEGIN").unwrap();
+    let claim: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&ACCOUNT, Type::TEXT), (&late, Type::INT8), (&5i64, Type::INT8)];
+    assert_eq!(client.query_typed(include_str!("../sql/claim.sql"), &claim).unwrap().len(), 5);
+    overlapped(&database, client, |other| {
+        let _dead_and_freed = leases::reap(other, ACCOUNT, 0).unwrap();
+    });
+    leases::reap(client, ACCOUNT, 0).unwrap();
+    assert_eq!((held_by_nobody(&database), database.count("sync_tasks WHERE worker_id = 0")), (0, 10));
+
+    let late = leases::register(client, ACCOUNT, run, "host", 3).unwrap();
+    grow_silent(&database, late);
+    client.batch_execute("BEGIN").unwrap();
+    assert_eq!(leases::reap(client, ACCOUNT, 0).unwrap(), (1, 0));
+    overlapped(&database, client, |other| {
+        assert!(queue::claim(other, ACCOUNT, late, 5).unwrap().is_empty());
+    });
+    assert_eq!(held_by_nobody(&database), 0);
+}
+
+#[test]
+fn pages_committed_during_the_end_of_their_listers_lease_leave_no_task_with_nobody() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, lister) = run_with_lister(client);
+    grow_silent(&database, lister);
+    client.batch_execute("BEGIN").unwrap();
+    add(client, run, lister, 0, 10, true);
+    overlapped(&database, client, |other| {
+        let _dead_and_freed = leases::reap(other, ACCOUNT, 0).unwrap();
+    });
+    leases::reap(client, ACCOUNT, 0).unwrap();
+    assert_eq!((held_by_nobody(&database), database.count("sync_tasks WHERE worker_id = 0")), (0, 10));
+
+    let lister = leases::register(client, ACCOUNT, run, "host", 2).unwrap();
+    assert_eq!(leases::take_listing(client, ACCOUNT, run, lister).unwrap(), Some((2, 100)));
+    grow_silent(&database, lister);
+    client.batch_execute("BEGIN").unwrap();
+    assert_eq!(leases::reap(client, ACCOUNT, 0).unwrap(), (1, 0));
+    overlapped(&database, client, |other| {
+        let tasks = vec![NewTask { id: "late", seq: 99, payload: "{}", held: true }];
+        let pages = Pages {
+            from_page: 2,
+            next_page: 3,
+            page_size: 100,
+            last: false,
+            total: None,
+            tasks,
+            invalid: vec![],
+        };
+        assert_eq!(queue::add_pages(other, ACCOUNT, run, lister, &pages).unwrap(), None);
+    });
+    assert_eq!((held_by_nobody(&database), database.count("sync_tasks")), (0, 10));
+}
+
+#[test]
+fn a_listing_is_never_taken_by_a_worker_whose_lease_ends_at_that_moment() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, lister) = run_with_lister(client);
+    grow_silent(&database, lister);
+    client.batch_execute("BEGIN").unwrap();
+    assert_eq!(leases::reap(client, ACCOUNT, 0).unwrap(), (1, 0));
+    overlapped(&database, client, |other| {
+        assert_eq!(leases::take_listing(other, ACCOUNT, run, lister).unwrap(), None);
+    });
+    assert_eq!(database.value::<i64>("SELECT lister FROM sync_runs"), 0);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Somebody lists so many campaigns, some of them held at once (bits), the last of the page before once more.
+    List(usize, usize, u16),
+    Claim(usize, i64),
+    /// Somebody finishes so many of the tasks that it was ever given, the newest first, under attempt numbers that are
+    /// off by so many; well or badly.
+    Finish(usize, usize, i32, bool),
+    /// Somebody's lease ends, because it is silent or because it leaves.
+    End(usize, bool),
+    /// Somebody registers again: until then it goes on under its old number.
+    Register(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = 0..3usize;
+    prop_oneof![
+        3 => (who.clone(), 1..9usize, any::<u16>()).prop_map(|(who, count, held)| Step::List(who, count, held)),
+        3 => (who.clone(), 0..6i64).prop_map(|(who, most)| Step::Claim(who, most)),
+        6 => (who.clone(), 1..6usize, prop_oneof![4 => Just(0), 1 => -1..2i32], any::<bool>())
+            .prop_map(|(who, count, off, well)| Step::Finish(who, count, off, well)),
+        2 => (who.clone(), any::<bool>()).prop_map(|(who, silent)| Step::End(who, silent)),
+        2 => who.prop_map(Step::Register),
+    ]
+}
+
+/// What the queue should be: a few maps, and no concurrency.
+#[derive(Default)]
+struct Model {
+    /// By place in the listing: who holds it, under which attempt number.
+    tasks: BTreeMap<i64, (i64, i32)>,
+    alive: BTreeSet<i64>,
+    lister: i64,
+    pages: i64,
+    listed: i64,
+    stored: BTreeSet<i64>,
+    buried: BTreeSet<i64>,
+    /// The number that each of three processes goes by, and all that it was ever given.
+    processes: Vec<(i64, Vec<(i64, i32)>)>,
+}
+
+impl Model {
+    fn list(&mut self, client: &mut Client, run: i64, who: usize, count: usize, held: u16) {
+        let worker = self.processes[who].0;
+        let may = self.alive.contains(&worker) && [0, worker].contains(&self.lister);
+        let taken = leases::take_listing(client, ACCOUNT, run, worker).unwrap();
+        assert_eq!(taken, may.then_some((self.pages + 1, 100)));
+        let first = self.listed;
+        let places: Vec<i64> = ((first - 1).max(0)..first + i64::try_from(count).unwrap()).collect();
+        let ids: Vec<String> = places.iter().map(|place| format!("c{place}")).collect();
+        let is_held = |n: usize| held >> n & 1 == 1;
+        let task = |n: usize| NewTask { id: &ids[n], seq: places[n], payload: "{}", held: is_held(n) };
+        let (from_page, next_page) = (self.pages + 1, self.pages + 2);
+        let tasks = (0..ids.len()).map(task).collect();
+        let pages =
+            Pages { from_page, next_page, page_size: 100, last: false, total: None, tasks, invalid: vec![] };
+        let added = queue::add_pages(client, ACCOUNT, run, worker, &pages).unwrap();
+        if !may {
+            return assert_eq!(added, None);
+        }
+        (self.lister, self.pages) = (worker, self.pages + 1);
+        let again = usize::from(first > 0);
+        let added = added.expect("it lists");
+        assert_eq!(added.new, i64::try_from(count).unwrap());
+        assert_eq!(added.left_out, ids[..again].iter().filter(|_| is_held(0)).cloned().collect::<Vec<_>>());
+        for (n, place) in places.into_iter().enumerate().skip(again) {
+            self.tasks.insert(place, if is_held(n) { (worker, 1) } else { (0, 0) });
+            if is_held(n) {
+                self.processes[who].1.push((place, 1));
+            }
+        }
+        self.listed += i64::try_from(count).unwrap();
+    }
+
+    fn claim(&mut self, client: &mut Client, who: usize, most: i64) {
+        let worker = self.processes[who].0;
+        let most_now = if self.alive.contains(&worker) { usize::try_from(most).unwrap() } else { 0 };
+        let free = self.tasks.iter_mut().filter(|(_, (holder, _))| *holder == 0).take(most_now);
+        let mut expected = BTreeSet::new();
+        for (place, task) in free {
+            *task = (worker, task.1 + 1);
+            expected.insert((*place, task.1));
+        }
+        let claimed = queue::claim(client, ACCOUNT, worker, most).unwrap();
+        let claimed = claimed.iter().map(|held| (held.id[1..].parse().unwrap(), held.attempt));
+        assert_eq!(claimed.collect::<BTreeSet<(i64, i32)>>(), expected);
+        self.processes[who].1.extend(expected);
+    }
+
+    fn finish(&mut self, client: &mut Client, who: usize, count: usize, off: i32, well: bool) {
+        let (worker, given) = &self.processes[who];
+        let newest: BTreeMap<i64, i32> =
+            given.iter().rev().take(count).map(|(place, attempt)| (*place, attempt + off)).collect();
+        let done: Vec<i64> = newest
+            .iter()
+            .filter(|(place, attempt)| self.tasks.get(place) == Some(&(*worker, **attempt)))
+            .map(|(place, _)| *place)
+            .collect();
+        let outcome = if well {
+            let campaigns: Vec<(i32, Campaign)> =
+                newest.iter().map(|(place, attempt)| (*attempt, campaign(&format!("c{place}")))).collect();
+            let finished: Vec<(i32, &Campaign)> =
+                campaigns.iter().map(|(attempt, campaign)| (*attempt, campaign)).collect();
+            queue::complete(client, ACCOUNT, *worker, &finished).unwrap()
+        } else {
+            let failed: Vec<Failed> =
+                newest.iter().map(|(place, attempt)| letter(&format!("c{place}"), *attempt)).collect();
+            queue::bury(client, ACCOUNT, *worker, &failed).unwrap()
+        };
+        let alive = self.alive.contains(worker);
+        assert!(alive || done.is_empty(), "the model frees what the dead hold");
+        assert_eq!(outcome, alive.then(|| i64::try_from(done.len()).unwrap()));
+        self.tasks.retain(|place, _| !done.contains(place));
+        if well { &mut self.stored } else { &mut self.buried }.extend(done);
+    }
+
+    fn end(&mut self, database: &Database, client: &mut Client, who: usize, silent: bool) {
+        let worker = self.processes[who].0;
+        let was_alive = self.alive.remove(&worker);
+        let mut freed = 0;
+        for task in self.tasks.values_mut().filter(|task| task.0 == worker) {
+            task.0 = 0;
+            freed += 1;
+        }
+        if self.lister == worker {
+            self.lister = 0;
+        }
+        let leaving = if silent { 0 } else { worker };
+        if silent {
+            grow_silent(database, worker);
+        }
+        let dead = i64::from(silent && was_alive);
+        assert_eq!(leases::reap(client, ACCOUNT, leaving).unwrap(), (dead, freed));
+    }
+
+    fn register(&mut self, client: &mut Client, run: i64, who: usize) {
+        if !self.alive.contains(&self.processes[who].0) {
+            let worker = leases::register(client, ACCOUNT, run, "host", 1).unwrap();
+            self.alive.insert(worker);
+            self.processes[who].0 = worker;
+        }
+    }
+
+    fn assert_same(&self, client: &mut Client, run: i64) {
+        let rows = client.query("SELECT seq, worker_id, attempt FROM sync_tasks ORDER BY seq", &[]).unwrap();
+        let tasks = rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2))));
+        assert_eq!(tasks.collect::<BTreeMap<i64, (i64, i32)>>(), self.tasks);
+        for (table, places) in [("campaigns", &self.stored), ("dead_letters", &self.buried)] {
+            let rows = client.query(&format!("SELECT substr(id, 2)::bigint FROM {table}"), &[]).unwrap();
+            assert_eq!(&rows.iter().map(|row| row.get(0)).collect::<BTreeSet<i64>>(), places, "{table}");
+        }
+        let counts = runs::progress(client, ACCOUNT, run).unwrap().unwrap();
+        let sizes = [self.stored.len(), self.buried.len()].map(|size| i64::try_from(size).unwrap());
+        assert_eq!(([counts.synced, counts.failed], counts.listed), (sizes, self.listed));
+    }
+}
+
+#[test]
+fn whatever_workers_do_in_whatever_order_the_queue_is_that_of_a_simple_model() {
+    let database = Database::create();
+    schema::migrate(&mut database.connect()).unwrap().unwrap();
+    let settings = ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() };
+    let steps = proptest::collection::vec(step(), 1..60);
+    let outcome = TestRunner::new(settings).run(&steps, |steps| {
+        let client = &mut database.connect();
+        client.batch_execute("TRUNCATE campaigns, dead_letters, sync_tasks, workers, sync_runs").unwrap();
+        let (run, worker) = run_with_lister(client);
+        let mut model = Model {
+            alive: BTreeSet::from([worker]),
+            lister: worker,
+            processes: vec![(worker, vec![]), (-1, vec![]), (-2, vec![])],
+            ..Model::default()
+        };
+        for step in steps {
+            match step {
+                Step::List(who, count, held) => model.list(client, run, who, count, held),
+                Step::Claim(who, most) => model.claim(client, who, most),
+                Step::Finish(who, count, off, well) => model.finish(client, who, count, off, well),
+                Step::End(who, silent) => model.end(&database, client, who, silent),
+                Step::Register(who) => model.register(client, run, who),
+            }
+            model.assert_same(client, run);
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
 }
