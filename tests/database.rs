@@ -4,10 +4,14 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mock_api::{EMAIL, PASSWORD, Server, Settings};
-use support::{Cluster, Database, PATIENCE, Program, Running, eventually};
+use support::{Cluster, Database, PATIENCE, Program, Running, Signal, eventually};
 
 fn server() -> Server {
     let latency = Duration::from_millis(100);
@@ -68,4 +72,118 @@ fn a_database_that_stays_away_stops_the_run_and_the_next_one_completes_it() {
     cluster.start();
     sync(&server, &database.url(), &[]).wait().expect_code(0);
     assert_whole(&database);
+}
+
+/// A way to the database that cuts the connection when the answer to a message comes, without passing it on: what the
+/// message asked for is done, and the program cannot know.
+struct Cutter {
+    url: String,
+    cuts: Arc<AtomicUsize>,
+}
+
+impl Cutter {
+    /// Cuts `most` times: at the first message with `sign`, or, if there is one, with `end` after it.
+    fn before(database: &Database, sign: &'static str, end: Option<&'static str>, most: usize) -> Self {
+        let url = database.url();
+        let (front, address) = url.split_once('@').unwrap();
+        let (address, name) = address.split_once('/').unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("{front}@{}/{name}?sslmode=disable", listener.local_addr().unwrap());
+        let (address, cuts) = (address.to_owned(), Arc::new(AtomicUsize::new(0)));
+        let cutter = Self { url, cuts: cuts.clone() };
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, cuts) = (client.unwrap(), cuts.clone());
+                let server = TcpStream::connect(&address).unwrap();
+                std::thread::spawn(move || {
+                    let armed = Arc::new(AtomicUsize::new(0));
+                    let answers = (server.try_clone().unwrap(), client.try_clone().unwrap(), armed.clone());
+                    std::thread::spawn(move || pass_answers(answers.0, answers.1, &answers.2, &cuts, most));
+                    pass_messages(client, server, &armed, sign, end);
+                });
+            }
+        });
+        cutter
+    }
+}
+
+/// Arms the cut (2) when the message that it is meant for has come.
+fn pass_messages(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    armed: &AtomicUsize,
+    sign: &str,
+    end: Option<&str>,
+) {
+    let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    let mut bytes = vec![0; 1 << 20];
+    while let Ok(length @ 1..) = client.read(&mut bytes) {
+        let message = &bytes[..length];
+        if has(message, sign) {
+            armed.store(if end.is_none() { 2 } else { 1 }, Ordering::SeqCst);
+        } else if armed.load(Ordering::SeqCst) == 1 && end.is_some_and(|end| has(message, end)) {
+            armed.store(2, Ordering::SeqCst);
+        }
+        if server.write_all(message).is_err() {
+            break;
+        }
+    }
+    let _closed_already = server.shutdown(Shutdown::Both);
+}
+
+fn pass_answers(
+    mut server: TcpStream,
+    mut client: TcpStream,
+    armed: &AtomicUsize,
+    cuts: &AtomicUsize,
+    most: usize,
+) {
+    let mut bytes = vec![0; 1 << 16];
+    while let Ok(length @ 1..) = server.read(&mut bytes) {
+        let meant = armed.compare_exchange(2, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if meant
+            && cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < most).then_some(n + 1)).is_ok()
+        {
+            break;
+        }
+        if client.write_all(&bytes[..length]).is_err() {
+            break;
+        }
+    }
+    let _closed_already = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+}
+
+fn a_lost_answer_loses_no_work(sign: &'static str, end: Option<&'static str>) {
+    let database = Database::create();
+    let server = server();
+    if end.is_some() {
+        // Listed and left: everything is to be claimed.
+        let mut running = sync(&server, &database.url(), &[]);
+        let listed = || {
+            database.count("pg_tables WHERE tablename = 'sync_runs'") > 0
+                && database.count("sync_runs WHERE listing_done") > 0
+        };
+        eventually(PATIENCE, "the listing is done", listed);
+        running.signal(Signal::Int);
+        running.wait().expect_code(130);
+    }
+    let cutter = Cutter::before(&database, sign, end, 3);
+    sync(&server, &cutter.url, &[]).wait().expect_code(0);
+    assert_eq!(cutter.cuts.load(Ordering::SeqCst), 3, "the answers were lost");
+    assert_whole(&database);
+}
+
+#[test]
+fn a_page_whose_commit_nobody_heard_of_is_worked() {
+    a_lost_answer_loses_no_work("INSERT INTO sync_tasks", None);
+}
+
+#[test]
+fn a_claim_whose_commit_nobody_heard_of_is_worked() {
+    a_lost_answer_loses_no_work("FOR UPDATE SKIP LOCKED\n)\nUPDATE sync_tasks", Some("COMMIT"));
+}
+
+#[test]
+fn a_result_whose_commit_nobody_heard_of_is_counted_once() {
+    a_lost_answer_loses_no_work("INSERT INTO campaigns", None);
 }

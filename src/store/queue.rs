@@ -226,6 +226,17 @@ pub fn bury(
     Ok(row.map(|row| row.get(0)))
 }
 
+/// Frees all tasks that this worker holds; gives how many.
+///
+/// # Errors
+/// The database's.
+pub fn release(client: &mut Client, account: &str, worker: WorkerId) -> Result<u64, Error> {
+    client.execute_typed(
+        "UPDATE sync_tasks SET worker_id = 0 WHERE account = $1 AND worker_id = $2",
+        &[(&account, Type::TEXT), (&worker, Type::INT8)],
+    )
+}
+
 /// Whether the account has any task that nobody holds, and any task at all.
 ///
 /// # Errors

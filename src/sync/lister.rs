@@ -189,7 +189,11 @@ impl<'a> Committer<'a> {
                 records += page.entries.len();
                 batch.push(page);
             }
-            if !self.commit(batch) {
+            // Its tasks are not in the inbox before they are committed.
+            self.session.job_begun();
+            let go_on = self.commit(batch);
+            self.session.job_ended();
+            if !go_on {
                 return;
             }
         }
@@ -219,7 +223,7 @@ impl<'a> Committer<'a> {
             invalid: records.invalid.iter().map(|(invalid, raw)| dead_letter(invalid, raw)).collect(),
         };
         let worker = self.session.worker();
-        let added = self.session.transact(|client, account| {
+        let added = self.session.transact_gift(|client, account| {
             queue::add_pages(client, account, self.session.run.run_id, worker, &commit)
         });
         drop(commit);

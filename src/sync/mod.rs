@@ -273,6 +273,9 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
             claim(session);
         }
         if session.idle() {
+            if view.listing_done || view.listing_error.is_some() {
+                session.free_unknown();
+            }
             match try_to_close(job, session, &view) {
                 Some(Closing::Open) | None => {}
                 Some(Closing::Closed(_)) => return None,
@@ -318,7 +321,8 @@ fn claim(session: &Session) {
     let most = i64::try_from(room).unwrap_or(0);
     let worker = session.worker();
     session.free_tasks.store(false, Ordering::Release);
-    if let Ok(claimed) = session.transact(|client, account| queue::claim(client, account, worker, most)) {
+    if let Ok(claimed) = session.transact_gift(|client, account| queue::claim(client, account, worker, most))
+    {
         if claimed.len() == room {
             session.free_tasks.store(true, Ordering::Release);
         }

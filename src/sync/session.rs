@@ -16,7 +16,7 @@ use crate::http::concurrency::Concurrency;
 use crate::http::lock::lock;
 use crate::platform::{Campaign, Listed, read_record};
 use crate::store::leases::{self, Effort};
-use crate::store::queue::{Failed, Held, WorkerId};
+use crate::store::queue::{self, Failed, Held, WorkerId};
 use crate::store::runs::OpenRun;
 use crate::store::{Store, StoreError};
 
@@ -58,9 +58,11 @@ pub(super) struct Session {
     done: SyncSender<Done>,
     /// Results that the writer has not committed yet.
     unwritten: AtomicUsize,
-    /// Jobs that are with the crew.
+    /// Jobs that are with the crew, and pages that are being committed.
     under_way: AtomicUsize,
     pub free_tasks: AtomicBool,
+    /// Tasks may have been given to this process by a transaction of whose commit it did not hear.
+    doubt: AtomicBool,
     pace: AtomicU64,
     view: Mutex<View>,
     news: Mutex<u64>,
@@ -92,6 +94,7 @@ impl Session {
             unwritten: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
             free_tasks: AtomicBool::new(true),
+            doubt: AtomicBool::new(false),
             pace: AtomicU64::new(0),
             view: Mutex::new(View { listing_done: run.listing_done, ..View::default() }),
             news: Mutex::new(0),
@@ -127,6 +130,38 @@ impl Session {
                 self.tell();
             }
         })
+    }
+
+    /// The same for a transaction that gives tasks to this process. When it had to be tried again, an earlier try may have
+    /// been committed all the same, and what it gave is held without being known here: see [`Self::free_unknown`].
+    pub fn transact_gift<T>(
+        &self,
+        mut transaction: impl FnMut(&mut postgres::Client, &str) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let mut tries = 0;
+        let given = self.transact(|client, account| {
+            tries += 1;
+            transaction(client, account)
+        });
+        if tries > 1 {
+            self.doubt.store(true, Ordering::Release);
+        }
+        given
+    }
+
+    /// Frees what this process may hold without knowing. Only when it has nothing in hand, and lists no more.
+    pub fn free_unknown(&self) {
+        if self.doubt.swap(false, Ordering::AcqRel) {
+            let worker = self.worker();
+            match self.transact(|client, account| queue::release(client, account, worker)) {
+                Ok(0) | Err(_) => {}
+                Ok(freed) => {
+                    log::info!(account = self.store.account(); "{freed} task(s) held without knowing are free again");
+                    self.free_tasks.store(true, Ordering::Release);
+                    self.tell();
+                }
+            }
+        }
     }
 
     /// Hands a result to the writer; waits while the writer has too much to do.
