@@ -34,8 +34,14 @@ pub struct Seen {
     pub status: u16,
     /// Which of the tokens it carried, from 1; 0 for none that the server gave.
     pub token: u64,
-    /// The `Idempotency-Key`.
+    /// The `Idempotency-Key`; empty for none.
     pub key: String,
+    /// The `traceparent`; empty for none.
+    pub traceparent: String,
+    /// Whether it carried an `Authorization` of any kind.
+    pub credentials: bool,
+    /// Whether it was answered as the contract says a success is, and the answer sent whole.
+    pub success: bool,
     /// Whether it passed the limiter, and so counts.
     pub counted: bool,
 }
@@ -47,7 +53,7 @@ pub struct Ledger {
     pub requests: Vec<Seen>,
     /// How many requests there were.
     pub total: u64,
-    /// How many syncs were answered with success.
+    /// How many syncs were done, even if the answer was then maimed.
     pub syncs: u64,
     /// How many list requests there were.
     pub lists: u64,
@@ -65,6 +71,22 @@ impl Ledger {
         self.requests.iter().filter(move |seen| seen.kind == kind)
     }
 
+    /// When the syncs that were answered with success had arrived.
+    #[must_use]
+    pub fn sync_times(&self) -> Vec<Duration> {
+        self.of(Kind::Sync).filter(|seen| seen.success).map(|seen| seen.at).collect()
+    }
+
+    /// The largest number of requests of any one client that passed the limiter, in any stretch shorter than `window`.
+    #[must_use]
+    pub fn most_within(&self, window: Duration) -> usize {
+        let mut arrivals: HashMap<&str, Vec<Duration>> = HashMap::new();
+        for seen in self.requests.iter().filter(|seen| seen.counted) {
+            arrivals.entry(&seen.client).or_default().push(seen.at);
+        }
+        arrivals.values().map(|at| most_in_window(at, window)).max().unwrap_or(0)
+    }
+
     /// How often each campaign's sync was asked for.
     #[must_use]
     pub fn syncs_asked(&self) -> HashMap<&str, usize> {
@@ -79,7 +101,7 @@ impl Ledger {
     #[must_use]
     pub fn syncs_done(&self) -> HashMap<&str, usize> {
         let mut done = HashMap::new();
-        for seen in self.of(Kind::Sync).filter(|seen| seen.status == 200) {
+        for seen in self.of(Kind::Sync).filter(|seen| seen.success) {
             *done.entry(seen.subject.as_str()).or_default() += 1;
         }
         done

@@ -6,19 +6,27 @@
 //! assert_eq!(server.ledger().total, 0);
 //! ```
 
+mod answers;
 mod api;
+mod campaigns;
+mod encoding;
+mod faults;
 mod ledger;
 mod limiter;
 pub mod odd;
 mod server;
 pub mod settings;
+mod wire;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use campaigns::{Misfortune, Served};
+pub use faults::Faults;
 pub use ledger::{Kind, Ledger, Seen, most_in_window};
 pub use odd::Fate;
-pub use settings::{EMAIL, ExpiresIn, Faults, Hint, PASSWORD, Settings};
+pub use settings::{EMAIL, ExpiresIn, Hint, PASSWORD, Settings};
 
 /// A running server; stops, with all its threads, when dropped.
 pub struct Server {
@@ -56,6 +64,28 @@ impl Server {
         self.api.fates()
     }
 
+    /// Why syncs of this campaign never succeed, if they do not.
+    #[must_use]
+    pub fn misfortune(&self, id: &str) -> Option<Misfortune> {
+        self.api.misfortune(id)
+    }
+
+    /// What it said last of each campaign with an id, when it keeps a full ledger. What was cut off counts as said.
+    #[must_use]
+    pub fn served(&self) -> Served {
+        self.api.served()
+    }
+
+    /// Answers everything by 503 (or as [`Faults::outage_closes`] says) for so long from now; zero ends it.
+    pub fn outage_for(&self, duration: Duration) {
+        self.api.outage_for(duration);
+    }
+
+    /// Changes what goes wrong from the next request on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.change(|settings| settings.faults = faults);
+    }
+
     /// Changes its behaviour from the next request on.
     pub fn change(&self, change: impl FnOnce(&mut Settings)) {
         self.api.change(change);
@@ -65,4 +95,7 @@ impl Server {
     pub fn revoke_tokens(&self) {
         self.api.revoke_tokens();
     }
+
+    /// Stops it, as dropping it does: its connections break.
+    pub fn stop(self) {}
 }

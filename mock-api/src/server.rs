@@ -6,34 +6,35 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Requests with a longer head, or a longer body, are refused.
-const MOST_HEAD: usize = 64 << 10;
-const MOST_BODY: usize = 1 << 20;
+use socket2::SockRef;
+
+use crate::wire::{self, Request};
+
 const STACK_BYTES: usize = 256 << 10;
-
-/// A request, as far as the API looks at it.
-pub(crate) struct Request<'a> {
-    pub method: &'a str,
-    pub path: &'a str,
-    pub authorization: &'a str,
-    pub client: &'a str,
-    pub idempotency_key: &'a str,
-    pub body: &'a [u8],
-    pub arrived: Instant,
-}
+const BUFFER_BYTES: usize = 4 << 10;
+/// How long no connection is accepted after one could not be.
+const AFTER_REFUSED: Duration = Duration::from_millis(10);
 
 /// What to do with a request.
 pub(crate) enum Answer {
     /// Answer it.
     Whole(Response),
-    /// Answer it, but break off inside the body.
-    Cut(Response),
+    /// Answer it, but break off inside the body: close the connection, or reset it.
+    Cut { response: Response, reset: bool },
+    /// Answer it, the body a byte at a time.
+    Drip { response: Response, pause: Duration },
     /// Close the connection after this time, without a word.
     Silence(Duration),
+    /// Reset the connection.
+    Reset,
     /// A body without an end.
-    Endless,
+    EndlessBody,
+    /// Headers without an end.
+    EndlessHeaders,
+    /// A compressed body that grows without an end.
+    GzipBomb,
 }
 
 /// A response.
@@ -63,7 +64,7 @@ struct Shared {
     stopping: AtomicBool,
     asleep: Mutex<()>,
     wake: Condvar,
-    open: Mutex<HashMap<u64, TcpStream>>,
+    open: Mutex<HashMap<u64, Arc<TcpStream>>>,
     closed: Condvar,
     next: AtomicU64,
 }
@@ -91,13 +92,16 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, handler: &Arc<dyn Handle
         if shared.stopping.load(Ordering::Acquire) {
             return;
         }
-        let Ok(stream) = stream else { continue };
-        let Ok(copy) = stream.try_clone() else { continue };
+        let Ok(stream) = stream.map(Arc::new) else {
+            shared.sleep(AFTER_REFUSED);
+            continue;
+        };
         let id = shared.next.fetch_add(1, Ordering::Relaxed);
-        shared.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, copy);
+        shared.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, stream.clone());
         let (worker_shared, handler) = (shared.clone(), handler.clone());
         let spawned = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
-            let _closed_by_either_side = serve(stream, &worker_shared, &*handler);
+            let _closed_by_either_side = serve(&stream, &worker_shared, &*handler);
+            drop(stream);
             worker_shared.forget(id);
         });
         if spawned.is_err() {
@@ -108,11 +112,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, handler: &Arc<dyn Handle
 
 impl Shared {
     fn forget(&self, id: u64) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stream) = open.remove(&id) {
-            let _gone_already = stream.shutdown(Shutdown::Both);
-        }
-        drop(open);
+        drop(self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id));
         self.closed.notify_all();
     }
 
@@ -148,139 +148,130 @@ impl Drop for Listening {
     }
 }
 
-fn serve(mut stream: TcpStream, shared: &Shared, handler: &dyn Handler) -> io::Result<()> {
+/// What was read and not yet answered.
+struct Inbox {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Inbox {
+    fn filled(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+
+    /// Reads more; the connection's end is an error.
+    fn fill(&mut self, mut stream: &TcpStream) -> io::Result<()> {
+        if self.filled == self.bytes.len() {
+            self.bytes.resize(self.bytes.len() * 2, 0);
+        }
+        match stream.read(&mut self.bytes[self.filled..])? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                self.filled += read;
+                Ok(())
+            }
+        }
+    }
+
+    fn take(&mut self, length: usize) {
+        self.bytes.copy_within(length..self.filled, 0);
+        self.filled -= length;
+    }
+}
+
+fn serve(mut stream: &TcpStream, shared: &Shared, handler: &dyn Handler) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let (mut buffer, mut out) = (Vec::with_capacity(4096), Vec::with_capacity(4096));
+    let mut inbox = Inbox { bytes: vec![0; BUFFER_BYTES], filled: 0 };
+    let mut out = Vec::with_capacity(BUFFER_BYTES);
     loop {
-        let Some((head, length)) = read_head(&mut stream, &mut buffer)? else { return Ok(()) };
-        while buffer.len() < head + length {
-            if read_more(&mut stream, &mut buffer)? == 0 {
-                return Ok(());
+        let (head, length) = match wire::measure(inbox.filled()) {
+            Ok(Some(lengths)) => lengths,
+            Ok(None) => {
+                inbox.fill(stream)?;
+                continue;
             }
-        }
-        let arrived = Instant::now();
-        let answer = match parse(&buffer[..head], &buffer[head..head + length], arrived) {
-            Some(request) => handler.answer(&request),
-            None => Answer::Whole(Response { status: 400, ..Response::default() }),
+            Err(wire::Malformed(status)) => return refuse(stream, status, &mut out),
         };
-        match answer {
-            Answer::Whole(response) => {
-                if shared.sleep(response.after) {
-                    return Ok(());
-                }
-                render(&response, &mut out);
-                stream.write_all(&out)?;
-            }
-            Answer::Cut(response) => {
-                let _stopped = shared.sleep(response.after);
-                render(&response, &mut out);
-                let head = out.len() - response.body.len();
-                return stream.write_all(&out[..head + response.body.len() / 2]);
-            }
-            Answer::Silence(wait) => {
-                let _stopped = shared.sleep(wait);
-                return Ok(());
-            }
-            Answer::Endless => return pour(&mut stream, shared),
+        while inbox.filled < head + length {
+            inbox.fill(stream)?;
         }
-        buffer.drain(..head + length);
+        let (head_bytes, rest) = inbox.filled().split_at(head);
+        let answer = match wire::parse(head_bytes, &rest[..length]) {
+            Ok(request) => handler.answer(&request),
+            Err(wire::Malformed(status)) => return refuse(stream, status, &mut out),
+        };
+        inbox.take(head + length);
+        let Answer::Whole(response) = answer else { return misbehave(stream, shared, answer, &mut out) };
+        if shared.sleep(response.after) {
+            return Ok(());
+        }
+        wire::render(&response, &mut out);
+        stream.write_all(&out)?;
     }
 }
 
-/// The head's length and the body's; nothing at the connection's end.
-fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<(usize, usize)>> {
-    loop {
-        if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
-            let head = end + 4;
-            let length =
-                field(&buffer[..head], "content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-            if length > MOST_BODY {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-            return Ok(Some((head, length)));
-        }
-        if buffer.len() > MOST_HEAD {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        if read_more(stream, buffer)? == 0 {
-            return Ok(None);
-        }
-    }
-}
-
-fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    let mut chunk = [0; 4096];
-    let read = stream.read(&mut chunk)?;
-    buffer.extend_from_slice(&chunk[..read]);
-    Ok(read)
-}
-
-fn parse<'a>(head: &'a [u8], body: &'a [u8], arrived: Instant) -> Option<Request<'a>> {
-    let line = std::str::from_utf8(head.split(|byte| *byte == b'\r').next()?).ok()?;
-    let mut words = line.split(' ');
-    let (method, path) = (words.next()?, words.next()?);
-    Some(Request {
-        method,
-        path,
-        authorization: field(head, "authorization").unwrap_or_default(),
-        client: field(head, "x-client-id").unwrap_or("default"),
-        idempotency_key: field(head, "idempotency-key").unwrap_or_default(),
-        body,
-        arrived,
-    })
-}
-
-fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
-    head.split(|byte| *byte == b'\n').find_map(|line| {
-        let (found, value) = line.split_at_checked(name.len())?;
-        let value = value.strip_prefix(b":")?;
-        found.eq_ignore_ascii_case(name.as_bytes()).then(|| std::str::from_utf8(value).ok().map(str::trim))?
-    })
-}
-
-fn render(response: &Response, out: &mut Vec<u8>) {
-    out.clear();
-    let kind = if response.html { "text/html" } else { "application/json" };
-    // Writing to a Vec cannot fail.
-    let _infallible = write!(
+fn refuse(mut stream: &TcpStream, status: u16, out: &mut Vec<u8>) -> io::Result<()> {
+    wire::render(
+        &Response { status, headers: vec![("Connection", "close".into())], ..Response::default() },
         out,
-        "HTTP/1.1 {} {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n",
-        response.status,
-        reason(response.status),
-        response.body.len()
     );
-    for (name, value) in &response.headers {
-        let _infallible = write!(out, "{name}: {value}\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(&response.body);
+    stream.write_all(out)
 }
 
-/// Sends for as long as the client takes it.
-fn pour(stream: &mut TcpStream, shared: &Shared) -> io::Result<()> {
-    stream.write_all(
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{\"data\":[\"",
-    )?;
-    let chunk = [b'x'; 64 << 10];
-    while !shared.stopping.load(Ordering::Acquire) {
-        stream.write_all(&chunk)?;
+/// The answers after which the connection is no more.
+fn misbehave(mut stream: &TcpStream, shared: &Shared, answer: Answer, out: &mut Vec<u8>) -> io::Result<()> {
+    match answer {
+        Answer::Whole(_) => {}
+        Answer::Cut { response, reset } => {
+            shared.sleep(response.after);
+            let body = wire::render(&response, out);
+            stream.write_all(&out[..body + response.body.len() / 2])?;
+            if reset {
+                return reset_on_close(stream);
+            }
+        }
+        Answer::Drip { response, pause } => {
+            shared.sleep(response.after);
+            let body = wire::render(&response, out);
+            stream.write_all(&out[..body])?;
+            for byte in &out[body..] {
+                if shared.sleep(pause) {
+                    break;
+                }
+                stream.write_all(std::slice::from_ref(byte))?;
+            }
+        }
+        Answer::Silence(wait) => {
+            shared.sleep(wait);
+        }
+        Answer::Reset => return reset_on_close(stream),
+        Answer::EndlessBody => {
+            let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{\"data\":[\"";
+            return pour(stream, shared, head, &[b'x'; 1024]);
+        }
+        Answer::EndlessHeaders => {
+            let line = [b"X-Filler: ", [b'x'; 500].as_slice(), b"\r\n"].concat();
+            return pour(stream, shared, b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n", &line);
+        }
+        Answer::GzipBomb => {
+            let mut head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n".to_vec();
+            head.extend(wire::gzip_begin());
+            return pour(stream, shared, &head, &wire::gzip_more());
+        }
     }
     Ok(())
 }
 
-fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        302 => "Found",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        404 => "Not Found",
-        410 => "Gone",
-        429 => "Too Many Requests",
-        500 => "Internal Server Error",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        _ => "Status",
+fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}
+
+/// Sends `more` again and again, for as long as the client takes it.
+fn pour(mut stream: &TcpStream, shared: &Shared, head: &[u8], more: &[u8]) -> io::Result<()> {
+    stream.write_all(head)?;
+    let chunk = more.repeat(64);
+    while !shared.stopping.load(Ordering::Acquire) {
+        stream.write_all(&chunk)?;
     }
+    Ok(())
 }

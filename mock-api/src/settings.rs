@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::faults::Faults;
+
 /// The credentials that the server takes, unless told otherwise.
 pub const EMAIL: &str = "ads@example.com";
 /// Their password; chosen so that no other text contains it by accident.
@@ -18,6 +20,12 @@ pub struct Settings {
     pub password: String,
     /// How many ordinary campaigns there are: `campaign_1` and so on.
     pub campaigns: u32,
+    /// The numbers of those that are not listed, in rising order; asked for by name they are unknown (404).
+    pub absent: Vec<u32>,
+    /// Records listed after all others, as they are; a sync of any id in them succeeds.
+    pub added: Vec<String>,
+    /// Another number makes every ordinary record another, with the same id.
+    pub revision: u32,
     /// Campaigns with odd ids and values besides, see [`crate::odd`].
     pub odd: bool,
     /// At most so many requests in any window of this length, for each client id.
@@ -26,6 +34,8 @@ pub struct Settings {
     pub hint: Hint,
     /// How long a sync takes.
     pub sync_latency: Duration,
+    /// How long a list request takes.
+    pub list_latency: Duration,
     /// Every so manieth list request is answered by 503; 0 for none.
     pub list_503_every: u32,
     /// How long a token is good for.
@@ -70,43 +80,6 @@ pub enum Hint {
     None,
 }
 
-/// Faults; shares are between 0 and 1, drawn for each request from the seed.
-#[derive(Clone, Debug, Default)]
-pub struct Faults {
-    /// Requests that are never answered: closed after this time.
-    pub hang: (f64, Duration),
-    /// Connections closed without an answer.
-    pub reset: f64,
-    /// Answers whose connection breaks inside the body.
-    pub cut_body: f64,
-    /// Answers of HTML with status 200.
-    pub html: f64,
-    /// Answers of JSON of another shape, with status 200.
-    pub other_json: f64,
-    /// Answers 500, 502, 503 or 504.
-    pub server_error: f64,
-    /// Redirects to this address.
-    pub redirect: Option<(f64, String)>,
-    /// The token is revoked with every so manieth request; 0 for never.
-    pub revoke_every: u64,
-    /// Syncs of so many of the ordinary campaigns (by their number) are refused: 404, 410 or `success: false`.
-    pub refused_every: u32,
-    /// Syncs of every so manieth campaign always fail with 500.
-    pub poisoned_every: u32,
-    /// Every so manieth page repeats the first record of the page, and its last is repeated on the next page.
-    pub duplicates: bool,
-    /// `has_more` is always true: the last page is served again and again.
-    pub endless: bool,
-    /// A page limit above this is not honoured; 0 for none.
-    pub most_per_page: u32,
-    /// Everything is answered by 503.
-    pub outage: bool,
-    /// Every sync is answered by 503.
-    pub sync_outage: bool,
-    /// Answers of endless bodies.
-    pub endless_body: f64,
-}
-
 impl Settings {
     /// The reference server, `scale` times as fast: 10 requests in 60 s, every 5th list 503, syncs of 2 s, 100 campaigns.
     #[must_use]
@@ -129,10 +102,14 @@ impl Settings {
             email: EMAIL.into(),
             password: PASSWORD.into(),
             campaigns,
+            absent: Vec::new(),
+            added: Vec::new(),
+            revision: 0,
             odd: false,
             rate_limit: None,
             hint: Hint::Body,
             sync_latency: Duration::ZERO,
+            list_latency: Duration::ZERO,
             list_503_every: 0,
             token_lifetime: Duration::from_secs(3600),
             expires_in: ExpiresIn::Honest,
