@@ -107,9 +107,29 @@ pub fn records() -> Vec<(String, String, Fate)> {
         ("", record("17", "\"numeric id\"", "1", "1", time, ""), Fate::DeadLetter),
         ("", record("\"\"", "\"empty id\"", "1", "1", time, ""), Fate::DeadLetter),
     ];
+    let nested = |depth: usize| format!(",\"deep\":{}{}", "[".repeat(depth), "]".repeat(depth));
+    all.push(("v_deep".into(), record("\"v_deep\"", "\"n\"", "1", "1", time, &nested(60)), Fate::Row));
+    // Deeper than parsers go that guard their stack.
+    all.push((
+        String::new(),
+        record("\"too_deep\"", "\"n\"", "1", "1", time, &nested(5_000)),
+        Fate::DeadLetter,
+    ));
+    all.push((String::new(), record("\"lone_name\"", "\"\\udc00\"", "1", "1", time, ""), Fate::DeadLetter));
+    for (id, name, budget, clicks) in [
+        ("v_null_name", "null", "1", "1"),
+        ("v_null_budget", "\"n\"", "null", "1"),
+        ("v_null_clicks", "\"n\"", "1", "null"),
+        ("v_text_clicks", "\"n\"", "1", "\"1\""),
+        ("v_name_object", "{\"a\":1}", "1", "1"),
+    ] {
+        let raw = record(&format!("\"{id}\""), name, budget, clicks, time, "");
+        all.push((id.into(), raw, Fate::DeadLetter));
+    }
     all.extend(values.into_iter().map(|(id, json, fate)| (id.to_owned(), json, fate)));
     all.push((String::new(), r#"{"name":"no id"}"#.into(), Fate::DeadLetter));
-    all.push((String::new(), "[1,2]".into(), Fate::DeadLetter));
-    all.push((String::new(), "null".into(), Fate::DeadLetter));
+    for raw in ["[1,2]", "null", "{}", "17", "true", "\"campaign_1\""] {
+        all.push((String::new(), raw.into(), Fate::DeadLetter));
+    }
     all
 }
