@@ -2,20 +2,20 @@
 
 use std::ffi::OsString;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
 /// What the user asked for.
 #[derive(Debug)]
-pub struct Parsed {
-    /// The command.
-    pub command: Command,
+pub struct Command {
+    /// Which command.
+    pub name: CommandName,
     /// Its flags.
     pub flags: Flags,
 }
 
 /// The commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum CommandName {
     /// List, sync and store every campaign.
     Sync,
     /// Print campaigns as JSON lines.
@@ -30,6 +30,10 @@ pub enum Command {
     Check,
     /// Bring the schema up to date.
     Migrate,
+    /// Make a page with pictures of one run and those before it.
+    Report,
+    /// Print a completion script for a shell.
+    Completions,
 }
 
 /// All flags of all commands; those that a command does not have stay empty.
@@ -38,6 +42,8 @@ pub enum Command {
 pub struct Flags {
     pub api_url: Option<String>,
     pub client_id: Option<String>,
+    pub accounts: Option<String>,
+    pub only: Vec<String>,
     pub workers: Option<String>,
     pub page_size: Option<String>,
     pub rate_limit: Option<String>,
@@ -50,6 +56,11 @@ pub struct Flags {
     pub max_removed: Option<String>,
     pub progress: Option<String>,
     pub log_format: Option<String>,
+    pub metrics_file: Option<String>,
+    pub trace_file: Option<String>,
+    pub run: Option<String>,
+    pub html: Option<String>,
+    pub shell: Option<String>,
     pub fresh: bool,
     pub no_migrate: bool,
     pub allow_http: bool,
@@ -83,6 +94,23 @@ macro_rules! command {
             ["permit plain http to any host: credentials travel in clear", switch, allow_http: bool]
         ] $($rest)*);
     };
+    (@ [$($head:tt)*] [$($field:tt)*] accounts $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["several accounts, as a TOML file with a table [[account]] for each [CAMPAIGN_SYNC_ACCOUNTS]", option, accounts: Option<String>]
+            ["only the account of this name; may be given several times", option, only: Vec<String>]
+        ] $($rest)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] picture $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["the run's number, as status shows it (default: the latest)", positional, run: Option<String>]
+            ["the file to write, such as run.html", option, html: Option<String>]
+        ] $($rest)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] shell $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["bash, zsh or fish", positional, shell: Option<String>]
+        ] $($rest)*);
+    };
     (@ [$($head:tt)*] [$($field:tt)*] work $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
             ["requests at once, 1 to 1024; adapts below that (default 16) [CAMPAIGN_SYNC_WORKERS]", option, workers: Option<String>]
@@ -91,6 +119,8 @@ macro_rules! command {
             ["abandon an open run older than this and begin anew (default 24h)", option, max_run_age: Option<String>]
             ["most campaigns, in percent, that may be marked removed at once (default 20)", option, max_removed: Option<String>]
             ["progress on stderr: auto (on a terminal), always or never (default auto)", option, progress: Option<String>]
+            ["write metrics in Prometheus' text form to this file, also on failure (default: none)", option, metrics_file: Option<String>]
+            ["write traces as OTLP JSON lines to this file (default: none)", option, trace_file: Option<String>]
             ["do not bring the schema up to date first", switch, no_migrate: bool]
         ] $($rest)*);
     };
@@ -115,7 +145,7 @@ macro_rules! command {
         ] $($rest)*);
     };
     (@ [$(#[$meta:meta])* $name:ident] [$([$doc:tt, $kind:ident, $field:ident: $($type:tt)+])*]) => {
-        #[derive(FromArgs)]
+        #[derive(FromArgs, ArgsInfo)]
         $(#[$meta])*
         struct $name {
             $(#[doc = $doc] #[argh($kind)] $field: $($type)+,)*
@@ -136,42 +166,52 @@ command! {
         note = "Credentials: AD_PLATFORM_EMAIL and AD_PLATFORM_PASSWORD (or _FILE, or _COMMAND). Database: DATABASE_URL or PG*.",
         error_code(0, "every listed campaign is synced"), error_code(3, "done, but some campaigns are dead letters"),
         error_code(4, "credentials refused"), error_code(5, "stopped before the end, run again to resume"))]
-    SyncArgs: api work fresh json log
+    SyncArgs: api accounts work fresh json log
 }
 command! {
     /// Print every campaign that the platform lists, as it came, one JSON object a line. Needs no database.
     #[argh(subcommand, name = "list", example = "{command_name} --api-url https://ads.example.com | jq -r .name")]
-    ListArgs: api log
+    ListArgs: api accounts log
 }
 command! {
     /// Say what a run would take: one list request, then the number of requests, the least time under the rate limit, and
     /// when it could be done. Changes nothing, needs no database.
     #[argh(subcommand, name = "plan", example = "{command_name} --api-url https://ads.example.com --rate-limit 10/60s")]
-    PlanArgs: api json log
+    PlanArgs: api accounts json log
 }
 command! {
     /// Show the open run and who works on it, what is pending, dead letters and the last success.
     #[argh(subcommand, name = "status", example = "{command_name} --json | jq .pending")]
-    StatusArgs: json log
+    StatusArgs: accounts json log
 }
 command! {
     /// Put dead letters back into the open run, or a new one, and work them.
     #[argh(subcommand, name = "retry", example = "{command_name} --id campaign_17")]
-    RetryArgs: ids api work json log
+    RetryArgs: ids api accounts work json log
 }
 command! {
     /// Try configuration, credentials, API and database; a line each, non-zero on the first that fails.
     #[argh(subcommand, name = "check", example = "{command_name} --api-url https://ads.example.com")]
-    CheckArgs: api log
+    CheckArgs: api accounts log
 }
 command! {
     /// Bring the database's schema up to date. `sync` does it too, unless --no-migrate is given.
     #[argh(subcommand, name = "migrate", example = "{command_name}")]
     MigrateArgs: log
 }
+command! {
+    /// Write one run and the last 30 as a page with pictures: one file that needs nothing from elsewhere.
+    #[argh(subcommand, name = "report", example = "{command_name} --html run.html")]
+    ReportArgs: picture accounts log
+}
+command! {
+    /// Print a completion script for bash, zsh or fish.
+    #[argh(subcommand, name = "completions", example = "{command_name} bash > ~/.local/share/bash-completion/completions/campaign-sync")]
+    CompletionsArgs: shell
+}
 
 /// Copies every campaign of an ad platform into Postgres: complete, exactly once in effect, resumable.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 struct TopLevel {
     /// print the version
     #[argh(switch, short = 'V')]
@@ -180,7 +220,7 @@ struct TopLevel {
     command: Option<Subcommand>,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 enum Subcommand {
     Sync(SyncArgs),
@@ -190,15 +230,17 @@ enum Subcommand {
     Retry(RetryArgs),
     Check(CheckArgs),
     Migrate(MigrateArgs),
+    Report(ReportArgs),
+    Completions(CompletionsArgs),
 }
 
 /// Reads the arguments behind the program's name.
 ///
 /// # Errors
 /// [`Exit`] with help, version or what is wrong.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Exit> {
+pub fn parse(args: Vec<OsString>) -> Result<Command, Exit> {
     let mut texts = Vec::new();
-    for argument in arguments {
+    for argument in args {
         texts.push(
             argument
                 .into_string()
@@ -217,17 +259,29 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Ex
             text: concat!("campaign-sync ", env!("CARGO_PKG_VERSION"), "\n").into(),
         });
     }
-    let (command, flags) = match given.command {
-        Some(Subcommand::Sync(given)) => (Command::Sync, given.into()),
-        Some(Subcommand::List(given)) => (Command::List, given.into()),
-        Some(Subcommand::Plan(given)) => (Command::Plan, given.into()),
-        Some(Subcommand::Status(given)) => (Command::Status, given.into()),
-        Some(Subcommand::Retry(given)) => (Command::Retry, given.into()),
-        Some(Subcommand::Check(given)) => (Command::Check, given.into()),
-        Some(Subcommand::Migrate(given)) => (Command::Migrate, given.into()),
-        None => return Err(usage("a command is missing: sync, list, plan, status, retry, check or migrate")),
+    let (name, flags) = match given.command {
+        Some(Subcommand::Sync(given)) => (CommandName::Sync, given.into()),
+        Some(Subcommand::List(given)) => (CommandName::List, given.into()),
+        Some(Subcommand::Plan(given)) => (CommandName::Plan, given.into()),
+        Some(Subcommand::Status(given)) => (CommandName::Status, given.into()),
+        Some(Subcommand::Retry(given)) => (CommandName::Retry, given.into()),
+        Some(Subcommand::Check(given)) => (CommandName::Check, given.into()),
+        Some(Subcommand::Migrate(given)) => (CommandName::Migrate, given.into()),
+        Some(Subcommand::Report(given)) => (CommandName::Report, given.into()),
+        Some(Subcommand::Completions(given)) => (CommandName::Completions, given.into()),
+        None => {
+            return Err(usage(
+                "a command is missing: sync, list, plan, status, retry, check, migrate, report or completions",
+            ));
+        }
     };
-    Ok(Parsed { command, flags })
+    Ok(Command { name, flags })
+}
+
+/// Every command and flag as data: what completions are made of.
+#[must_use]
+pub fn described() -> CommandInfoWithArgs {
+    TopLevel::get_args_info()
 }
 
 fn usage(message: &str) -> Exit {
@@ -239,14 +293,14 @@ fn usage(message: &str) -> Exit {
 mod tests {
     use super::*;
 
-    fn parse_words(words: &[&str]) -> Result<Parsed, Exit> {
-        parse(words.iter().map(OsString::from))
+    fn parse_words(words: &[&str]) -> Result<Command, Exit> {
+        parse(words.iter().map(OsString::from).collect())
     }
 
     #[test]
     fn flags_reach_their_command() {
         let parsed = parse_words(&["sync", "--workers", "4", "--json", "--fresh"]).unwrap();
-        assert_eq!(parsed.command, Command::Sync);
+        assert_eq!(parsed.name, CommandName::Sync);
         assert_eq!(parsed.flags.workers.as_deref(), Some("4"));
         assert!(parsed.flags.json && parsed.flags.fresh && !parsed.flags.allow_http);
         let parsed = parse_words(&["retry", "--id", "a", "--id", "b"]).unwrap();

@@ -18,14 +18,15 @@ pub(super) fn run(
         0 => Ok(()),
         code => Err(Failure { code, message: "the result could not be written".into() }),
     };
-    let config = Config::read(flags, environment).map_err(Failure::usage)?;
+    let config = Config::for_api(flags, environment).map_err(Failure::usage)?;
+    let account = config.one_account().map_err(Failure::usage)?;
     let context = Context::new();
     // A check is to answer soon, not to wait for better times.
-    let patience = config.account.timeout.min(config.give_up_after);
-    let store = set_up::store(environment, &config.account.name, &context, patience)?;
+    let patience = account.timeout.min(config.give_up_after);
+    let store = set_up::store(environment, &account.name, &context, patience)?;
     let impatient = Config { give_up_after: patience, ..config.clone() };
     let caller = set_up::caller(&impatient, &context, None)?;
-    passed("configuration", &format!("{} as {}", config.account.api_url, config.account.email))?;
+    passed("configuration", &format!("{} as {}", account.api_url, account.email))?;
     caller.check_api().map_err(|message| Failure { code: 5, message: format!("API: {message}") })?;
     passed("API", "it answers")?;
     if caller.check_credentials().is_err() {

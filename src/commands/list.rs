@@ -18,10 +18,11 @@ pub(super) fn run(
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
-    let config = Config::read(flags, environment).map_err(Failure::usage)?;
+    let config = Config::for_api(flags, environment).map_err(Failure::usage)?;
+    let account = config.one_account().map_err(Failure::usage)?;
     let caller = Arc::new(set_up::caller(&config, &Context::new(), None)?);
     set_up::on_signals(&caller)?;
-    let page_size = i32::try_from(config.account.page_size).unwrap_or(10);
+    let page_size = i32::try_from(account.page_size).unwrap_or(10);
     let mut out = BufWriter::new(stdout);
     match print(&caller, page_size, &mut out).and_then(|()| out.flush()) {
         // A reader that went away early has got what it wanted.

@@ -11,10 +11,10 @@ mod sync;
 use std::ffi::OsString;
 use std::io::Write;
 
-use crate::cli::{self, Command, Parsed};
+use crate::cli::{self, Command, CommandName};
 use crate::config::Output;
-use crate::report::log;
 use crate::report::text::say;
+use crate::report::{completions, log};
 use crate::sync::Ending;
 
 /// Runs the program and gives its exit code; results go to `stdout`, messages to stderr.
@@ -23,7 +23,7 @@ pub fn run(
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> i32 {
-    let parsed = match cli::parse(arguments) {
+    let parsed = match cli::parse(arguments.into_iter().collect()) {
         Ok(parsed) => parsed,
         Err(exit) if exit.code == 0 => return written(stdout, &exit.text),
         Err(exit) => {
@@ -61,8 +61,8 @@ impl From<Ending> for Failure {
     }
 }
 
-fn output(parsed: &Parsed, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Output, Failure> {
-    let output = Output::read(&parsed.flags).map_err(Failure::usage)?;
+fn output(parsed: &Command, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Output, Failure> {
+    let output = Output::read(&parsed.flags, environment).map_err(Failure::usage)?;
     let rust_log = environment("RUST_LOG").filter(|value| !value.is_empty());
     let rust_log = match rust_log.map(OsString::into_string) {
         Some(Ok(text)) => Some(text),
@@ -71,24 +71,44 @@ fn output(parsed: &Parsed, environment: &dyn Fn(&str) -> Option<OsString>) -> Re
         }
         None => None,
     };
-    log::set_up(output.log_format, rust_log.as_deref()).map_err(Failure::usage)?;
+    log::set_up(output.log_format, !output.no_color, rust_log.as_deref()).map_err(Failure::usage)?;
     Ok(output)
 }
 
 fn dispatch(
-    parsed: &Parsed,
+    parsed: &Command,
     output: Output,
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
-    match parsed.command {
-        Command::Sync => sync::run(&parsed.flags, output, environment, stdout),
-        Command::List => list::run(&parsed.flags, environment, stdout),
-        Command::Plan => plan::run(&parsed.flags, output, environment, stdout),
-        Command::Check => check::run(&parsed.flags, environment, stdout),
-        Command::Migrate => migrate::run(environment, stdout),
-        Command::Status => status::run(output, environment, stdout),
-        Command::Retry => sync::retry(&parsed.flags, output, environment, stdout),
+    for (flag, file) in [("--metrics-file", &output.metrics_file), ("--trace-file", &output.trace_file)] {
+        if file.is_some() {
+            return Err(unavailable(flag));
+        }
+    }
+    match parsed.name {
+        CommandName::Sync => sync::run(&parsed.flags, output, environment, stdout),
+        CommandName::List => list::run(&parsed.flags, environment, stdout),
+        CommandName::Plan => plan::run(&parsed.flags, output, environment, stdout),
+        CommandName::Check => check::run(&parsed.flags, environment, stdout),
+        CommandName::Migrate => migrate::run(environment, stdout),
+        CommandName::Status => status::run(&parsed.flags, output, environment, stdout),
+        CommandName::Retry => sync::retry(&parsed.flags, output, environment, stdout),
+        CommandName::Report => Err(unavailable("report")),
+        CommandName::Completions => completion(parsed.flags.shell.as_deref(), stdout),
+    }
+}
+
+/// Refused rather than ignored: nothing here writes what was asked for.
+fn unavailable(name: &str) -> Failure {
+    Failure::usage(format!("{name}: this version cannot do that; leave it out"))
+}
+
+fn completion(shell: Option<&str>, stdout: &mut dyn Write) -> Result<i32, Failure> {
+    let shell = shell.unwrap_or_default();
+    match completions::script(shell, &cli::described()) {
+        Some(script) => Ok(written(stdout, &script)),
+        None => Err(Failure::usage(format!("completions {shell:?}: must be bash, zsh or fish"))),
     }
 }
 

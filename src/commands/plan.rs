@@ -44,10 +44,11 @@ pub(super) fn run(
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
-    let config = Config::read(flags, environment).map_err(Failure::usage)?;
+    let config = Config::for_api(flags, environment).map_err(Failure::usage)?;
+    let account = config.one_account().map_err(Failure::usage)?;
     let caller = std::sync::Arc::new(set_up::caller(&config, &Context::new(), None)?);
     set_up::on_signals(&caller)?;
-    let page_size = i32::try_from(config.account.page_size).unwrap_or(10);
+    let page_size = i32::try_from(account.page_size).unwrap_or(10);
     let Ok(page) = caller.list_page(PageNumber(1), page_size) else {
         return Err(match caller.ending() {
             Some(ending) => Failure { code: ending.exit_code(), message: ending.to_string() },
@@ -64,9 +65,8 @@ pub(super) fn run(
         });
     };
     let pages = (campaigns.max(1) + size - 1) / size;
-    let plan = Plan { campaigns, pages, limit: config.account.rate_limit.or_else(|| caller.known_limit()) };
-    let shown =
-        if output.json { as_json(&config.account.name, &plan) } else { as_text(&config.account.name, &plan) };
+    let plan = Plan { campaigns, pages, limit: account.rate_limit.or_else(|| caller.known_limit()) };
+    let shown = if output.json { as_json(&account.name, &plan) } else { as_text(&account.name, &plan) };
     Ok(written(stdout, &shown))
 }
 

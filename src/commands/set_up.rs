@@ -39,12 +39,12 @@ impl Context {
 
 /// A caller that shares limit and token through `store`, or, without one, with nobody.
 pub(super) fn caller(config: &Config, context: &Context, store: Option<&Store>) -> Result<Caller, Failure> {
-    let account = &config.account;
+    let account = config.one_account().map_err(Failure::usage)?;
     let client = Client::new(
         &ClientSettings {
             base_url: account.api_url.clone(),
             timeout: account.timeout,
-            connections: config.workers + 2,
+            connections: account.workers + 2,
             client_id: account.client_id.clone(),
             trusted_roots: config.trusted_roots.clone(),
         },
@@ -63,7 +63,7 @@ pub(super) fn caller(config: &Config, context: &Context, store: Option<&Store>) 
     };
     let limiter = Limiter::new(account.rate_limit, ledger, context.clock.clone());
     let patience = Patience {
-        max_attempts: config.max_attempts,
+        max_attempts: account.max_attempts,
         max_wait: config.max_wait,
         give_up_after: config.give_up_after,
     };

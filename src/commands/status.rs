@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::set_up::{self, Context};
 use super::{Failure, written};
-use crate::config::Output;
+use crate::cli::Flags;
+use crate::config::{Config, Output};
 use crate::report::status;
 use crate::store::overview;
 
@@ -14,14 +15,17 @@ use crate::store::overview;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(
+    flags: &Flags,
     output: Output,
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
+    let named = Config::for_database(flags, environment).map_err(Failure::usage)?.account_names;
     let context = Context::new();
     let store = set_up::store(environment, "default", &context, PATIENCE)?;
     set_up::schema(&store, false)?;
     let accounts = store.run(|client, _| overview::accounts(client)).map_err(set_up::from_store)?;
+    let accounts = if named.is_empty() { accounts } else { named };
     let accounts = if accounts.is_empty() { vec!["default".to_owned()] } else { accounts };
     for account in accounts {
         let seen = store.run(|client, _| overview::look(client, &account)).map_err(set_up::from_store)?;

@@ -54,9 +54,10 @@ fn work(
     stdout: &mut dyn Write,
     retry: Option<Retry>,
 ) -> Result<i32, Failure> {
-    let config = Config::read(flags, environment).map_err(Failure::usage)?;
+    let config = Config::for_api(flags, environment).map_err(Failure::usage)?;
+    let account = config.one_account().map_err(Failure::usage)?;
     let context = Context::new();
-    let store = set_up::store(environment, &config.account.name, &context, config.give_up_after)?;
+    let store = set_up::store(environment, &account.name, &context, config.give_up_after)?;
     let caller = Arc::new(set_up::caller(&config, &context, Some(&store))?);
     set_up::on_signals(&caller)?;
     let deadline = config.deadline.map(|deadline| context.clock.now() + deadline);
@@ -70,20 +71,20 @@ fn work(
     {
         return Ok(written(stdout, if output.json { "" } else { "no dead letters to retry\n" }));
     }
-    let crew = Crew::new(config.workers).map_err(|error| Failure {
+    let crew = Crew::new(account.workers).map_err(|error| Failure {
         code: 1,
-        message: format!("cannot start {} workers: {error}", config.workers),
+        message: format!("cannot start {} workers: {error}", account.workers),
     })?;
     let job = Job {
         caller,
         store,
         opening: Opening {
-            page_size: i32::try_from(config.account.page_size).unwrap_or(10),
+            page_size: i32::try_from(account.page_size).unwrap_or(10),
             max_age: config.max_run_age,
             fresh: config.fresh,
             lists: retry.is_none(),
         },
-        workers: config.workers,
+        workers: account.workers,
         max_removed: config.max_removed,
         deadline,
         retry,

@@ -1,13 +1,19 @@
-//! Flags and environment -> one validated [`Config`]. Flag beats environment beats default; an empty variable is unset.
+//! Flags, environment and accounts file -> one validated [`Config`]. Flag beats environment beats default, and what an
+//! account's table says beats them all for that account; an empty variable is unset.
 
+mod accounts;
 mod api_url;
 mod duration;
 mod password;
+mod setting;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use self::accounts::Entry;
+use self::setting::Source;
 use crate::cli::Flags;
 use crate::http::{RateLimit, Secret};
 
@@ -45,7 +51,7 @@ pub enum LogFormat {
 }
 
 /// What is shown, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// `--json`.
     pub json: bool,
@@ -53,6 +59,12 @@ pub struct Output {
     pub progress: Progress,
     /// `--log-format`.
     pub log_format: LogFormat,
+    /// `--metrics-file`.
+    pub metrics_file: Option<PathBuf>,
+    /// `--trace-file`.
+    pub trace_file: Option<PathBuf>,
+    /// `NO_COLOR` is set.
+    pub no_color: bool,
 }
 
 /// One set of credentials and how to use it.
@@ -70,21 +82,23 @@ pub struct Account {
     pub client_id: Option<String>,
     /// The configured limit.
     pub rate_limit: Option<RateLimit>,
+    /// Requests at once for this account, 1 to 1,024.
+    pub workers: usize,
     /// Campaigns a page, 1 to 1,000.
     pub page_size: u32,
     /// The longest time for one request.
     pub timeout: Duration,
+    /// Attempts at one campaign, 1 to 100.
+    pub max_attempts: u32,
 }
 
 /// Everything that commands which call the platform need to know.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The account.
-    pub account: Account,
-    /// Requests at once, 1 to 1,024.
+    /// The accounts to work on: at least one, each name once.
+    pub accounts: Vec<Account>,
+    /// Requests at once in all, 1 to 1,024.
     pub workers: usize,
-    /// Attempts at one campaign, 1 to 100.
-    pub max_attempts: u32,
     /// How long nothing may succeed.
     pub give_up_after: Duration,
     /// The longest wait that the platform may ask for.
@@ -101,6 +115,17 @@ pub struct Config {
     pub migrate: bool,
     /// PEM certificates to trust for the API instead of the built-in ones (`SSL_CERT_FILE`).
     pub trusted_roots: Option<Vec<u8>>,
+    /// What is shown, and how.
+    pub output: Output,
+}
+
+/// What commands need that only look at the database: no credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseConfig {
+    /// The accounts that the accounts file or `--only` names; empty without both: all that the database knows.
+    pub account_names: Vec<String>,
+    /// What is shown, and how.
+    pub output: Output,
 }
 
 impl Config {
@@ -108,50 +133,152 @@ impl Config {
     ///
     /// # Errors
     /// The first setting that is wrong or missing.
-    pub fn read(flags: &Flags, environment: Environment<'_>) -> Result<Self, ConfigError> {
-        let setting = Setting { environment };
-        let account = Account {
-            name: "default".into(),
-            api_url: setting.api_url(flags)?,
-            email: setting.email()?,
-            password: password::password(environment)?,
-            client_id: setting.client_id(flags)?,
-            rate_limit: setting.parsed(
-                ("--rate-limit", "AD_PLATFORM_RATE_LIMIT", &flags.rate_limit),
-                "requests in a duration, such as 10/60s",
-                duration::rate_limit,
-            )?,
-            page_size: setting.number(
-                ("--page-size", "CAMPAIGN_SYNC_PAGE_SIZE", &flags.page_size),
-                1..=1000,
-                10,
-            )?,
-            timeout: setting.duration("--timeout", &flags.timeout)?.unwrap_or(Duration::from_secs(30)),
+    pub fn for_api(flags: &Flags, env: Environment<'_>) -> Result<Self, ConfigError> {
+        let seconds = Duration::from_secs;
+        let accounts = match accounts::chosen(flags, env)? {
+            Some(entries) => {
+                entries.iter().map(|entry| account(flags, env, Some(entry))).collect::<Result<_, _>>()?
+            }
+            None => {
+                if let Some(unknown) = flags.only.iter().find(|name| *name != DEFAULT) {
+                    return Err(ConfigError(format!(
+                        "--only {unknown:?}: without --accounts FILE there is only the account {DEFAULT:?}"
+                    )));
+                }
+                vec![account(flags, env, None)?]
+            }
         };
-        let number = setting.number(("--workers", "CAMPAIGN_SYNC_WORKERS", &flags.workers), 1..=1024, 16)?;
+        let optional = |flag, given| Source::new(flag, "", given).duration(env);
+        let max_removed = Source::new("--max-removed", "", &flags.max_removed).number(env, 0..=100, 20)?;
         Ok(Self {
-            account,
-            workers: usize::try_from(number).unwrap_or(16),
-            max_attempts: setting.number(("--max-attempts", "", &flags.max_attempts), 1..=100, 5)?,
-            give_up_after: setting
-                .duration("--give-up-after", &flags.give_up_after)?
-                .unwrap_or(Duration::from_secs(300)),
-            max_wait: setting.duration("--max-wait", &flags.max_wait)?.unwrap_or(Duration::from_secs(900)),
-            deadline: setting.duration("--deadline", &flags.deadline)?,
-            max_run_age: setting
-                .duration("--max-run-age", &flags.max_run_age)?
-                .unwrap_or(Duration::from_secs(86_400)),
-            max_removed: u8::try_from(setting.number(
-                ("--max-removed", "", &flags.max_removed),
-                0..=100,
-                20,
-            )?)
-            .unwrap_or(20),
+            accounts,
+            workers: workers(flags, env, None)?,
+            give_up_after: optional("--give-up-after", &flags.give_up_after)?.unwrap_or(seconds(300)),
+            max_wait: optional("--max-wait", &flags.max_wait)?.unwrap_or(seconds(900)),
+            deadline: optional("--deadline", &flags.deadline)?,
+            max_run_age: optional("--max-run-age", &flags.max_run_age)?.unwrap_or(seconds(86_400)),
+            max_removed: u8::try_from(max_removed).unwrap_or(20),
             fresh: flags.fresh,
             migrate: !flags.no_migrate,
-            trusted_roots: setting.trusted_roots()?,
+            trusted_roots: trusted_roots(env)?,
+            output: Output::read(flags, env)?,
         })
     }
+
+    /// Reads what a command needs that only looks at the database.
+    ///
+    /// # Errors
+    /// The first setting that is wrong.
+    pub fn for_database(flags: &Flags, env: Environment<'_>) -> Result<DatabaseConfig, ConfigError> {
+        let mut account_names = match accounts::chosen(flags, env)? {
+            Some(entries) => entries.iter().map(|entry| entry.name().to_owned()).collect(),
+            None => flags.only.clone(),
+        };
+        account_names.sort();
+        account_names.dedup();
+        Ok(DatabaseConfig { account_names, output: Output::read(flags, env)? })
+    }
+
+    /// The account of a command that takes one at a time.
+    ///
+    /// # Errors
+    /// When there are several: names them.
+    pub fn one_account(&self) -> Result<&Account, ConfigError> {
+        match &self.accounts[..] {
+            [only] => Ok(only),
+            several => {
+                let names: Vec<_> = several.iter().map(|account| format!("{:?}", account.name)).collect();
+                Err(ConfigError(format!(
+                    "--accounts: this command takes one account at a time; choose by --only NAME one of {}",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+}
+
+/// The account's name without an accounts file.
+const DEFAULT: &str = "default";
+
+fn account(flags: &Flags, env: Environment<'_>, entry: Option<&Entry>) -> Result<Account, ConfigError> {
+    let file = |key| entry.and_then(|entry| entry.given(key));
+    let rate_limit = Source::new("--rate-limit", "AD_PLATFORM_RATE_LIMIT", &flags.rate_limit)
+        .or_file(file("rate_limit"))
+        .parsed(env, "requests in a duration, such as 10/60s", duration::rate_limit)?;
+    let client_id = Source::new("--client-id", "AD_PLATFORM_CLIENT_ID", &flags.client_id)
+        .or_file(file("client_id"))
+        .parsed(env, "1 to 256 visible ASCII characters, such as nightly-sync", client_id)?;
+    let page_size = Source::new("--page-size", "CAMPAIGN_SYNC_PAGE_SIZE", &flags.page_size)
+        .or_file(file("page_size"))
+        .number(env, 1..=1000, 10)?;
+    let timeout = Source::new("--timeout", "", &flags.timeout).or_file(file("timeout")).duration(env)?;
+    Ok(Account {
+        name: entry.map_or(DEFAULT, Entry::name).to_owned(),
+        api_url: api_url(flags, env, entry)?,
+        email: email(env, entry)?,
+        client_id,
+        rate_limit,
+        workers: workers(flags, env, entry)?,
+        page_size,
+        timeout: timeout.unwrap_or(Duration::from_secs(30)),
+        max_attempts: Source::new("--max-attempts", "", &flags.max_attempts).number(env, 1..=100, 5)?,
+        // Last: it may run a command or unlock a keyring.
+        password: match entry {
+            Some(entry) => entry.password(env)?,
+            None => password::password(env)?,
+        },
+    })
+}
+
+fn workers(flags: &Flags, env: Environment<'_>, entry: Option<&Entry>) -> Result<usize, ConfigError> {
+    let number = Source::new("--workers", "CAMPAIGN_SYNC_WORKERS", &flags.workers)
+        .or_file(entry.and_then(|entry| entry.given("workers")))
+        .number(env, 1..=1024, 16)?;
+    Ok(usize::try_from(number).unwrap_or(16))
+}
+
+fn api_url(flags: &Flags, env: Environment<'_>, entry: Option<&Entry>) -> Result<String, ConfigError> {
+    let source = Source::new("--api-url", "AD_PLATFORM_API_URL", &flags.api_url)
+        .or_file(entry.and_then(|entry| entry.given("api_url")));
+    let Some(given) = source.find(env)? else {
+        return Err(ConfigError(
+            "no API address: set --api-url or AD_PLATFORM_API_URL, such as https://ads.example.com".into(),
+        ));
+    };
+    // The address itself is shown only once it is known to hold no credentials.
+    api_url::checked(&given.text, flags.allow_http)
+        .map_err(|cause| ConfigError(format!("{}: {cause}", given.name)))
+}
+
+fn email(env: Environment<'_>, entry: Option<&Entry>) -> Result<String, ConfigError> {
+    let name = "AD_PLATFORM_EMAIL";
+    let source = Source::new("", name, &None).or_file(entry.and_then(|entry| entry.given("email")));
+    let Some(given) = source.find(env)? else {
+        return Err(ConfigError(format!("no email: set {name}, such as ads@example.com")));
+    };
+    // Not shown: with a colon it may be an email and a password.
+    if given.text.is_empty() || given.text.contains(|c: char| c == ':' || c.is_control()) {
+        return Err(ConfigError(format!(
+            "{}: must be an email without colon and control characters, such as ads@example.com",
+            given.name
+        )));
+    }
+    Ok(given.text)
+}
+
+fn client_id(text: &str) -> Option<String> {
+    let fits = (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| text.to_owned())
+}
+
+fn trusted_roots(env: Environment<'_>) -> Result<Option<Vec<u8>>, ConfigError> {
+    let Some(path) = value(env, "SSL_CERT_FILE") else { return Ok(None) };
+    std::fs::read(&path).map(Some).map_err(|error| {
+        ConfigError(format!(
+            "SSL_CERT_FILE={}: cannot read certificates: {error}; such as /etc/ssl/certs/ca-certificates.crt",
+            path.to_string_lossy().escape_debug()
+        ))
+    })
 }
 
 impl Output {
@@ -159,28 +286,42 @@ impl Output {
     ///
     /// # Errors
     /// The first setting that is wrong.
-    pub fn read(flags: &Flags) -> Result<Self, ConfigError> {
-        let setting = Setting { environment: &|_| None };
+    pub fn read(flags: &Flags, env: Environment<'_>) -> Result<Self, ConfigError> {
         let progress =
-            setting.parsed(("--progress", "", &flags.progress), "auto, always or never", |text| {
-                Some(match text {
-                    "auto" => Progress::Auto,
-                    "always" => Progress::Always,
-                    "never" => Progress::Never,
-                    _ => return None,
-                })
+            Source::new("--progress", "", &flags.progress).parsed(env, "auto, always or never", |text| {
+                match text {
+                    "auto" => Some(Progress::Auto),
+                    "always" => Some(Progress::Always),
+                    "never" => Some(Progress::Never),
+                    _ => None,
+                }
             })?;
-        let log_format = setting.parsed(("--log-format", "", &flags.log_format), "text or json", |text| {
-            Some(match text {
-                "text" => LogFormat::Text,
-                "json" => LogFormat::Json,
-                _ => return None,
+        let log_format = Source::new("--log-format", "", &flags.log_format).parsed(
+            env,
+            "text or json",
+            |text| match text {
+                "text" => Some(LogFormat::Text),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            },
+        )?;
+        let file = |flag, given, example: &str| {
+            Source::new(flag, "", given).parsed(env, &format!("a file's path, such as {example}"), |text| {
+                (!text.is_empty() && !text.ends_with('/') && !text.contains('\0'))
+                    .then(|| PathBuf::from(text))
             })
-        })?;
+        };
         Ok(Self {
             json: flags.json,
             progress: progress.unwrap_or(Progress::Auto),
             log_format: log_format.unwrap_or(LogFormat::Text),
+            metrics_file: file(
+                "--metrics-file",
+                &flags.metrics_file,
+                "/var/lib/node_exporter/campaign_sync.prom",
+            )?,
+            trace_file: file("--trace-file", &flags.trace_file, "/var/log/campaign-sync/traces.jsonl")?,
+            no_color: value(env, "NO_COLOR").is_some(),
         })
     }
 }
@@ -190,102 +331,7 @@ fn value(environment: Environment<'_>, name: &str) -> Option<OsString> {
     environment(name).filter(|value| !value.is_empty())
 }
 
-/// A setting's flag, its variable (or an empty name), and what the flag was given.
-type Source<'a> = (&'static str, &'static str, &'a Option<String>);
-
-struct Setting<'a> {
-    environment: Environment<'a>,
-}
-
-impl Setting<'_> {
-    /// The text of a setting, and what to call it in an error.
-    fn text(&self, (flag, variable, given): Source<'_>) -> Result<Option<(String, String)>, ConfigError> {
-        if let Some(text) = given {
-            return Ok(Some((format!("{flag} {text:?}"), text.clone())));
-        }
-        if variable.is_empty() {
-            return Ok(None);
-        }
-        let Some(value) = value(self.environment, variable) else { return Ok(None) };
-        let text = value.into_string().map_err(|_| ConfigError(format!("{variable} ({flag}): not UTF-8")))?;
-        Ok(Some((format!("{variable}={text:?} ({flag})"), text)))
-    }
-
-    fn parsed<T>(
-        &self,
-        source: Source<'_>,
-        valid: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some((name, text)) = self.text(source)? else { return Ok(None) };
-        parse(&text).map(Some).ok_or_else(|| ConfigError(format!("{name}: must be {valid}")))
-    }
-
-    fn duration(&self, flag: &'static str, given: &Option<String>) -> Result<Option<Duration>, ConfigError> {
-        self.parsed((flag, "", given), "a duration such as 500ms, 30s, 5m or 1h", duration::duration)
-    }
-
-    fn number(
-        &self,
-        source: Source<'_>,
-        range: std::ops::RangeInclusive<u32>,
-        default: u32,
-    ) -> Result<u32, ConfigError> {
-        let valid = format!("a whole number from {} to {}, such as {default}", range.start(), range.end());
-        let parse = |text: &str| text.parse().ok().filter(|number| range.contains(number));
-        Ok(self.parsed(source, &valid, parse)?.unwrap_or(default))
-    }
-
-    fn api_url(&self, flags: &Flags) -> Result<String, ConfigError> {
-        let given = self.text(("--api-url", "AD_PLATFORM_API_URL", &flags.api_url))?;
-        let Some((_, text)) = given else {
-            return Err(ConfigError(
-                "no API address: set --api-url or AD_PLATFORM_API_URL, such as https://ads.example.com"
-                    .into(),
-            ));
-        };
-        let name = if flags.api_url.is_some() { "--api-url" } else { "AD_PLATFORM_API_URL (--api-url)" };
-        // The address itself is shown only once it is known to hold no credentials.
-        api_url::checked(&text, flags.allow_http).map_err(|cause| ConfigError(format!("{name}: {cause}")))
-    }
-
-    fn email(&self) -> Result<String, ConfigError> {
-        let name = "AD_PLATFORM_EMAIL";
-        let Some(value) = value(self.environment, name) else {
-            return Err(ConfigError(format!("no email: set {name}, such as ads@example.com")));
-        };
-        let email = value.into_string().map_err(|_| ConfigError(format!("{name}: not UTF-8")))?;
-        if email.contains(|c: char| c == ':' || c.is_control()) {
-            return Err(ConfigError(format!(
-                "{name}: must have no colon and no control character, such as ads@example.com"
-            )));
-        }
-        Ok(email)
-    }
-
-    fn client_id(&self, flags: &Flags) -> Result<Option<String>, ConfigError> {
-        self.parsed(
-            ("--client-id", "AD_PLATFORM_CLIENT_ID", &flags.client_id),
-            "1 to 256 visible ASCII characters, such as nightly-sync",
-            |text| {
-                let fits =
-                    (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-                fits.then(|| text.to_owned())
-            },
-        )
-    }
-
-    fn trusted_roots(&self) -> Result<Option<Vec<u8>>, ConfigError> {
-        let Some(path) = value(self.environment, "SSL_CERT_FILE") else { return Ok(None) };
-        let read = std::fs::read(&path);
-        read.map(Some).map_err(|error| {
-            ConfigError(format!(
-                "SSL_CERT_FILE={}: cannot read certificates: {error}",
-                path.to_string_lossy()
-            ))
-        })
-    }
-}
-
+#[cfg(test)]
+mod accounts_tests;
 #[cfg(test)]
 mod tests;

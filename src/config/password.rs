@@ -1,7 +1,9 @@
 //! Where the password comes from: a variable, a file, a command, or systemd's credentials; never a flag.
 
-use std::ffi::OsString;
-use std::io::Read;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::sync_channel;
@@ -30,12 +32,14 @@ pub(super) fn password(environment: Environment<'_>) -> Result<Secret, ConfigErr
     }
     match first {
         Some((VALUE, value)) => text(VALUE, value),
-        Some((FILE, path)) => file(&format!("{FILE}={}", path.to_string_lossy()), Path::new(&path)),
-        Some((_, command)) => run(&command),
+        Some((FILE, path)) => {
+            file(&format!("{FILE}={}", path.to_string_lossy().escape_debug()), Path::new(&path))
+        }
+        Some((_, line)) => command(COMMAND, &line),
         None => match super::value(environment, "CREDENTIALS_DIRECTORY") {
             Some(folder) => {
                 let path = Path::new(&folder).join("ad_platform_password");
-                file(&format!("CREDENTIALS_DIRECTORY: {}", path.display()), &path)
+                file(&format!("CREDENTIALS_DIRECTORY: {}", path.to_string_lossy().escape_debug()), &path)
             }
             None => Err(ConfigError(format!(
                 "no password: set {VALUE}, or {FILE}=/run/secrets/ad-platform, or {COMMAND}='pass show ad-platform'"
@@ -44,30 +48,53 @@ pub(super) fn password(environment: Environment<'_>) -> Result<Secret, ConfigErr
     }
 }
 
-fn text(source: &str, value: OsString) -> Result<Secret, ConfigError> {
+pub(super) fn text(source: &str, value: OsString) -> Result<Secret, ConfigError> {
     let value =
         value.into_string().map_err(|_| ConfigError(format!("{source}: the password is not UTF-8")))?;
     checked(source, value)
 }
 
 fn file(source: &str, path: &Path) -> Result<Secret, ConfigError> {
-    let unreadable =
-        |error: std::io::Error| ConfigError(format!("{source}: cannot read the password: {error}"));
+    read(source, File::open(path))
+}
+
+/// As [`file`], but nobody else may have any access to it.
+pub(super) fn private_file(source: &str, path: &Path) -> Result<Secret, ConfigError> {
+    let shown = path.to_string_lossy().escape_debug().to_string();
+    let source = format!("{source} = \"{shown}\"");
+    let opened = File::open(path);
+    // Asked of the opened file: the path may name another one a moment later.
+    if let Ok(mode) = opened.as_ref().map_or(Ok(0), |file| file.metadata().map(|about| about.mode()))
+        && mode & 0o077 != 0
+    {
+        return Err(ConfigError(format!(
+            "{source}: others may read or change it (mode {:03o}); run: chmod 600 \"{shown}\"",
+            mode & 0o777
+        )));
+    }
+    read(&source, opened)
+}
+
+fn read(source: &str, opened: io::Result<File>) -> Result<Secret, ConfigError> {
     let mut bytes = Zeroizing::new(Vec::new());
-    std::fs::File::open(path)
-        .map_err(unreadable)?
-        .take(MOST_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    opened.and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes)).map_err(|error| {
+        ConfigError(format!(
+            "{source}: cannot read the password: {error}; it must be a readable file, such as /run/secrets/ad-platform"
+        ))
+    })?;
     decoded(source, &bytes)
 }
 
-fn run(command: &OsString) -> Result<Secret, ConfigError> {
-    let failed =
-        |cause: &str| ConfigError(format!("{COMMAND}: {cause}; it must print the password and exit 0"));
+/// What the shell command `line` prints.
+pub(super) fn command(source: &str, line: &OsStr) -> Result<Secret, ConfigError> {
+    let failed = |cause: &str| {
+        ConfigError(format!(
+            "{source}: {cause}; it must print the password and exit 0, such as 'pass show ad-platform'"
+        ))
+    };
     let mut child = Command::new("sh")
         .arg("-c")
-        .arg(command)
+        .arg(line)
         .env_remove(VALUE)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -84,7 +111,7 @@ fn run(command: &OsString) -> Result<Secret, ConfigError> {
     if !status.success() {
         return Err(failed(&status.to_string()));
     }
-    decoded(COMMAND, &output)
+    decoded(source, &output)
 }
 
 /// The command's output; nothing when it takes too long.

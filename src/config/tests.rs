@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Variables<'a> = HashMap<&'a str, &'a str>;
+pub(super) type Variables<'a> = HashMap<&'a str, &'a str>;
 
-fn good() -> Variables<'static> {
+pub(super) fn good() -> Variables<'static> {
     HashMap::from([
         ("AD_PLATFORM_API_URL", "https://ads.example.com/"),
         ("AD_PLATFORM_EMAIL", "ads@example.com"),
@@ -14,8 +14,8 @@ fn good() -> Variables<'static> {
     ])
 }
 
-fn read(flags: &Flags, variables: &Variables<'_>) -> Result<Config, String> {
-    Config::read(flags, &|name| variables.get(name).map(OsString::from)).map_err(|error| error.0)
+pub(super) fn read(flags: &Flags, variables: &Variables<'_>) -> Result<Config, String> {
+    Config::for_api(flags, &|name| variables.get(name).map(OsString::from)).map_err(|error| error.0)
 }
 
 fn with(name: &'static str, value: &'static str) -> Variables<'static> {
@@ -27,10 +27,10 @@ fn with(name: &'static str, value: &'static str) -> Variables<'static> {
 #[test]
 fn the_defaults_are_the_documented_ones() {
     let config = read(&Flags::default(), &good()).unwrap();
-    assert_eq!(config.account.api_url, "https://ads.example.com");
-    assert_eq!((config.workers, config.account.page_size, config.max_attempts), (16, 10, 5));
+    assert_eq!(config.accounts[0].api_url, "https://ads.example.com");
+    assert_eq!((config.workers, config.accounts[0].page_size, config.accounts[0].max_attempts), (16, 10, 5));
     assert_eq!((config.max_removed, config.deadline, config.fresh, config.migrate), (20, None, false, true));
-    let seconds = [config.account.timeout, config.give_up_after, config.max_wait, config.max_run_age];
+    let seconds = [config.accounts[0].timeout, config.give_up_after, config.max_wait, config.max_run_age];
     assert_eq!(seconds.map(|duration| duration.as_secs()), [30, 300, 900, 86_400]);
 }
 
@@ -71,6 +71,32 @@ fn nonsense_is_answered_with_the_settings_name_and_a_valid_example() {
             assert_eq!(error.lines().count(), 1, "{error:?}");
         }
     }
+}
+
+#[test]
+fn nonsense_about_output_is_answered_with_an_example() {
+    let given = |set: fn(&mut Flags)| {
+        let mut flags = Flags::default();
+        set(&mut flags);
+        Output::read(&flags, &|_| None).unwrap_err().0
+    };
+    for (error, name, example) in [
+        (given(|flags| flags.progress = Some("AUTO".into())), "--progress", "always"),
+        (given(|flags| flags.log_format = Some("xml".into())), "--log-format", "json"),
+        (given(|flags| flags.metrics_file = Some("".into())), "--metrics-file", ".prom"),
+        (given(|flags| flags.trace_file = Some("/tmp/".into())), "--trace-file", ".jsonl"),
+    ] {
+        assert!(error.contains(name) && error.contains(example), "{error}");
+    }
+    let plain = Output::read(&Flags::default(), &|name| (name == "NO_COLOR").then(|| "1".into()));
+    assert!(plain.unwrap().no_color);
+}
+
+#[test]
+fn a_query_is_refused_and_not_shown() {
+    let error =
+        read(&Flags::default(), &with("AD_PLATFORM_API_URL", "https://x.example/?key=hunter2")).unwrap_err();
+    assert!(error.contains("no query") && !error.contains("hunter2"), "{error}");
 }
 
 #[test]
@@ -120,7 +146,7 @@ fn the_password_has_one_source() {
         let mut variables: Variables<'_> = good();
         variables.remove("AD_PLATFORM_PASSWORD");
         variables.insert(name, value);
-        read(&Flags::default(), &variables).map(|config| config.account.password.reveal().to_owned())
+        read(&Flags::default(), &variables).map(|config| config.accounts[0].password.reveal().to_owned())
     };
     assert_eq!(from("AD_PLATFORM_PASSWORD_FILE", file).unwrap(), "from the file");
     assert_eq!(from("CREDENTIALS_DIRECTORY", folder).unwrap(), "from the file");

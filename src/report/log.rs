@@ -22,17 +22,17 @@ pub type Around = Box<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
 static AROUND: OnceLock<Mutex<Option<Around>>> = OnceLock::new();
 
 /// Writes every later line inside `around`.
-pub fn write_through(around: Option<Around>) {
+pub fn through(around: Option<Around>) {
     if let Ok(mut current) = AROUND.get_or_init(Mutex::default).lock() {
         *current = around;
     }
 }
 
-/// Sets logging up for the whole process.
+/// Sets logging up for the whole process; `colours` are used on a terminal only.
 ///
 /// # Errors
 /// When `RUST_LOG` cannot be understood.
-pub fn set_up(format: LogFormat, rust_log: Option<&str>) -> Result<(), String> {
+pub fn set_up(format: LogFormat, colours: bool, rust_log: Option<&str>) -> Result<(), String> {
     let mut builder = Builder::new();
     match rust_log {
         Some(spec) => {
@@ -43,9 +43,10 @@ pub fn set_up(format: LogFormat, rust_log: Option<&str>) -> Result<(), String> {
             builder.filter_level(LevelFilter::Warn).filter_module(OURS, LevelFilter::Info);
         }
     }
+    let coloured = colours && io::stderr().is_terminal();
     builder.target(Target::Stderr).format(move |out, record| {
         let line = match format {
-            LogFormat::Text => text(record),
+            LogFormat::Text => text(record, coloured),
             LogFormat::Json => json(record),
         };
         writeln!(out, "{line}")
@@ -57,29 +58,23 @@ pub fn set_up(format: LogFormat, rust_log: Option<&str>) -> Result<(), String> {
 
 /// env_logger itself only prints a warning for what it cannot parse.
 fn check(spec: &str) -> Result<(), String> {
-    env_logger::Builder::new()
-        .try_parse(spec)
-        .map_err(|error| format!("RUST_LOG={spec:?}: {error}; such as info or campaign_sync=debug"))
-}
-
-trait TryParse {
-    fn try_parse(&mut self, spec: &str) -> Result<(), String>;
-}
-
-impl TryParse for Builder {
-    fn try_parse(&mut self, spec: &str) -> Result<(), String> {
-        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-        for directive in spec.split('/').next().unwrap_or_default().split(',').filter(|part| !part.is_empty())
-        {
-            let level = directive.split_once('=').map(|(_, level)| level.trim());
-            if level
-                .is_some_and(|level| !level.is_empty() && !LEVELS.contains(&level.to_lowercase().as_str()))
-            {
-                return Err(format!("{directive:?} has no such level"));
-            }
-        }
-        Ok(())
+    let wrong = |cause: &str| Err(format!("RUST_LOG={spec:?}: {cause}; such as info or campaign_sync=debug"));
+    let mut halves = spec.split('/');
+    let directives = halves.next().unwrap_or_default();
+    if halves.nth(1).is_some() {
+        return wrong("more than one '/'");
     }
+    for directive in directives.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+        let mut parts = directive.split('=');
+        let (_, level) = (parts.next(), parts.next().map(str::trim));
+        if parts.next().is_some() {
+            return wrong(&format!("{directive:?} has more than one '='"));
+        }
+        if level.is_some_and(|level| !level.is_empty() && level.parse::<LevelFilter>().is_err()) {
+            return wrong(&format!("{directive:?} has no such level"));
+        }
+    }
+    Ok(())
 }
 
 /// Lets nothing of other crates through below a warning, and keeps lines apart from a progress bar.
@@ -107,14 +102,14 @@ impl Log for Guarded {
     }
 }
 
-fn text(record: &Record<'_>) -> String {
+fn text(record: &Record<'_>, coloured: bool) -> String {
     let mut line = format!("{} {:5} {}", now(), record.level(), visible(&record.args().to_string()));
     let mut fields = Fields(Vec::new());
     let _infallible = record.key_values().visit(&mut fields);
     for (key, value) in fields.0 {
         line.push_str(&format!(" {key}={}", visible(&value)));
     }
-    if io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) {
+    if coloured {
         let colour = match record.level() {
             Level::Error => "31",
             Level::Warn => "33",
@@ -134,7 +129,7 @@ fn json(record: &Record<'_>) -> String {
     object.insert("level".into(), json!(record.level().as_str().to_lowercase()));
     object.insert("msg".into(), json!(record.args().to_string()));
     for (key, value) in fields.0 {
-        object.insert(key, json!(value));
+        object.entry(key).or_insert(json!(value));
     }
     serde_json::Value::Object(object).to_string()
 }
@@ -150,4 +145,62 @@ impl<'kvs> VisitSource<'kvs> for Fields {
 
 fn now() -> String {
     format!("{:.3}", Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_record(check: impl Fn(&Record<'_>)) {
+        let fields = [("campaign", "a\u{1b}[2J\nb"), ("msg", "not the message")];
+        let text = "refused\r\n2026-01-01T00:00:00Z ERROR forged";
+        let arguments = format_args!("{text}");
+        check(&Record::builder().level(Level::Warn).args(arguments).key_values(&fields).build());
+    }
+
+    #[test]
+    fn a_text_line_is_one_line_that_commands_no_terminal() {
+        with_record(|record| {
+            let line = text(record, false);
+            assert!(line.contains("Z WARN  refused") && line.contains(" campaign=a"), "{line}");
+            assert!(!line.contains(char::is_control), "{line:?}");
+            assert!(text(record, true).starts_with("\u{1b}[33m"));
+        });
+    }
+
+    #[test]
+    fn a_json_line_is_one_object_whose_message_no_field_replaces() {
+        with_record(|record| {
+            let line = json(record);
+            assert_eq!(line.lines().count(), 1);
+            let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!((&object["level"], &object["campaign"]), (&json!("warn"), &json!("a\u{1b}[2J\nb")));
+            assert!(object["msg"].as_str().unwrap().starts_with("refused"), "{line}");
+        });
+    }
+
+    #[test]
+    fn other_crates_are_never_heard_below_a_warning() {
+        let logger = Guarded(Builder::new().parse_filters("trace,ureq=trace,ureq_proto=trace").build());
+        let heard = |target, level| logger.enabled(&Metadata::builder().target(target).level(level).build());
+        for target in ["ureq", "ureq_proto::client", "rustls::x", "tokio_postgres", "campaign_sync_x", ""] {
+            assert!(heard(target, Level::Warn), "{target}");
+            for level in [Level::Info, Level::Debug, Level::Trace] {
+                assert!(!heard(target, level), "{target} {level}");
+            }
+        }
+        assert!(heard("campaign_sync::sync", Level::Trace));
+    }
+
+    #[test]
+    fn nonsense_in_rust_log_is_named_with_an_example() {
+        for spec in ["campaign_sync=loud", "a=b=c", "info/a/b", "info,x=5"] {
+            let error = check(spec).unwrap_err();
+            assert!(error.contains("RUST_LOG") && error.contains("campaign_sync=debug"), "{error}");
+        }
+        for spec in ["info", "campaign_sync=debug", "warn,campaign_sync=TRACE", "campaign_sync", "debug/429"]
+        {
+            assert_eq!(check(spec), Ok(()));
+        }
+    }
 }

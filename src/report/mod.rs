@@ -1,5 +1,6 @@
 //! What people and machines are told: logs, progress, the summary.
 
+pub mod completions;
 pub mod log;
 pub mod progress;
 pub mod status;

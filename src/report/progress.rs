@@ -38,7 +38,7 @@ impl Display {
         let lines = !terminal && wanted == config::Progress::Always;
         if let Some(bar) = &bar {
             let bar = bar.clone();
-            log::write_through(Some(Box::new(move |write| bar.suspend(write))));
+            log::through(Some(Box::new(move |write| bar.suspend(write))));
         }
         Self { bar, lines, state: Mutex::default() }
     }
@@ -46,7 +46,7 @@ impl Display {
     /// Clears the bar away.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
-            log::write_through(None);
+            log::through(None);
             bar.finish_and_clear();
         }
     }

@@ -1,0 +1,247 @@
+//! The accounts file: TOML, one `[[account]]` table each.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use toml::Spanned;
+
+use super::setting::Given;
+use super::{ConfigError, Environment, Flags, Source, password};
+use crate::http::Secret;
+
+/// Thousands of accounts fit.
+const MOST_BYTES: usize = 4 << 20;
+const EXAMPLE: &str = "such as [[account]] name = \"north\", api_url = \"https://ads.example.com\", \
+    email = \"ads@example.com\", password_env = \"NORTH_PASSWORD\"";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    account: Vec<Table>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    name: Spanned<String>,
+    api_url: Option<Spanned<String>>,
+    email: Option<Spanned<String>>,
+    /// Refused, with an explanation; what it holds is never kept.
+    password: Option<Spanned<IgnoredAny>>,
+    password_env: Option<Spanned<String>>,
+    password_file: Option<Spanned<String>>,
+    password_command: Option<Spanned<String>>,
+    client_id: Option<Spanned<String>>,
+    rate_limit: Option<Spanned<String>>,
+    workers: Option<Spanned<i64>>,
+    page_size: Option<Spanned<i64>>,
+    timeout: Option<Spanned<String>>,
+    enabled: Option<bool>,
+}
+
+/// The file's place, and where its lines begin.
+struct Place {
+    path: PathBuf,
+    line_starts: Vec<usize>,
+}
+
+impl Place {
+    fn new(path: &Path, text: &str) -> Self {
+        let starts = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self { path: path.into(), line_starts: std::iter::once(0).chain(starts).collect() }
+    }
+
+    fn line(&self, at: usize) -> String {
+        let number = self.line_starts.partition_point(|start| *start <= at);
+        format!("{} line {number}", shown(&self.path))
+    }
+
+    fn given(&self, key: &str, value: Option<(usize, String)>) -> Option<Given> {
+        value.map(|(at, text)| {
+            let name = format!("{}: {key}", self.line(at));
+            Given { shown: format!("{name} = {text:?}"), name, text }
+        })
+    }
+}
+
+/// A path without anything that a terminal would obey.
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().escape_debug().to_string()
+}
+
+/// One account as the file has it.
+pub(super) struct Entry {
+    place: std::rc::Rc<Place>,
+    table: Table,
+}
+
+impl Entry {
+    pub fn name(&self) -> &str {
+        self.table.name.get_ref()
+    }
+
+    /// What the file says of a key, if anything.
+    pub fn given(&self, key: &str) -> Option<Given> {
+        let table = &self.table;
+        let text = |value: &Option<Spanned<String>>| {
+            value.as_ref().map(|value| (value.span().start, value.get_ref().clone()))
+        };
+        let number = |value: &Option<Spanned<i64>>| {
+            value.as_ref().map(|value| (value.span().start, value.get_ref().to_string()))
+        };
+        let value = match key {
+            "api_url" => text(&table.api_url),
+            "email" => text(&table.email),
+            "client_id" => text(&table.client_id),
+            "rate_limit" => text(&table.rate_limit),
+            "timeout" => text(&table.timeout),
+            "workers" => number(&table.workers),
+            "page_size" => number(&table.page_size),
+            _ => None,
+        };
+        self.place.given(key, value)
+    }
+
+    /// The password, from the one source that the file names. The name of a variable is not shown: people put the password
+    /// itself there by mistake.
+    pub fn password(&self, environment: Environment<'_>) -> Result<Secret, ConfigError> {
+        let table = &self.table;
+        let mut sources: Vec<_> = [
+            ("password_env", &table.password_env),
+            ("password_file", &table.password_file),
+            ("password_command", &table.password_command),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| value.as_ref().map(|value| (key, value)))
+        .collect();
+        // In the file's order, so that a second one is the one that is named.
+        sources.sort_by_key(|(_, value)| value.span().start);
+        let (key, value) = match sources[..] {
+            [only] => only,
+            [] => {
+                return Err(ConfigError(format!(
+                    "{}: account {:?} has no password: add password_env = \"NORTH_PASSWORD\", password_file or password_command",
+                    self.place.line(table.name.span().start),
+                    self.name()
+                )));
+            }
+            [(one, _), (other, value), ..] => {
+                return Err(ConfigError(format!(
+                    "{}: account {:?} has {one} and {other}; keep only one of them, such as password_env = \"NORTH_PASSWORD\"",
+                    self.place.line(value.span().start),
+                    self.name()
+                )));
+            }
+        };
+        let name = format!("{}: {key}", self.place.line(value.span().start));
+        match key {
+            "password_env" => match super::value(environment, value.get_ref()) {
+                Some(password) => password::text(&name, password),
+                None => Err(ConfigError(format!(
+                    "{name}: the variable that it names is not set; it must be a variable's name, such as NORTH_PASSWORD"
+                ))),
+            },
+            "password_file" => {
+                let folder = self.place.path.parent().unwrap_or(Path::new("."));
+                password::private_file(&name, &folder.join(value.get_ref()))
+            }
+            _ => password::command(&name, value.get_ref().as_ref()),
+        }
+    }
+}
+
+/// The accounts to work on, or nothing without an accounts file.
+///
+/// The file is whole and its names are unique, whatever `--only` chooses.
+pub(super) fn chosen(flags: &Flags, environment: Environment<'_>) -> Result<Option<Vec<Entry>>, ConfigError> {
+    let source = Source::new("--accounts", "CAMPAIGN_SYNC_ACCOUNTS", &flags.accounts);
+    let Some(given) = source.find(environment)? else { return Ok(None) };
+    let wrong = |cause: String| ConfigError(format!("{}: {cause}", given.shown));
+    if given.text.is_empty() {
+        return Err(wrong("must be a file's path, such as /etc/campaign-sync/accounts.toml".into()));
+    }
+    let path = Path::new(&given.text);
+    let text = read(path).map_err(&wrong)?;
+    let entries = parse(path, &text)?;
+    let known: Vec<&str> = entries.iter().map(Entry::name).collect();
+    if let Some(unknown) = flags.only.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(ConfigError(format!("--only {unknown:?}: no such account; there is {}", listed(&known))));
+    }
+    let wanted = |entry: &Entry| flags.only.is_empty() || flags.only.iter().any(|name| name == entry.name());
+    let disabled = |entry: &Entry| entry.table.enabled == Some(false);
+    if let Some(off) = entries.iter().find(|entry| !flags.only.is_empty() && wanted(entry) && disabled(entry))
+    {
+        return Err(ConfigError(format!(
+            "--only {:?}: this account has enabled = false in {}; set enabled = true to use it",
+            off.name(),
+            shown(path)
+        )));
+    }
+    let chosen: Vec<Entry> = entries.into_iter().filter(|entry| wanted(entry) && !disabled(entry)).collect();
+    if chosen.is_empty() {
+        return Err(wrong(format!("it has no enabled account; {EXAMPLE}")));
+    }
+    Ok(Some(chosen))
+}
+
+fn listed(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    if quoted.is_empty() { "none".into() } else { quoted.join(", ") }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| {
+            format!("cannot read it: {error}; give a file's path, such as /etc/campaign-sync/accounts.toml")
+        })?;
+    if bytes.len() > MOST_BYTES {
+        return Err(format!("more than {MOST_BYTES} bytes are no accounts file; {EXAMPLE}"));
+    }
+    String::from_utf8(bytes).map_err(|_| format!("it is not UTF-8; {EXAMPLE}"))
+}
+
+fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
+    let place = std::rc::Rc::new(Place::new(path, text));
+    // Only the message: the whole error shows the line, and with it perhaps a password.
+    let file: File = toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        ConfigError(format!("{}: {}; {EXAMPLE}", place.line(at), without_values(error.message())))
+    })?;
+    let mut lines: HashMap<String, String> = HashMap::new();
+    for table in &file.account {
+        let (name, at) = (table.name.get_ref(), place.line(table.name.span().start));
+        if let Some(password) = &table.password {
+            return Err(ConfigError(format!(
+                "{}: a password must not stand in this file; name its place instead, such as password_env = \"NORTH_PASSWORD\", password_file or password_command",
+                place.line(password.span().start)
+            )));
+        }
+        if name.is_empty() || name.len() > 200 || name.contains(char::is_control) {
+            return Err(ConfigError(format!(
+                "{at}: name = {name:?}: must be 1 to 200 bytes without control characters, such as \"north\""
+            )));
+        }
+        if let Some(before) = lines.insert(name.clone(), at.clone()) {
+            return Err(ConfigError(format!(
+                "{at}: name = {name:?} is already used, at {before}; give each account its own, such as {:?}",
+                format!("{name}-2")
+            )));
+        }
+    }
+    Ok(file.account.into_iter().map(|table| Entry { place: place.clone(), table }).collect())
+}
+
+/// What serde says, without the values that it quotes, on one line.
+fn without_values(message: &str) -> String {
+    let mut kept = String::new();
+    for (index, part) in message.split('"').enumerate() {
+        kept.push_str(if index % 2 == 0 { part } else { "…" });
+    }
+    kept.split_whitespace().collect::<Vec<_>>().join(" ").escape_debug().to_string()
+}
