@@ -2,50 +2,85 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::time::Duration;
 
 use super::set_up::{self, Context};
-use super::{Failure, written};
+use super::{Failure, each_account, written};
 use crate::cli::Flags;
-use crate::config::Config;
+use crate::config::{Account, Config};
+use crate::report::text::visible;
 use crate::store::schema::{self, SchemaState};
+use crate::sync::most_serious;
+
+/// How long a database is waited for.
+const LONGEST: Duration = Duration::from_secs(10);
 
 pub(super) fn run(
     flags: &Flags,
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
-    let mut passed = |what: &str, found: &str| match written(stdout, &format!("ok  {what}: {found}\n")) {
+    let config = Config::for_api(flags, environment).map_err(Failure::usage)?;
+    let several = config.accounts.len() + config.broken.len() > 1;
+    let code = each_account(&config, |account| {
+        let prefix = if several { visible(&account.name) + ": " } else { String::new() };
+        let mut passed = |what: &str, found: &str| says(stdout, &format!("{prefix}{what}"), found);
+        check_account(&config, account, &mut passed)?;
+        if several { Ok(0) } else { check_database(environment, &config, &mut passed) }
+    })?;
+    if !several {
+        return Ok(code);
+    }
+    let mut passed = |what: &str, found: &str| says(stdout, what, found);
+    let database = check_database(environment, &config, &mut passed)?;
+    Ok(most_serious([code, database]))
+}
+
+fn says(stdout: &mut dyn Write, what: &str, found: &str) -> Result<(), Failure> {
+    match written(stdout, &format!("ok  {what}: {found}\n")) {
         0 => Ok(()),
         code => Err(Failure { code, message: "the result could not be written".into() }),
-    };
-    let config = Config::for_api(flags, environment).map_err(Failure::usage)?;
-    let account = config.one_account().map_err(Failure::usage)?;
-    let context = Context::new();
-    // A check is to answer soon, not to wait for better times.
-    let patience = account.timeout.min(config.give_up_after);
-    let store = set_up::store(environment, &account.name, &context, patience)?;
-    let impatient = Config { give_up_after: patience, ..config.clone() };
-    let caller = set_up::caller(&impatient, &context, None)?;
+    }
+}
+
+/// Told of each thing that works.
+type Passed<'a> = &'a mut dyn FnMut(&str, &str) -> Result<(), Failure>;
+
+fn check_account(config: &Config, account: &Account, passed: Passed<'_>) -> Result<(), Failure> {
+    let impatient = Config { give_up_after: patience(account.timeout, config), ..config.clone() };
+    let caller = set_up::caller(&impatient, account, &Context::new(), None)?;
     passed("configuration", &format!("{} as {}", account.api_url, account.email))?;
     caller.check_api().map_err(|message| Failure { code: 5, message: format!("API: {message}") })?;
     passed("API", "it answers")?;
     if caller.check_credentials().is_err() {
-        return match caller.ending() {
-            Some(ending) => Err(Failure { code: ending.exit_code(), message: ending.to_string() }),
-            None => Err(Failure { code: 5, message: "credentials: no answer".into() }),
-        };
+        return Err(match caller.ending() {
+            Some(ending) => ending.into(),
+            None => Failure { code: 5, message: "credentials: no answer".into() },
+        });
     }
-    passed("credentials", "accepted")?;
+    passed("credentials", "accepted")
+}
+
+/// A check is to answer soon, not to wait for better times.
+fn patience(timeout: Duration, config: &Config) -> Duration {
+    timeout.min(config.give_up_after)
+}
+
+fn check_database(
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    config: &Config,
+    passed: Passed<'_>,
+) -> Result<i32, Failure> {
+    let patience = patience(LONGEST, config);
+    let store = set_up::store(environment, "default", &Context::new(), patience)?;
     let state = store.run(|client, _| schema::state(client)).map_err(set_up::from_store)?;
     match state {
         SchemaState::Current => passed("database", "reachable, schema up to date")?,
         SchemaState::Behind(missing) => {
-            passed(
-                "database",
-                &format!(
-                    "reachable, {missing} migration(s) to apply (sync does it, or campaign-sync migrate)"
-                ),
-            )?;
+            let found = format!(
+                "reachable, {missing} migration(s) to apply: campaign-sync migrate, or sync, does it as a role that may create tables"
+            );
+            passed("database", &found)?;
         }
         SchemaState::Foreign(message) => return Err(Failure::usage(message)),
     }

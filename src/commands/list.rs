@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Failure;
-use super::set_up::{self, Context};
+use super::set_up::{self, Context, Signalled};
 use crate::cli::Flags;
 use crate::config::Config;
 use crate::platform::Listed;
@@ -20,8 +20,8 @@ pub(super) fn run(
 ) -> Result<i32, Failure> {
     let config = Config::for_api(flags, environment).map_err(Failure::usage)?;
     let account = config.one_account().map_err(Failure::usage)?;
-    let caller = Arc::new(set_up::caller(&config, &Context::new(), None)?);
-    set_up::on_signals(&caller)?;
+    let caller = Arc::new(set_up::caller(&config, account, &Context::new(), None)?);
+    Signalled::listen()?.ends(&caller);
     let page_size = i32::try_from(account.page_size).unwrap_or(10);
     let mut out = BufWriter::new(stdout);
     match print(&caller, page_size, &mut out).and_then(|()| out.flush()) {

@@ -12,10 +12,10 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use crate::cli::{self, Command, CommandName};
-use crate::config::Output;
-use crate::report::text::say;
+use crate::config::{Account, Config, Output};
+use crate::report::text::{say, visible};
 use crate::report::{completions, log};
-use crate::sync::Ending;
+use crate::sync::{Ending, most_serious};
 
 /// Runs the program and gives its exit code; results go to `stdout`, messages to stderr.
 pub fn run(
@@ -35,7 +35,7 @@ pub fn run(
         say(&format!("campaign-sync: {}", failure.message));
         failure.code
     };
-    match output(&parsed, environment).and_then(|output| dispatch(&parsed, output, environment, stdout)) {
+    match output(&parsed, environment).and_then(|output| dispatch(&parsed, &output, environment, stdout)) {
         Ok(code) => code,
         Err(failure) => failed(failure),
     }
@@ -77,7 +77,7 @@ fn output(parsed: &Command, environment: &dyn Fn(&str) -> Option<OsString>) -> R
 
 fn dispatch(
     parsed: &Command,
-    output: Output,
+    output: &Output,
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
@@ -110,6 +110,27 @@ fn completion(shell: Option<&str>, stdout: &mut dyn Write) -> Result<i32, Failur
         Some(script) => Ok(written(stdout, &script)),
         None => Err(Failure::usage(format!("completions {shell:?}: must be bash, zsh or fish"))),
     }
+}
+
+/// Does something for each account that can be worked on, one after the other, and says what went wrong with the others;
+/// gives the most serious exit code.
+fn each_account(
+    config: &Config,
+    mut work: impl FnMut(&Account) -> Result<i32, Failure>,
+) -> Result<i32, Failure> {
+    if let ([only], []) = (&config.accounts[..], &config.broken[..]) {
+        return work(only);
+    }
+    let failed = |name: &str, failure: Failure| {
+        say(&format!("campaign-sync: {}: {}", visible(name), failure.message));
+        failure.code
+    };
+    let worked = config.accounts.iter().map(|account| {
+        work(account).unwrap_or_else(|failure| failed(&account.name, failure))
+    });
+    let worked: Vec<i32> = worked.collect();
+    let broken = config.broken.iter().map(|broken| failed(&broken.name, Failure::usage(&broken.error)));
+    Ok(most_serious(worked.into_iter().chain(broken)))
 }
 
 /// Writes a result. A reader that went away early, as `head` does, has got what it wanted.

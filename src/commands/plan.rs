@@ -2,17 +2,18 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::set_up::{self, Context};
-use super::{Failure, written};
+use super::set_up::{self, Context, Signalled};
+use super::{Failure, each_account, written};
 use crate::cli::Flags;
-use crate::config::{Config, Output};
+use crate::config::{Account, Config, Output};
 use crate::http::RateLimit;
 use crate::platform::PageNumber;
-use crate::report::text::duration;
+use crate::report::text::{duration, visible};
 use crate::sync::lower_bound;
 
 /// What a whole run needs at the least: no retries, every request at once when the limit permits it.
@@ -40,18 +41,27 @@ impl Plan {
 
 pub(super) fn run(
     flags: &Flags,
-    output: Output,
+    output: &Output,
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
     let config = Config::for_api(flags, environment).map_err(Failure::usage)?;
-    let account = config.one_account().map_err(Failure::usage)?;
-    let caller = std::sync::Arc::new(set_up::caller(&config, &Context::new(), None)?);
-    set_up::on_signals(&caller)?;
+    let signalled = Signalled::listen()?;
+    each_account(&config, |account| {
+        let plan = plan(&config, account, &signalled)?;
+        let name = &account.name;
+        let shown = if output.json { as_json(name, &plan) } else { as_text(name, &plan) };
+        Ok(written(stdout, &shown))
+    })
+}
+
+fn plan(config: &Config, account: &Account, signalled: &Signalled) -> Result<Plan, Failure> {
+    let caller = Arc::new(set_up::caller(config, account, &Context::new(), None)?);
+    signalled.ends(&caller);
     let page_size = i32::try_from(account.page_size).unwrap_or(10);
     let Ok(page) = caller.list_page(PageNumber(1), page_size) else {
         return Err(match caller.ending() {
-            Some(ending) => Failure { code: ending.exit_code(), message: ending.to_string() },
+            Some(ending) => ending.into(),
             None => Failure { code: 1, message: "the plan was interrupted".into() },
         });
     };
@@ -65,9 +75,7 @@ pub(super) fn run(
         });
     };
     let pages = (campaigns.max(1) + size - 1) / size;
-    let plan = Plan { campaigns, pages, limit: account.rate_limit.or_else(|| caller.known_limit()) };
-    let shown = if output.json { as_json(&account.name, &plan) } else { as_text(&account.name, &plan) };
-    Ok(written(stdout, &shown))
+    Ok(Plan { campaigns, pages, limit: account.rate_limit.or_else(|| caller.known_limit()) })
 }
 
 fn as_json(account: &str, plan: &Plan) -> String {
@@ -83,7 +91,8 @@ fn as_json(account: &str, plan: &Plan) -> String {
 
 fn as_text(account: &str, plan: &Plan) -> String {
     let mut text = format!(
-        "{account}: {} campaigns: {} list and {} sync requests, {} in all\n",
+        "{}: {} campaigns: {} list and {} sync requests, {} in all\n",
+        visible(account),
         plan.campaigns,
         plan.pages,
         plan.campaigns,

@@ -1,20 +1,21 @@
 //! What several commands need: a caller, a store, signals.
 
 use std::ffi::OsString;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Failure;
-use crate::config::Config;
+use crate::config::{Account, Config};
 use crate::http::client::{Client, ClientSettings};
 use crate::http::limiter::{Ledger, Limiter, MemoryLedger};
+use crate::http::lock::lock;
 use crate::http::stats::Stats;
 use crate::http::token::{OwnVault, Vault};
-use crate::http::{Clock, Stop, SystemClock};
+use crate::http::{Clock, Secret, Stop, SystemClock};
 use crate::platform::Api;
 use crate::store::quota::SharedLedger;
 use crate::store::tokens::SharedVault;
@@ -23,23 +24,37 @@ use crate::sync::{Caller, Ending, Patience};
 
 /// Connections for one account: list, write, claim, and keep; more would only wait for each other.
 const CONNECTIONS: u32 = 5;
+/// Connections for any number of accounts: a server permits 100 to all its users, if nobody has raised it.
+const MOST_CONNECTIONS: u32 = 20;
 
-/// Time and stop of one command.
+/// Time and stop of one account's part in a command.
+#[derive(Clone)]
 pub(super) struct Context {
     pub stop: Stop,
     pub clock: Arc<dyn Clock>,
+    begun: Instant,
 }
 
 impl Context {
     pub fn new() -> Self {
         let stop = Stop::new();
-        Self { clock: Arc::new(SystemClock::new(stop.clone())), stop }
+        let clock = SystemClock::new(stop.clone());
+        Self { begun: clock.now(), clock: Arc::new(clock), stop }
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.clock.now().saturating_duration_since(self.begun)
     }
 }
 
 /// A caller that shares limit and token through `store`, or, without one, with nobody.
-pub(super) fn caller(config: &Config, context: &Context, store: Option<&Store>) -> Result<Caller, Failure> {
-    let account = config.one_account().map_err(Failure::usage)?;
+pub(super) fn caller(
+    config: &Config,
+    account: &Account,
+    context: &Context,
+    store: Option<&Store>,
+) -> Result<Caller, Failure> {
+    let password = account.password.get().map_err(Failure::usage)?;
     let client = Client::new(
         &ClientSettings {
             base_url: account.api_url.clone(),
@@ -52,33 +67,49 @@ pub(super) fn caller(config: &Config, context: &Context, store: Option<&Store>) 
     )
     .map_err(|error| Failure::usage(format!("SSL_CERT_FILE: {error}")))?;
     let stats = Arc::new(Stats::default());
-    let api = Api::new(client, &account.email, &account.password, stats.clone());
-    let vault: Box<dyn Vault> = match store {
-        Some(store) => Box::new(SharedVault::new(store.clone(), &account.email, account.password.clone())),
-        None => Box::new(OwnVault::default()),
-    };
-    let ledger: Box<dyn Ledger> = match store {
-        Some(store) => Box::new(SharedLedger::new(store.clone())),
-        None => Box::new(MemoryLedger::new(context.clock.clone())),
-    };
-    let limiter = Limiter::new(account.rate_limit, ledger, context.clock.clone());
+    let api = Api::new(client, &account.email, &password, stats.clone());
+    let limiter = Limiter::new(account.rate_limit, ledger(context, store), context.clock.clone());
     let patience = Patience {
         max_attempts: account.max_attempts,
         max_wait: config.max_wait,
         give_up_after: config.give_up_after,
     };
+    let vault = vault(account, password, store);
     Ok(Caller::new(api, vault, limiter, stats, context.clock.clone(), context.stop.clone(), patience))
 }
 
-/// The store of an account, in the database that the environment names.
+fn vault(account: &Account, password: Secret, store: Option<&Store>) -> Box<dyn Vault> {
+    match store {
+        Some(store) => Box::new(SharedVault::new(store.clone(), &account.email, password)),
+        None => Box::new(OwnVault::default()),
+    }
+}
+
+fn ledger(context: &Context, store: Option<&Store>) -> Box<dyn Ledger> {
+    match store {
+        Some(store) => Box::new(SharedLedger::new(store.clone())),
+        None => Box::new(MemoryLedger::new(context.clock.clone())),
+    }
+}
+
+/// The connections for so many accounts, to the database that the environment names.
+pub(super) fn pool(
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    accounts: usize,
+) -> Result<Pool, Failure> {
+    let conninfo = Conninfo::from_environment(environment).map_err(Failure::usage)?;
+    let wanted = u32::try_from(accounts).unwrap_or(u32::MAX).saturating_mul(CONNECTIONS);
+    Pool::new(&conninfo, wanted.min(MOST_CONNECTIONS)).map_err(Failure::usage)
+}
+
+/// The store of one account, in the database that the environment names.
 pub(super) fn store(
     environment: &dyn Fn(&str) -> Option<OsString>,
     account: &str,
     context: &Context,
     give_up_after: Duration,
 ) -> Result<Store, Failure> {
-    let conninfo = Conninfo::from_environment(environment).map_err(Failure::usage)?;
-    let pool = Pool::new(&conninfo, CONNECTIONS).map_err(Failure::usage)?;
+    let pool = pool(environment, 1)?;
     Ok(Store::new(pool, account, context.clock.clone(), context.stop.clone(), give_up_after))
 }
 
@@ -100,20 +131,62 @@ pub(super) fn from_store(error: StoreError) -> Failure {
     Ending::from(error).into()
 }
 
-/// Ends the account's part in order at the first SIGINT or SIGTERM, and the process at the second.
-pub(super) fn on_signals(caller: &Arc<Caller>) -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])
-        .map_err(|error| Failure { code: 1, message: format!("cannot listen for signals: {error}") })?;
-    let caller = caller.clone();
-    let seen = AtomicI32::new(0);
-    std::thread::spawn(move || {
-        for signal in signals.forever() {
-            if seen.swap(signal, Ordering::Relaxed) != 0 {
-                std::process::exit(128 + signal);
+/// Called with the signal's number, once.
+type Stopper = Box<dyn Fn(i32) + Send>;
+
+/// What the first SIGINT or SIGTERM is to stop.
+#[derive(Clone, Default)]
+pub(super) struct Signalled(Arc<Mutex<Stoppers>>);
+
+#[derive(Default)]
+struct Stoppers {
+    signal: Option<i32>,
+    stoppers: Vec<Stopper>,
+}
+
+impl Signalled {
+    /// Listens to SIGINT and SIGTERM: the first ends everything in order, the second the process.
+    pub fn listen() -> Result<Self, Failure> {
+        let mut signals = Signals::new([SIGINT, SIGTERM])
+            .map_err(|error| Failure { code: 1, message: format!("cannot listen for signals: {error}") })?;
+        let signalled = Self::default();
+        let stoppers = signalled.0.clone();
+        let seen = AtomicI32::new(0);
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                if seen.swap(signal, Ordering::Relaxed) != 0 {
+                    std::process::exit(128 + signal);
+                }
+                log::warn!(
+                    "stopping in order: what is under way is finished; a second signal ends at once"
+                );
+                let mut stoppers = lock(&stoppers);
+                stoppers.signal = Some(signal);
+                stoppers.stoppers.iter().for_each(|stop| stop(signal));
             }
-            log::warn!("stopping in order: what is under way is finished; a second signal ends at once");
-            caller.end(Ending::Interrupted(signal));
+        });
+        Ok(signalled)
+    }
+
+    /// Which signal has come, if one has.
+    pub fn by(&self) -> Option<i32> {
+        lock(&self.0).signal
+    }
+
+    /// Has this called at the signal; at once when it has come already.
+    pub fn stops(&self, stopper: impl Fn(i32) + Send + 'static) {
+        let mut stoppers = lock(&self.0);
+        match stoppers.signal {
+            Some(signal) => stopper(signal),
+            None => stoppers.stoppers.push(Box::new(stopper)),
         }
-    });
-    Ok(())
+    }
+
+    /// Has this account's part stopped.
+    pub fn ends(&self, caller: &Arc<Caller>) {
+        let caller = caller.clone();
+        self.stops(move |signal| {
+            caller.end(Ending::Interrupted(signal));
+        });
+    }
 }

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(
     flags: &Flags,
-    output: Output,
+    output: &Output,
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {

@@ -1,23 +1,30 @@
-//! `sync`: list, sync and store every campaign; and `retry`: the same for dead letters, without a listing.
+//! `sync`: list, sync and store every campaign of every account; and `retry`: the same for dead letters, without a listing.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
-use super::set_up::{self, Context};
+use super::set_up::{self, Context, Signalled};
 use super::{Failure, written};
 use crate::cli::Flags;
-use crate::config::{Config, Output};
+use crate::config::{Account, Config, Output};
 use crate::report::progress::Display;
 use crate::report::summary;
-use crate::report::text::say;
+use crate::report::text::{say, visible};
 use crate::store::runs::Opening;
-use crate::store::{Store, dead_letters};
-use crate::sync::{self, Crew, Job, Outcome, Retry};
+use crate::store::{Pool, Store, dead_letters};
+use crate::sync::{self, Crew, Ending, Job, Outcome, Retry};
+
+/// The most requests at once, over all accounts, unless one account alone is given more. Threads that wait are cheap.
+const MOST_WORKERS: usize = 256;
+/// The stack of an account's own thread, which only waits for others.
+const STACK_BYTES: usize = 512 << 10;
 
 pub(super) fn run(
     flags: &Flags,
-    output: Output,
+    output: &Output,
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
@@ -26,87 +33,240 @@ pub(super) fn run(
 
 pub(super) fn retry(
     flags: &Flags,
-    output: Output,
+    output: &Output,
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
     let retry = if flags.id.is_empty() { Retry::All } else { Retry::Some(flags.id.clone()) };
-    work(flags, output, environment, stdout, Some(retry))
+    work(flags, output, environment, stdout, Some(&retry))
 }
 
-/// Nothing when there is nothing to retry.
-fn retryable(store: &Store, retry: &Retry) -> Result<Option<()>, Failure> {
-    let found = store
-        .run(|client, account| dead_letters::retryable(client, account, retry.ids()))
-        .map_err(set_up::from_store)?;
-    if let Some(missing) = retry.ids().unwrap_or_default().iter().find(|id| !found.contains(id)) {
-        return Err(Failure::usage(format!(
-            "--id {missing:?}: there is no such dead letter that could be retried; see campaign-sync status"
-        )));
-    }
-    Ok((!found.is_empty()).then_some(()))
+/// One account's part, before it begins.
+struct Part<'a> {
+    account: &'a Account,
+    context: Context,
+    store: Store,
+    retry: Option<Retry>,
+}
+
+/// What all parts share.
+struct Whole<'a> {
+    config: &'a Config,
+    signalled: Signalled,
+    crew: Arc<Crew>,
+    display: Display,
+    deadline: Option<Instant>,
 }
 
 fn work(
     flags: &Flags,
-    output: Output,
+    output: &Output,
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
-    retry: Option<Retry>,
+    retry: Option<&Retry>,
 ) -> Result<i32, Failure> {
     let config = Config::for_api(flags, environment).map_err(Failure::usage)?;
-    let account = config.one_account().map_err(Failure::usage)?;
     let context = Context::new();
-    let store = set_up::store(environment, &account.name, &context, config.give_up_after)?;
-    let caller = Arc::new(set_up::caller(&config, &context, Some(&store))?);
-    set_up::on_signals(&caller)?;
     let deadline = config.deadline.map(|deadline| context.clock.now() + deadline);
-    let begun = context.clock.now();
-    if let Err(ending) = set_up::schema(&store, config.migrate) {
-        let elapsed = context.clock.now().saturating_duration_since(begun);
-        return Ok(finish(&Outcome::without_run(store.account(), ending, elapsed), output, stdout));
+    let signalled = Signalled::listen()?;
+    let pool = set_up::pool(environment, config.accounts.len())?;
+    let mut parts = parts(&config, &pool);
+    let mut results = Results::new(output, stdout, config.accounts.len() + config.broken.len());
+    for broken in &config.broken {
+        let ending = Ending::Misconfigured(broken.error.0.clone());
+        results.add(&Outcome::without_run(&broken.name, ending, context.elapsed()), &config);
     }
-    if let Some(retry) = &retry
-        && retryable(&store, retry)?.is_none()
-    {
-        return Ok(written(stdout, if output.json { "" } else { "no dead letters to retry\n" }));
+    if let Err(ending) = prepare(&parts, &config, &signalled) {
+        results.add_all(&parts, &ending);
+        return Ok(results.code());
     }
-    let crew = Crew::new(account.workers).map_err(|error| Failure {
-        code: 1,
-        message: format!("cannot start {} workers: {error}", account.workers),
-    })?;
-    let job = Job {
-        caller,
-        store,
-        opening: Opening {
-            page_size: i32::try_from(account.page_size).unwrap_or(10),
-            max_age: config.max_run_age,
-            fresh: config.fresh,
-            lists: retry.is_none(),
-        },
-        workers: account.workers,
-        max_removed: config.max_removed,
-        deadline,
-        retry,
-    };
-    let display = Display::new(output.progress);
-    let outcome = sync::run(&job, &Arc::new(crew), &display);
-    display.finish();
-    if let Some((unlisted, present)) = outcome.removal_refused {
-        log::warn!(
-            "{unlisted} of {present} campaigns are no longer listed, more than --max-removed {}%: none was marked as removed; if that is right, run again with --max-removed 100",
-            config.max_removed
-        );
+    if let Some(retry) = retry {
+        parts = with_dead_letters(parts, retry)?;
+        if parts.is_empty() {
+            results.nothing_to_retry();
+            return Ok(results.code());
+        }
     }
-    Ok(finish(&outcome, output, stdout))
+    let crew = Arc::new(crew(&config)?);
+    let display = Display::new(output.progress, parts.len());
+    let whole = Whole { config: &config, signalled, crew, display, deadline };
+    let (sender, outcomes) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for part in parts {
+            let (sender, whole, name) = (sender.clone(), &whole, part.account.name.clone());
+            let begun = part.context.clone();
+            let job = move || {
+                let _everybody_listens = sender.send(part.work(whole));
+            };
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES).name(name.clone());
+            if let Err(error) = thread.spawn_scoped(scope, job) {
+                let ending = Ending::Internal(format!("cannot start a thread: {error}"));
+                results.add(&Outcome::without_run(&name, ending, begun.elapsed()), &config);
+            }
+        }
+        drop(sender);
+        for outcome in outcomes {
+            whole.display.suspend(|| results.add(&outcome, &config));
+        }
+    });
+    whole.display.finish();
+    results.total();
+    Ok(results.code())
 }
 
-/// Says how it ended, and gives the exit code.
-fn finish(outcome: &Outcome, output: Output, stdout: &mut dyn Write) -> i32 {
-    let shown = if output.json { summary::json(outcome) + "\n" } else { summary::text(outcome) };
-    let unwritten = written(stdout, &shown);
-    if let Some(ending) = &outcome.ending {
+fn parts<'a>(config: &'a Config, pool: &Pool) -> Vec<Part<'a>> {
+    let part = |account: &'a Account| {
+        let context = Context::new();
+        let (clock, stop) = (context.clock.clone(), context.stop.clone());
+        let store = Store::new(pool.clone(), &account.name, clock, stop, config.give_up_after);
+        Part { account, context, store, retry: None }
+    };
+    config.accounts.iter().map(part).collect()
+}
+
+/// Sees to the schema, once for all.
+fn prepare(parts: &[Part<'_>], config: &Config, signalled: &Signalled) -> Result<(), Ending> {
+    let Some(first) = parts.first() else { return Ok(()) };
+    let stop = first.context.stop.clone();
+    signalled.stops(move |_| stop.request());
+    let done = set_up::schema(&first.store, config.migrate);
+    match signalled.by() {
+        Some(signal) => Err(Ending::Interrupted(signal)),
+        None => done.map(drop),
+    }
+}
+
+/// Threads for what the accounts ask for together.
+fn crew(config: &Config) -> Result<Crew, Failure> {
+    let wanted = config.accounts.iter().map(|account| account.workers);
+    let most = wanted.clone().max().unwrap_or(1).max(MOST_WORKERS);
+    let size = wanted.sum::<usize>().clamp(1, most);
+    Crew::new(size).map_err(|error| Failure {
+        code: 1,
+        message: format!("cannot start {size} workers: {error}; ask for fewer by --workers"),
+    })
+}
+
+/// Those accounts that have something to retry.
+fn with_dead_letters<'a>(parts: Vec<Part<'a>>, retry: &Retry) -> Result<Vec<Part<'a>>, Failure> {
+    let mut missing: HashSet<&String> = retry.ids().unwrap_or_default().iter().collect();
+    let mut kept = Vec::new();
+    for part in parts {
+        let found = part
+            .store
+            .run(|client, account| dead_letters::retryable(client, account, retry.ids()))
+            .map_err(set_up::from_store)?;
+        missing.retain(|id| !found.contains(id));
+        if !found.is_empty() {
+            let retry = retry.ids().map_or(Retry::All, |_| Retry::Some(found));
+            kept.push(Part { retry: Some(retry), ..part });
+        }
+    }
+    if let Some(missing) = missing.iter().min() {
+        return Err(Failure::usage(format!(
+            "--id {missing:?}: there is no such dead letter that could be retried; see campaign-sync status"
+        )));
+    }
+    Ok(kept)
+}
+
+impl Part<'_> {
+    fn work(self, whole: &Whole<'_>) -> Outcome {
+        let caller = match set_up::caller(whole.config, self.account, &self.context, Some(&self.store)) {
+            Ok(caller) => Arc::new(caller),
+            Err(failure) => {
+                let ending = Ending::Misconfigured(failure.message);
+                return Outcome::without_run(&self.account.name, ending, self.context.elapsed());
+            }
+        };
+        whole.signalled.ends(&caller);
+        let job = Job {
+            caller,
+            store: self.store,
+            opening: Opening {
+                page_size: i32::try_from(self.account.page_size).unwrap_or(10),
+                max_age: whole.config.max_run_age,
+                fresh: whole.config.fresh,
+                lists: self.retry.is_none(),
+            },
+            workers: self.account.workers,
+            max_removed: whole.config.max_removed,
+            deadline: whole.deadline,
+            retry: self.retry,
+        };
+        sync::run(&job, &whole.crew, &whole.display)
+    }
+}
+
+/// Says how each account's part has ended, as soon as it has.
+struct Results<'a> {
+    output: &'a Output,
+    stdout: &'a mut dyn Write,
+    accounts: usize,
+    codes: Vec<i32>,
+    /// The exit code when stdout cannot be written to.
+    unwritten: i32,
+}
+
+impl<'a> Results<'a> {
+    fn new(output: &'a Output, stdout: &'a mut dyn Write, accounts: usize) -> Self {
+        Self { output, stdout, accounts, codes: Vec::new(), unwritten: 0 }
+    }
+
+    fn add(&mut self, outcome: &Outcome, config: &Config) {
+        if let Some((unlisted, present)) = outcome.removal_refused {
+            log::warn!(
+                account = outcome.account.as_str();
+                "{unlisted} of {present} campaigns are no longer listed, more than --max-removed {}%: none was marked as removed; if that is right, run again with --max-removed 100",
+                config.max_removed
+            );
+        }
+        self.summarize(outcome);
+        if let Some(ending) = &outcome.ending {
+            let account =
+                if self.accounts > 1 { visible(&outcome.account) + ": " } else { String::new() };
+            say(&format!("campaign-sync: {account}{ending}"));
+        }
+    }
+
+    fn summarize(&mut self, outcome: &Outcome) {
+        let json = self.output.json;
+        self.write(&if json { summary::json(outcome) + "\n" } else { summary::text(outcome) });
+        self.codes.push(outcome.exit_code());
+    }
+
+    /// The same has happened to all of these: it is said once.
+    fn add_all(&mut self, parts: &[Part<'_>], ending: &Ending) {
+        for part in parts {
+            let elapsed = part.context.elapsed();
+            self.summarize(&Outcome::without_run(&part.account.name, ending.clone(), elapsed));
+        }
         say(&format!("campaign-sync: {ending}"));
     }
-    if outcome.exit_code() == 0 { unwritten } else { outcome.exit_code() }
+
+    fn nothing_to_retry(&mut self) {
+        if !self.output.json {
+            self.write("no dead letters to retry\n");
+        }
+    }
+
+    /// A last line when there were several.
+    fn total(&mut self) {
+        if self.accounts > 1 && !self.output.json {
+            let text = summary::total(&self.codes);
+            self.write(&text);
+        }
+    }
+
+    fn write(&mut self, text: &str) {
+        match written(self.stdout, text) {
+            0 => {}
+            code => self.unwritten = code,
+        }
+    }
+
+    /// The most serious exit code.
+    fn code(&self) -> i32 {
+        sync::most_serious(self.codes.iter().copied().chain([self.unwritten]))
+    }
 }

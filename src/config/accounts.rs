@@ -8,8 +8,7 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use super::setting::Given;
-use super::{ConfigError, Environment, Flags, Source, password};
-use crate::http::Secret;
+use super::{ConfigError, Environment, Flags, Password, Source, password};
 
 /// Thousands of accounts fit.
 const MOST_BYTES: usize = 4 << 20;
@@ -107,7 +106,7 @@ impl Entry {
 
     /// The password, from the one source that the file names. The name of a variable is not shown: people put the password
     /// itself there by mistake.
-    pub fn password(&self, environment: Environment<'_>) -> Result<Secret, ConfigError> {
+    pub fn password(&self, environment: Environment<'_>) -> Result<Password, ConfigError> {
         let table = &self.table;
         let mut sources: Vec<_> = [
             ("password_env", &table.password_env),
@@ -137,7 +136,7 @@ impl Entry {
             }
         };
         let name = format!("{}: {key}", self.place.line(value.span().start));
-        match key {
+        let known = match key {
             "password_env" => match super::value(environment, value.get_ref()) {
                 Some(password) => password::text(&name, password),
                 None => Err(ConfigError(format!(
@@ -148,8 +147,9 @@ impl Entry {
                 let folder = self.place.path.parent().unwrap_or(Path::new("."));
                 password::private_file(&name, &folder.join(value.get_ref()))
             }
-            _ => password::command(&name, value.get_ref().as_ref()),
-        }
+            _ => return Ok(Password::Command { source: name, line: value.get_ref().into() }),
+        };
+        known.map(Password::Known)
     }
 }
 

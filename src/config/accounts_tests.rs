@@ -56,12 +56,13 @@ fn what_the_file_says_beats_flags_and_the_rest_comes_from_them() {
     let flags = Flags { workers: Some("7".into()), rate_limit: Some("10/60s".into()), ..folder.flags() };
     let config = read(&flags, &good()).unwrap();
     let [north, south] = &config.accounts[..] else { panic!("{config:?}") };
-    assert_eq!((north.workers, south.workers, config.workers), (3, 7, 7));
+    assert_eq!((north.workers, south.workers), (3, 7));
     assert_eq!(north.rate_limit.unwrap().to_string(), "5/1s");
     assert_eq!(south.rate_limit.unwrap().to_string(), "10/60s");
     assert_eq!(north.api_url, "https://ads.example.com");
     assert_eq!(south.api_url, "https://south.example.com/base");
-    assert_eq!((north.password.reveal(), south.password.reveal()), ("hunter2", "hunter3"));
+    let (one, other) = (north.password.get().unwrap(), south.password.get().unwrap());
+    assert_eq!((one.reveal(), other.reveal()), ("hunter2", "hunter3"));
     let several = config.one_account().unwrap_err().0;
     assert!(several.contains("\"north\", \"south\"") && several.contains("--only"), "{several}");
 }
@@ -108,7 +109,7 @@ fn a_password_file_lies_beside_the_accounts_file_and_is_private() {
     let text = NORTH.replace("password_command = \"echo hunter2\"", "password_file = \"north.secret\"");
     let folder = Folder::with(&text);
     folder.secret("north.secret", "hunter2\n", 0o600);
-    assert_eq!(read(&folder.flags(), &good()).unwrap().accounts[0].password.reveal(), "hunter2");
+    assert_eq!(read(&folder.flags(), &good()).unwrap().accounts[0].password.get().unwrap().reveal(), "hunter2");
     for mode in [0o640, 0o604] {
         folder.secret("north.secret", "hunter2\n", mode);
         let error = read(&folder.flags(), &good()).unwrap_err();
@@ -120,8 +121,7 @@ fn a_password_file_lies_beside_the_accounts_file_and_is_private() {
 #[test]
 fn only_chooses_and_names_what_there_is() {
     let off = NORTH.replace("north", "off") + "enabled = false\n";
-    // The broken one's password is not asked for unless it is chosen.
-    let broken = NORTH.replace("north", "broken").replace("echo hunter2", "false");
+    let broken = NORTH.replace("north", "broken") + "workers = 0\n";
     let folder = Folder::with(&format!("{NORTH}{off}{broken}"));
     let only = |name: &str| Flags { only: vec![name.into()], ..folder.flags() };
     let config = read(&only("north"), &good()).unwrap();
@@ -129,11 +129,21 @@ fn only_chooses_and_names_what_there_is() {
     let unknown = read(&only("west"), &good()).unwrap_err();
     assert!(unknown.contains("\"north\", \"off\", \"broken\""), "{unknown}");
     assert!(read(&only("off"), &good()).unwrap_err().contains("enabled = true"));
-    assert!(read(&only("broken"), &good()).unwrap_err().contains("exit 0"));
+    assert!(read(&only("broken"), &good()).unwrap_err().contains("such as 16"));
     let names = Config::for_database(&folder.flags(), &|_| None).unwrap().account_names;
     assert_eq!(names, ["broken", "north"], "no credentials are asked for");
     let alone = read(&Flags { only: vec!["west".into()], ..Flags::default() }, &good()).unwrap_err();
     assert!(alone.contains("--accounts"), "{alone}");
+}
+
+#[test]
+fn an_account_that_is_wrong_does_not_hold_up_the_others() {
+    let broken = NORTH.replace("north", "broken") + "timeout = \"soon\"\n";
+    let config = read(&Folder::with(&format!("{broken}{NORTH}")).flags(), &good()).unwrap();
+    assert_eq!(config.accounts.iter().map(|account| account.name.as_str()).collect::<Vec<_>>(), ["north"]);
+    let [only] = &config.broken[..] else { panic!("{:?}", config.broken) };
+    assert_eq!(only.name, "broken");
+    assert!(only.error.0.contains("accounts.toml line 5: timeout"), "{}", only.error);
 }
 
 #[test]

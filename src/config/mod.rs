@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::accounts::Entry;
+pub use self::password::Password;
 use self::setting::Source;
 use crate::cli::Flags;
-use crate::http::{RateLimit, Secret};
+use crate::http::RateLimit;
 
 /// How the environment is looked up: passed in, so that tests need no real one.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -77,7 +78,7 @@ pub struct Account {
     /// For `/auth/token`.
     pub email: String,
     /// For `/auth/token`.
-    pub password: Secret,
+    pub password: Password,
     /// Sent as `X-Client-Id`.
     pub client_id: Option<String>,
     /// The configured limit.
@@ -92,13 +93,22 @@ pub struct Account {
     pub max_attempts: u32,
 }
 
+/// An account that cannot be worked on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Its name.
+    pub name: String,
+    /// What is wrong with it.
+    pub error: ConfigError,
+}
+
 /// Everything that commands which call the platform need to know.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The accounts to work on: at least one, each name once.
     pub accounts: Vec<Account>,
-    /// Requests at once in all, 1 to 1,024.
-    pub workers: usize,
+    /// Accounts of the accounts file with a setting that is wrong: these cannot be worked on, the others can.
+    pub broken: Vec<Broken>,
     /// How long nothing may succeed.
     pub give_up_after: Duration,
     /// The longest wait that the platform may ask for.
@@ -135,9 +145,20 @@ impl Config {
     /// The first setting that is wrong or missing.
     pub fn for_api(flags: &Flags, env: Environment<'_>) -> Result<Self, ConfigError> {
         let seconds = Duration::from_secs;
+        let mut broken = Vec::new();
         let accounts = match accounts::chosen(flags, env)? {
             Some(entries) => {
-                entries.iter().map(|entry| account(flags, env, Some(entry))).collect::<Result<_, _>>()?
+                let mut accounts = Vec::new();
+                for entry in &entries {
+                    match account(flags, env, Some(entry)) {
+                        Ok(account) => accounts.push(account),
+                        Err(error) => broken.push(Broken { name: entry.name().to_owned(), error }),
+                    }
+                }
+                if accounts.is_empty() {
+                    return Err(broken.swap_remove(0).error);
+                }
+                accounts
             }
             None => {
                 if let Some(unknown) = flags.only.iter().find(|name| *name != DEFAULT) {
@@ -152,7 +173,7 @@ impl Config {
         let max_removed = Source::new("--max-removed", "", &flags.max_removed).number(env, 0..=100, 20)?;
         Ok(Self {
             accounts,
-            workers: workers(flags, env, None)?,
+            broken,
             give_up_after: optional("--give-up-after", &flags.give_up_after)?.unwrap_or(seconds(300)),
             max_wait: optional("--max-wait", &flags.max_wait)?.unwrap_or(seconds(900)),
             deadline: optional("--deadline", &flags.deadline)?,
@@ -184,10 +205,14 @@ impl Config {
     /// # Errors
     /// When there are several: names them.
     pub fn one_account(&self) -> Result<&Account, ConfigError> {
-        match &self.accounts[..] {
-            [only] => Ok(only),
-            several => {
-                let names: Vec<_> = several.iter().map(|account| format!("{:?}", account.name)).collect();
+        match (&self.accounts[..], &self.broken[..]) {
+            ([only], []) => Ok(only),
+            (several, broken) => {
+                let names = several.iter().map(|account| &account.name);
+                let names: Vec<_> = names
+                    .chain(broken.iter().map(|broken| &broken.name))
+                    .map(|name| format!("{name:?}"))
+                    .collect();
                 Err(ConfigError(format!(
                     "--accounts: this command takes one account at a time; choose by --only NAME one of {}",
                     names.join(", ")
@@ -222,7 +247,6 @@ fn account(flags: &Flags, env: Environment<'_>, entry: Option<&Entry>) -> Result
         page_size,
         timeout: timeout.unwrap_or(Duration::from_secs(30)),
         max_attempts: Source::new("--max-attempts", "", &flags.max_attempts).number(env, 1..=100, 5)?,
-        // Last: it may run a command or unlock a keyring.
         password: match entry {
             Some(entry) => entry.password(env)?,
             None => password::password(env)?,

@@ -22,20 +22,47 @@ const MOST_BYTES: u64 = 64 << 10;
 /// How long a secret manager may take.
 const COMMAND_TIME: Duration = Duration::from_secs(30);
 
+/// A password, or the command that prints it, which is run when the password is needed: a secret manager takes its time.
+#[derive(Clone, Debug)]
+pub enum Password {
+    /// Known already.
+    Known(Secret),
+    /// Printed by this command.
+    Command {
+        /// The setting that names it.
+        source: String,
+        /// A line for the shell.
+        line: OsString,
+    },
+}
+
+impl Password {
+    /// The password.
+    ///
+    /// # Errors
+    /// When the command fails, takes longer than 30 s, or prints no password.
+    pub fn get(&self) -> Result<Secret, ConfigError> {
+        match self {
+            Self::Known(secret) => Ok(secret.clone()),
+            Self::Command { source, line } => command(source, line),
+        }
+    }
+}
+
 /// The password, from the one source that is set.
-pub(super) fn password(environment: Environment<'_>) -> Result<Secret, ConfigError> {
+pub(super) fn password(environment: Environment<'_>) -> Result<Password, ConfigError> {
     let set = |name: &'static str| super::value(environment, name).map(|value| (name, value));
     let mut sources = [VALUE, FILE, COMMAND].into_iter().filter_map(set);
     let first = sources.next();
     if let (Some((one, _)), Some((other, _))) = (&first, sources.next()) {
         return Err(ConfigError(format!("{one} and {other} are both set; set only one of them")));
     }
-    match first {
+    let known = match first {
+        Some((COMMAND, line)) => return Ok(Password::Command { source: COMMAND.into(), line }),
         Some((VALUE, value)) => text(VALUE, value),
-        Some((FILE, path)) => {
+        Some((_, path)) => {
             file(&format!("{FILE}={}", path.to_string_lossy().escape_debug()), Path::new(&path))
         }
-        Some((_, line)) => command(COMMAND, &line),
         None => match super::value(environment, "CREDENTIALS_DIRECTORY") {
             Some(folder) => {
                 let path = Path::new(&folder).join("ad_platform_password");
@@ -45,7 +72,8 @@ pub(super) fn password(environment: Environment<'_>) -> Result<Secret, ConfigErr
                 "no password: set {VALUE}, or {FILE}=/run/secrets/ad-platform, or {COMMAND}='pass show ad-platform'"
             ))),
         },
-    }
+    };
+    known.map(Password::Known)
 }
 
 pub(super) fn text(source: &str, value: OsString) -> Result<Secret, ConfigError> {
@@ -86,7 +114,7 @@ fn read(source: &str, opened: io::Result<File>) -> Result<Secret, ConfigError> {
 }
 
 /// What the shell command `line` prints.
-pub(super) fn command(source: &str, line: &OsStr) -> Result<Secret, ConfigError> {
+fn command(source: &str, line: &OsStr) -> Result<Secret, ConfigError> {
     let failed = |cause: &str| {
         ConfigError(format!(
             "{source}: {cause}; it must print the password and exit 0, such as 'pass show ad-platform'"

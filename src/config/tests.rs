@@ -28,7 +28,7 @@ fn with(name: &'static str, value: &'static str) -> Variables<'static> {
 fn the_defaults_are_the_documented_ones() {
     let config = read(&Flags::default(), &good()).unwrap();
     assert_eq!(config.accounts[0].api_url, "https://ads.example.com");
-    assert_eq!((config.workers, config.accounts[0].page_size, config.accounts[0].max_attempts), (16, 10, 5));
+    assert_eq!((config.accounts[0].workers, config.accounts[0].page_size, config.accounts[0].max_attempts), (16, 10, 5));
     assert_eq!((config.max_removed, config.deadline, config.fresh, config.migrate), (20, None, false, true));
     let seconds = [config.accounts[0].timeout, config.give_up_after, config.max_wait, config.max_run_age];
     assert_eq!(seconds.map(|duration| duration.as_secs()), [30, 300, 900, 86_400]);
@@ -37,9 +37,9 @@ fn the_defaults_are_the_documented_ones() {
 #[test]
 fn a_flag_beats_the_environment_and_an_empty_variable_is_unset() {
     let flags = Flags { workers: Some("7".into()), ..Flags::default() };
-    assert_eq!(read(&flags, &with("CAMPAIGN_SYNC_WORKERS", "9")).unwrap().workers, 7);
-    assert_eq!(read(&Flags::default(), &with("CAMPAIGN_SYNC_WORKERS", "9")).unwrap().workers, 9);
-    assert_eq!(read(&Flags::default(), &with("CAMPAIGN_SYNC_WORKERS", "")).unwrap().workers, 16);
+    assert_eq!(read(&flags, &with("CAMPAIGN_SYNC_WORKERS", "9")).unwrap().accounts[0].workers, 7);
+    assert_eq!(read(&Flags::default(), &with("CAMPAIGN_SYNC_WORKERS", "9")).unwrap().accounts[0].workers, 9);
+    assert_eq!(read(&Flags::default(), &with("CAMPAIGN_SYNC_WORKERS", "")).unwrap().accounts[0].workers, 16);
 }
 
 #[test]
@@ -146,7 +146,9 @@ fn the_password_has_one_source() {
         let mut variables: Variables<'_> = good();
         variables.remove("AD_PLATFORM_PASSWORD");
         variables.insert(name, value);
-        read(&Flags::default(), &variables).map(|config| config.accounts[0].password.reveal().to_owned())
+        let config = read(&Flags::default(), &variables)?;
+        let password = config.accounts[0].password.get().map_err(|error| error.0)?;
+        Ok::<_, String>(password.reveal().to_owned())
     };
     assert_eq!(from("AD_PLATFORM_PASSWORD_FILE", file).unwrap(), "from the file");
     assert_eq!(from("CREDENTIALS_DIRECTORY", folder).unwrap(), "from the file");

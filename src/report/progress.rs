@@ -1,120 +1,243 @@
-//! Progress on stderr: a bar on a terminal, a line now and then elsewhere if it was asked for.
+//! Progress on stderr: bars on a terminal, a line now and then elsewhere if it was asked for.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::log;
 use super::text::{duration, say, visible};
 use crate::config;
 use crate::http::RateLimit;
+use crate::http::lock::lock;
 use crate::store::runs::Progress;
 use crate::sync::Watcher;
 
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// More bars than this are no longer read; one more tells of all accounts together.
+const MOST_BARS: usize = 8;
 
-/// Shows one account's run.
+/// Shows the runs of one or several accounts.
 pub struct Display {
-    bar: Option<ProgressBar>,
+    bars: Option<MultiProgress>,
     lines: bool,
+    accounts: usize,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    first: Option<(Instant, i64)>,
+    shown: BTreeMap<String, Shown>,
+    finished: usize,
+    all: Option<ProgressBar>,
     last_line: Option<Instant>,
 }
 
+/// What is known of one account.
+#[derive(Default)]
+struct Shown {
+    bar: Option<ProgressBar>,
+    first: Option<(Instant, i64)>,
+    done: i64,
+    failed: i64,
+    total: i64,
+    message: String,
+    finished: bool,
+}
+
 impl Display {
-    /// A display as the user wants it.
+    /// A display as the user wants it, for so many accounts.
     #[must_use]
-    pub fn new(wanted: config::Progress) -> Self {
+    pub fn new(wanted: config::Progress, accounts: usize) -> Self {
         let terminal = io::stderr().is_terminal();
-        let bar = (terminal && wanted != config::Progress::Never).then(bar);
+        let bars = (terminal && wanted != config::Progress::Never)
+            .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(5)));
         let lines = !terminal && wanted == config::Progress::Always;
-        if let Some(bar) = &bar {
-            let bar = bar.clone();
-            log::through(Some(Box::new(move |write| bar.suspend(write))));
+        if let Some(bars) = &bars {
+            let bars = bars.clone();
+            log::through(Some(Box::new(move |write| bars.suspend(write))));
         }
-        Self { bar, lines, state: Mutex::default() }
+        let mut state = State::default();
+        state.all = bars.as_ref().filter(|_| accounts > 1).map(|bars| {
+            let bar = bars.add(bar("{prefix} {bar:30} {pos}/{len}, {elapsed} {msg}"));
+            bar.set_prefix("accounts");
+            bar.set_length(accounts as u64);
+            bar
+        });
+        Self { bars, lines, accounts, state: Mutex::new(state) }
     }
 
-    /// Clears the bar away.
+    /// Clears the bars away while something else is written.
+    pub fn suspend(&self, write: impl FnOnce()) {
+        match &self.bars {
+            Some(bars) => bars.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Clears the bars away for good.
     pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bars) = &self.bars {
             log::through(None);
-            bar.finish_and_clear();
+            // Not being able to clear a terminal changes nothing.
+            let _cleared = bars.clear();
         }
     }
 
-    /// What is to be said of a run, and how long it may still take.
-    fn message(&self, run: &Progress, waiting: Option<Duration>, limit: Option<RateLimit>) -> String {
-        let done = run.synced + run.failed;
-        let left = run.total.unwrap_or(run.listed).max(run.listed) - done;
+    fn update_bars(&self, state: &mut State, account: &str) {
+        let Some(bars) = &self.bars else { return };
+        let busy = state.shown.values().filter(|shown| shown.bar.is_some()).count();
+        let Some(shown) = state.shown.get_mut(account) else { return };
+        if shown.bar.is_none() && busy < MOST_BARS && !shown.finished {
+            let bar = bar("{prefix} {bar:30} {pos}/{len} synced, {elapsed} {msg}");
+            bar.set_prefix(visible(account));
+            shown.bar = Some(match &state.all {
+                Some(all) => bars.insert_before(all, bar),
+                None => bars.add(bar),
+            });
+        }
+        if let Some(bar) = &shown.bar {
+            bar.set_length(u64::try_from(shown.total).unwrap_or(0));
+            bar.set_position(u64::try_from(shown.done).unwrap_or(0));
+            bar.set_message(shown.message.clone());
+        }
+        if let Some(all) = &state.all {
+            all.set_position(state.finished as u64);
+            all.set_message(sum(&state.shown));
+        }
+    }
+
+    fn write_line(&self, state: &mut State, account: &str) {
+        if !self.lines || state.last_line.is_some_and(|at| at.elapsed() < LINE_EVERY) {
+            return;
+        }
+        state.last_line = Some(Instant::now());
+        if self.accounts > 1 {
+            say(&format!("{} of {} accounts done {}", state.finished, self.accounts, sum(&state.shown)));
+        } else if let Some(shown) = state.shown.get(account) {
+            let comma = if shown.message.is_empty() { "" } else { ", " };
+            let synced = shown.done - shown.failed;
+            say(&format!(
+                "{}: {synced} of {} synced{comma}{}",
+                visible(account),
+                shown.total,
+                shown.message
+            ));
+        }
+    }
+}
+
+/// All accounts together.
+fn sum(shown: &BTreeMap<String, Shown>) -> String {
+    let of = |count: fn(&Shown) -> i64| shown.values().map(count).sum::<i64>();
+    let (done, failed, total) = (of(|shown| shown.done), of(|shown| shown.failed), of(|shown| shown.total));
+    let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+    format!("({} of {total} synced{failures})", done - failed)
+}
+
+impl Shown {
+    fn update(&mut self, run: &Progress, waiting: Option<Duration>, limit: Option<RateLimit>) {
+        self.failed = run.failed;
+        self.done = run.synced + run.failed;
+        self.total = run.total.unwrap_or(0).max(run.listed);
+        let left = self.total - self.done;
         let mut parts = Vec::new();
         if run.failed > 0 {
             parts.push(format!("{} failed", run.failed));
         }
-        if let Some(finish) = self.expected(done, left, limit).filter(|_| left > 0) {
+        if let Some(pace) = self.pace().filter(|_| left > 0) {
+            parts.push(if pace < 10.0 { format!("{pace:.1}/s") } else { format!("{pace:.0}/s") });
+        }
+        if let Some(finish) = self.expected(left, limit).filter(|_| left > 0) {
             parts.push(format!("about {} left", duration(finish)));
         }
         if let Some(waiting) = waiting.filter(|waiting| *waiting >= Duration::from_secs(1)) {
             parts.push(format!("waiting for the rate limit, {} s", waiting.as_secs()));
         }
-        parts.join(", ")
+        self.message = parts.join(", ");
     }
 
-    /// From the pace since this process began, or from the rate limit, whichever is slower.
+    /// Campaigns a second since this process began; nothing before it can be told.
     #[allow(clippy::cast_precision_loss)]
-    fn expected(&self, done: i64, left: i64, limit: Option<RateLimit>) -> Option<Duration> {
+    fn pace(&mut self) -> Option<f64> {
         let now = Instant::now();
-        let mut state = self.state.lock().ok()?;
-        let (since, before) = *state.first.get_or_insert((now, done));
-        let by_limit =
-            limit.map(|limit| left as f64 * limit.window.as_secs_f64() / f64::from(limit.requests.get()));
-        let made = done - before;
-        let by_pace = (made > 0 && limit.is_none())
-            .then(|| now.saturating_duration_since(since).as_secs_f64() / made as f64 * left as f64);
-        Duration::try_from_secs_f64(by_limit.into_iter().chain(by_pace).reduce(f64::max)?).ok()
+        let (since, before) = *self.first.get_or_insert((now, self.done));
+        let seconds = now.saturating_duration_since(since).as_secs_f64();
+        let made = self.done - before;
+        (made > 0 && seconds >= 1.0).then(|| made as f64 / seconds)
+    }
+
+    /// From the rate limit if there is one, else from the pace.
+    #[allow(clippy::cast_precision_loss)]
+    fn expected(&mut self, left: i64, limit: Option<RateLimit>) -> Option<Duration> {
+        let pace = match limit {
+            Some(limit) => f64::from(limit.requests.get()) / limit.window.as_secs_f64(),
+            None => self.pace()?,
+        };
+        Duration::try_from_secs_f64(left as f64 / pace).ok()
     }
 }
 
 impl Watcher for Display {
     fn joined(&self, account: &str, _run_id: i64, _resumed: bool) {
-        if let Some(bar) = &self.bar {
-            bar.set_prefix(visible(account));
-        }
+        lock(&self.state).shown.entry(account.to_owned()).or_default();
+    }
+
+    fn watching(&self) -> bool {
+        self.bars.is_some() || self.lines
     }
 
     fn progress(&self, account: &str, run: &Progress, waiting: Option<Duration>, limit: Option<RateLimit>) {
-        let message = self.message(run, waiting, limit);
-        let total = run.total.unwrap_or(0).max(run.listed);
-        if let Some(bar) = &self.bar {
-            bar.set_length(u64::try_from(total).unwrap_or(0));
-            bar.set_position(u64::try_from(run.synced + run.failed).unwrap_or(0));
-            bar.set_message(message.clone());
+        let state = &mut *lock(&self.state);
+        let Some(shown) = state.shown.get_mut(account) else { return };
+        shown.update(run, waiting, limit);
+        self.update_bars(state, account);
+        self.write_line(state, account);
+    }
+
+    fn finished(&self, account: &str) {
+        let state = &mut *lock(&self.state);
+        state.finished += 1;
+        let shown = state.shown.entry(account.to_owned()).or_default();
+        shown.finished = true;
+        if let (Some(bars), Some(bar)) = (&self.bars, shown.bar.take()) {
+            bars.remove(&bar);
         }
-        let due = |state: &State| state.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY);
-        if self.lines
-            && let Ok(mut state) = self.state.lock()
-            && due(&state)
-        {
-            state.last_line = Some(Instant::now());
-            let comma = if message.is_empty() { "" } else { ", " };
-            say(&format!("{}: {} of {total} synced{comma}{message}", visible(account), run.synced));
-        }
+        self.update_bars(state, account);
     }
 }
 
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(5));
-    // The template is a constant; should it ever be wrong, the default style does too.
-    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} synced, {elapsed} {msg}") {
+fn bar(template: &str) -> ProgressBar {
+    let bar = ProgressBar::hidden();
+    // The templates are constants; should one ever be wrong, the default style does too.
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_tells_when_it_will_be_done_and_a_pace_only_without_one() {
+        let mut shown = Shown { done: 10, ..Shown::default() };
+        let limit = RateLimit::new(10, Duration::from_secs(60));
+        assert_eq!(shown.expected(100, limit), Some(Duration::from_secs(600)));
+        assert_eq!(shown.expected(100, None), None, "nothing was made yet");
+        shown.first = Instant::now().checked_sub(Duration::from_secs(10)).map(|at| (at, 0));
+        let expected = shown.expected(100, None).unwrap().as_secs_f64();
+        assert!((99.0..102.0).contains(&expected), "{expected}");
+    }
+
+    #[test]
+    fn accounts_are_summed() {
+        let of = |done, failed, total| Shown { done, failed, total, ..Shown::default() };
+        let shown = BTreeMap::from([("a".to_owned(), of(5, 1, 10)), ("b".to_owned(), of(20, 0, 20))]);
+        assert_eq!(sum(&shown), "(24 of 30 synced, 1 failed)");
+    }
 }

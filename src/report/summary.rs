@@ -60,7 +60,7 @@ fn millis(duration: Duration) -> f64 {
 #[must_use]
 pub fn text(outcome: &Outcome) -> String {
     let Some(run) = &outcome.run else {
-        return format!("{}: no run\n", visible(&outcome.account));
+        return format!("{}: not synced\n", visible(&outcome.account));
     };
     let mut lines = vec![format!(
         "{}: run {} {}: {} of {} campaigns synced{}{}{}",
@@ -87,6 +87,18 @@ pub fn text(outcome: &Outcome) -> String {
         part(run.token_refreshes, if run.token_refreshes == 1 { "token" } else { "tokens" }),
     ));
     lines.join("\n") + "\n"
+}
+
+/// How many accounts have ended how, by exit codes.
+#[must_use]
+pub fn total(codes: &[i32]) -> String {
+    let with = |wanted: &[i32]| codes.iter().filter(|code| wanted.contains(code)).count();
+    let (complete, partial) = (with(&[0]), with(&[3]));
+    let stopped = codes.len() - complete - partial;
+    let counts = [(complete, "complete"), (partial, "with dead letters"), (stopped, "stopped before the end")];
+    let counts: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, how)| format!("{count} {how}")).collect();
+    format!("{} accounts: {}\n", codes.len(), counts.join(", "))
 }
 
 fn part(count: i64, what: &str) -> String {

@@ -38,6 +38,8 @@ pub enum Ending {
     DatabaseUnavailable(String),
     /// The database refuses us, or is not what we need.
     DatabaseRefused(String),
+    /// A setting of this account is wrong.
+    Misconfigured(String),
     /// A fault of ours.
     Internal(String),
 }
@@ -48,7 +50,7 @@ impl Ending {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Internal(_) => 1,
-            Self::RequestRefused(_) | Self::DatabaseRefused(_) => 2,
+            Self::RequestRefused(_) | Self::DatabaseRefused(_) | Self::Misconfigured(_) => 2,
             Self::CredentialsRefused(_) => 4,
             Self::Deadline
             | Self::GaveUp { .. }
@@ -59,6 +61,18 @@ impl Ending {
             Self::Interrupted(signal) => 128 + signal,
         }
     }
+}
+
+/// The exit code for several accounts: what a person has to see to comes before what a later run cures.
+pub fn most_serious(codes: impl IntoIterator<Item = i32>) -> i32 {
+    const ORDER: [i32; 5] = [1, 2, 4, 5, 3];
+    let rank = |code: &i32| match ORDER.iter().position(|other| other == code) {
+        Some(place) => ORDER.len() - place,
+        None if *code == 0 => 0,
+        // A signal: the user knows already, and what else went wrong may be for its sake.
+        None => usize::MAX,
+    };
+    codes.into_iter().max_by_key(rank).unwrap_or(0)
 }
 
 impl fmt::Display for Ending {
@@ -91,7 +105,7 @@ impl fmt::Display for Ending {
                 "the run was abandoned by another process (sync --fresh); run again to join the new one",
             ),
             Self::DatabaseUnavailable(cause) => write!(f, "{cause}; run again to resume"),
-            Self::DatabaseRefused(cause) => f.write_str(cause),
+            Self::DatabaseRefused(cause) | Self::Misconfigured(cause) => f.write_str(cause),
             Self::Internal(cause) => write!(f, "internal error: {cause}; please report it"),
         }
     }
@@ -104,6 +118,27 @@ impl From<StoreError> for Ending {
             StoreError::Unavailable { .. } => Self::DatabaseUnavailable(message),
             StoreError::Refused { .. } => Self::DatabaseRefused(message),
             StoreError::Row { .. } | StoreError::Internal { .. } => Self::Internal(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_accounts_the_most_serious_end_counts() {
+        for (codes, expected) in [
+            (vec![], 0),
+            (vec![0, 0], 0),
+            (vec![0, 3, 0], 3),
+            (vec![3, 5, 0], 5),
+            (vec![5, 4, 3], 4),
+            (vec![4, 2, 5], 2),
+            (vec![2, 1], 1),
+            (vec![1, 130, 5], 130),
+        ] {
+            assert_eq!(most_serious(codes.clone()), expected, "{codes:?}");
         }
     }
 }

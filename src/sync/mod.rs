@@ -18,7 +18,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 pub use caller::{Caller, Halt, Patience};
-pub use ending::Ending;
+pub use ending::{Ending, most_serious};
 pub use lister::{Entry, Listing};
 pub use workers::Crew;
 
@@ -126,8 +126,12 @@ impl Outcome {
 pub trait Watcher: Send + Sync {
     /// The run has been opened or joined.
     fn joined(&self, account: &str, run_id: i64, resumed: bool);
+    /// Whether anybody sees what [`Self::progress`] is told.
+    fn watching(&self) -> bool;
     /// A look at the run, a few times a second.
     fn progress(&self, account: &str, run: &Progress, waiting: Option<Duration>, limit: Option<RateLimit>);
+    /// This process's part is over.
+    fn finished(&self, account: &str);
 }
 
 /// Works on the account's open run, or a new one, until it is closed or this process has to stop.
@@ -146,6 +150,7 @@ pub fn run(job: &Job, crew: &Arc<Crew>, watcher: &dyn Watcher) -> Outcome {
         .run
         .as_ref()
         .and_then(|run| lower_bound(run.limited - run.rate_limited, job.caller.limiter.limit()));
+    watcher.finished(&outcome.account);
     outcome
 }
 
@@ -261,7 +266,8 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
         if view.over {
             return after_the_end(session);
         }
-        if looked.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_AGAIN) {
+        let curious = !warned || watcher.watching();
+        if curious && looked.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_AGAIN) {
             looked = Some(now);
             let run = look(session, watcher);
             warned = warned || run.is_some_and(|run| warn_of_deadline(job, session, &run));

@@ -1,6 +1,8 @@
 //! The crew: a rayon pool of fixed size that makes the sync requests of all accounts, and the pump that gives it work
 //! when a request may be sent.
 
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,11 +22,20 @@ const STALE: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The pool and its free places. A place is taken before a job is given to the pool, so no job waits behind others of
-/// which nobody knows how long they take.
+/// which nobody knows how long they take. Whoever waits gets the next free place in turn: each account asks for one at a
+/// time, so all have a fair share.
 pub struct Crew {
     pool: rayon::ThreadPool,
-    free: Mutex<usize>,
+    places: Mutex<Places>,
     freed: Condvar,
+    /// How many wait, for those who would keep a place.
+    waiting: AtomicUsize,
+}
+
+struct Places {
+    free: usize,
+    waiting: VecDeque<u64>,
+    next_ticket: u64,
 }
 
 impl Crew {
@@ -38,23 +49,50 @@ impl Crew {
             .stack_size(STACK_BYTES)
             .thread_name(|n| format!("worker-{n}"))
             .build()?;
-        Ok(Self { pool, free: Mutex::new(size), freed: Condvar::new() })
+        let places = Places { free: size, waiting: VecDeque::new(), next_ticket: 0 };
+        Ok(Self { pool, places: Mutex::new(places), freed: Condvar::new(), waiting: AtomicUsize::new(0) })
     }
 
-    fn take_place(&self, timeout: Duration) -> bool {
-        let guard = lock(&self.free);
-        let (mut guard, _) = self
-            .freed
-            .wait_timeout_while(guard, timeout, |free| *free == 0)
-            .unwrap_or_else(PoisonError::into_inner);
-        let taken = *guard > 0;
-        *guard -= usize::from(taken);
+    /// Takes a place, in turn; false when `given_up` says so before there is one.
+    fn take_place(&self, given_up: impl Fn() -> bool) -> bool {
+        let mut places = lock(&self.places);
+        if places.free > 0 && places.waiting.is_empty() {
+            places.free -= 1;
+            return true;
+        }
+        let ticket = places.next_ticket;
+        places.next_ticket += 1;
+        places.waiting.push_back(ticket);
+        self.waiting.store(places.waiting.len(), Ordering::Relaxed);
+        let mut taken = false;
+        while !taken && !given_up() {
+            if places.free > 0 && places.waiting.front() == Some(&ticket) {
+                places.free -= 1;
+                taken = true;
+            } else {
+                let waited = self.freed.wait_timeout(places, LOOK_AGAIN);
+                places = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        places.waiting.retain(|other| *other != ticket);
+        self.waiting.store(places.waiting.len(), Ordering::Relaxed);
+        if places.free > 0 && !places.waiting.is_empty() {
+            self.freed.notify_all();
+        }
         taken
     }
 
     fn leave_place(&self) {
-        *lock(&self.free) += 1;
-        self.freed.notify_one();
+        let mut places = lock(&self.places);
+        places.free += 1;
+        if !places.waiting.is_empty() {
+            self.freed.notify_all();
+        }
+    }
+
+    /// Whether somebody waits for a place.
+    fn wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -63,7 +101,8 @@ impl Crew {
 pub(super) fn pump(session: &Arc<Session>) {
     let caller = &session.caller;
     let mut news = 0;
-    while !caller.stop.requested() && !session.finished.load(std::sync::atomic::Ordering::Acquire) {
+    let over = || caller.stop.requested() || session.finished.load(Ordering::Acquire);
+    while !over() {
         let Some(work) = session.inbox.pop(LOOK_AGAIN) else { continue };
         let Some(work) = past_breaker(session, work) else { continue };
         if !session.concurrency.try_acquire() {
@@ -75,7 +114,7 @@ pub(super) fn pump(session: &Arc<Session>) {
             session.concurrency.release(Outcome::Neutral, caller.clock.now());
             session.inbox.put_back(work);
         };
-        if !session.crew.take_place(LOOK_AGAIN) {
+        if !session.crew.take_place(over) {
             unused(work);
             continue;
         }
@@ -131,6 +170,7 @@ fn run(session: &Arc<Session>, mut work: Work) {
 fn next(session: &Session) -> Option<Work> {
     if !session.caller.limiter.unlimited()
         || session.caller.stop.requested()
+        || session.crew.wanted()
         || !session.concurrency.try_acquire()
     {
         return None;
@@ -190,4 +230,37 @@ fn bury(session: &Session, work: Work, cause: &'static str, reason: String) {
         tries,
         retryable: true,
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_go_to_those_who_wait_in_turn_and_none_is_lost() {
+        let crew = Crew::new(2).unwrap();
+        let order = Mutex::new(Vec::new());
+        assert!(crew.take_place(|| false) && crew.take_place(|| false));
+        assert!(!crew.take_place(|| true), "whoever gives up has none");
+        std::thread::scope(|scope| {
+            for n in 0..6 {
+                let (crew, order) = (&crew, &order);
+                scope.spawn(move || {
+                    assert!(crew.take_place(|| false));
+                    lock(order).push(n);
+                    crew.leave_place();
+                });
+                // Each has its ticket before the next one asks.
+                while lock(&crew.places).next_ticket < n + 2 {
+                    std::thread::yield_now();
+                }
+            }
+            assert!(crew.wanted());
+            crew.leave_place();
+        });
+        assert_eq!(*lock(&order), (0..6).collect::<Vec<u64>>());
+        crew.leave_place();
+        assert_eq!(lock(&crew.places).free, 2);
+        assert!(!crew.wanted());
+    }
 }
