@@ -125,9 +125,10 @@ fn each_account(
         say(&format!("campaign-sync: {}: {}", visible(name), failure.message));
         failure.code
     };
-    let worked = config.accounts.iter().map(|account| {
-        work(account).unwrap_or_else(|failure| failed(&account.name, failure))
-    });
+    let worked = config
+        .accounts
+        .iter()
+        .map(|account| work(account).unwrap_or_else(|failure| failed(&account.name, failure)));
     let worked: Vec<i32> = worked.collect();
     let broken = config.broken.iter().map(|broken| failed(&broken.name, Failure::usage(&broken.error)));
     Ok(most_serious(worked.into_iter().chain(broken)))

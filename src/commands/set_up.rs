@@ -93,10 +93,7 @@ fn ledger(context: &Context, store: Option<&Store>) -> Box<dyn Ledger> {
 }
 
 /// The connections for so many accounts, to the database that the environment names.
-pub(super) fn pool(
-    environment: &dyn Fn(&str) -> Option<OsString>,
-    accounts: usize,
-) -> Result<Pool, Failure> {
+pub(super) fn pool(environment: &dyn Fn(&str) -> Option<OsString>, accounts: usize) -> Result<Pool, Failure> {
     let conninfo = Conninfo::from_environment(environment).map_err(Failure::usage)?;
     let wanted = u32::try_from(accounts).unwrap_or(u32::MAX).saturating_mul(CONNECTIONS);
     Pool::new(&conninfo, wanted.min(MOST_CONNECTIONS)).map_err(Failure::usage)
@@ -157,9 +154,7 @@ impl Signalled {
                 if seen.swap(signal, Ordering::Relaxed) != 0 {
                     std::process::exit(128 + signal);
                 }
-                log::warn!(
-                    "stopping in order: what is under way is finished; a second signal ends at once"
-                );
+                log::warn!("stopping in order: what is under way is finished; a second signal ends at once");
                 let mut stoppers = lock(&stoppers);
                 stoppers.signal = Some(signal);
                 stoppers.stoppers.iter().for_each(|stop| stop(signal));

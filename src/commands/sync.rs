@@ -223,8 +223,7 @@ impl<'a> Results<'a> {
         }
         self.summarize(outcome);
         if let Some(ending) = &outcome.ending {
-            let account =
-                if self.accounts > 1 { visible(&outcome.account) + ": " } else { String::new() };
+            let account = if self.accounts > 1 { visible(&outcome.account) + ": " } else { String::new() };
             say(&format!("campaign-sync: {account}{ending}"));
         }
     }

@@ -109,7 +109,10 @@ fn a_password_file_lies_beside_the_accounts_file_and_is_private() {
     let text = NORTH.replace("password_command = \"echo hunter2\"", "password_file = \"north.secret\"");
     let folder = Folder::with(&text);
     folder.secret("north.secret", "hunter2\n", 0o600);
-    assert_eq!(read(&folder.flags(), &good()).unwrap().accounts[0].password.get().unwrap().reveal(), "hunter2");
+    assert_eq!(
+        read(&folder.flags(), &good()).unwrap().accounts[0].password.get().unwrap().reveal(),
+        "hunter2"
+    );
     for mode in [0o640, 0o604] {
         folder.secret("north.secret", "hunter2\n", mode);
         let error = read(&folder.flags(), &good()).unwrap_err();

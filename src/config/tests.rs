@@ -28,7 +28,10 @@ fn with(name: &'static str, value: &'static str) -> Variables<'static> {
 fn the_defaults_are_the_documented_ones() {
     let config = read(&Flags::default(), &good()).unwrap();
     assert_eq!(config.accounts[0].api_url, "https://ads.example.com");
-    assert_eq!((config.accounts[0].workers, config.accounts[0].page_size, config.accounts[0].max_attempts), (16, 10, 5));
+    assert_eq!(
+        (config.accounts[0].workers, config.accounts[0].page_size, config.accounts[0].max_attempts),
+        (16, 10, 5)
+    );
     assert_eq!((config.max_removed, config.deadline, config.fresh, config.migrate), (20, None, false, true));
     let seconds = [config.accounts[0].timeout, config.give_up_after, config.max_wait, config.max_run_age];
     assert_eq!(seconds.map(|duration| duration.as_secs()), [30, 300, 900, 86_400]);

@@ -60,14 +60,13 @@ impl Display {
             let bars = bars.clone();
             log::through(Some(Box::new(move |write| bars.suspend(write))));
         }
-        let mut state = State::default();
-        state.all = bars.as_ref().filter(|_| accounts > 1).map(|bars| {
+        let all = bars.as_ref().filter(|_| accounts > 1).map(|bars| {
             let bar = bars.add(bar("{prefix} {bar:30} {pos}/{len}, {elapsed} {msg}"));
             bar.set_prefix("accounts");
             bar.set_length(accounts as u64);
             bar
         });
-        Self { bars, lines, accounts, state: Mutex::new(state) }
+        Self { bars, lines, accounts, state: Mutex::new(State { all, ..State::default() }) }
     }
 
     /// Clears the bars away while something else is written.
@@ -120,12 +119,7 @@ impl Display {
         } else if let Some(shown) = state.shown.get(account) {
             let comma = if shown.message.is_empty() { "" } else { ", " };
             let synced = shown.done - shown.failed;
-            say(&format!(
-                "{}: {synced} of {} synced{comma}{}",
-                visible(account),
-                shown.total,
-                shown.message
-            ));
+            say(&format!("{}: {synced} of {} synced{comma}{}", visible(account), shown.total, shown.message));
         }
     }
 }

@@ -95,7 +95,8 @@ pub fn total(codes: &[i32]) -> String {
     let with = |wanted: &[i32]| codes.iter().filter(|code| wanted.contains(code)).count();
     let (complete, partial) = (with(&[0]), with(&[3]));
     let stopped = codes.len() - complete - partial;
-    let counts = [(complete, "complete"), (partial, "with dead letters"), (stopped, "stopped before the end")];
+    let counts =
+        [(complete, "complete"), (partial, "with dead letters"), (stopped, "stopped before the end")];
     let counts: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, how)| format!("{count} {how}")).collect();
     format!("{} accounts: {}\n", codes.len(), counts.join(", "))

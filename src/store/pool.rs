@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use postgres::Client;
@@ -14,7 +14,8 @@ use super::conninfo::{Conninfo, ConninfoError};
 use super::error::{StoreError, leaves_connection_usable};
 use crate::http::{Clock, Stop};
 
-/// The longest wait for a connection, by [`Pool::get`].
+/// The longest wait for a connection, by [`Pool::get`], unless those who have one get on with their work: then they are
+/// only many.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// r2d2 does not wake those who wait when a broken connection leaves the pool: so they look again this often.
 const WAIT_SLICE: Duration = Duration::from_millis(250);
@@ -29,6 +30,9 @@ pub struct Pool {
     subject: Arc<str>,
     /// Whether the log already says that the database is away.
     away: Arc<AtomicBool>,
+    begun: Instant,
+    /// When a transaction last went well, in milliseconds since then.
+    last_success: Arc<AtomicU64>,
 }
 
 /// A connection on loan; goes back to the pool when dropped, unless it is broken.
@@ -74,17 +78,23 @@ impl Pool {
             .connection_timeout(LONGEST_WAIT)
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build_unchecked(Connector::new(conninfo)?);
-        Ok(Self { connections, subject: format!("database {conninfo}").into(), away: Arc::default() })
+        Ok(Self {
+            connections,
+            subject: format!("database {conninfo}").into(),
+            away: Arc::default(),
+            begun: Instant::now(),
+            last_success: Arc::default(),
+        })
     }
 
-    /// A connection from the pool, or a new one; waits at most 5 s for it.
+    /// A connection from the pool, or a new one; waits for it for 5 s, and for as long as others that have one succeed.
     ///
     /// # Errors
-    /// At once when the database cannot be reached or refuses; after 5 s when it does not answer, or when all
-    /// connections are in use.
+    /// At once when the database cannot be reached or refuses; after 5 s without any success when it does not answer, or
+    /// when all connections are in use.
     pub fn get(&self) -> Result<Connection, StoreError> {
         let asked = Instant::now();
-        while asked.elapsed() < LONGEST_WAIT {
+        while asked.elapsed() < LONGEST_WAIT || self.succeeded_within(LONGEST_WAIT) {
             let Ok(attempt) = self.connections.get_timeout(WAIT_SLICE) else { continue };
             match &attempt.client {
                 Ok(_) => return Ok(Connection(attempt)),
@@ -145,6 +155,15 @@ impl Pool {
         }
     }
 
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn succeeded_within(&self, duration: Duration) -> bool {
+        let last = self.last_success.load(Ordering::Relaxed);
+        last > 0 && u128::from(self.now().saturating_sub(last)) < duration.as_millis()
+    }
+
     fn attempt<T>(
         &self,
         transaction: &mut impl FnMut(&mut Client) -> Result<T, postgres::Error>,
@@ -153,6 +172,7 @@ impl Pool {
         match transaction(&mut connection) {
             Ok(value) => {
                 connection.0.used = true;
+                self.last_success.store(self.now(), Ordering::Relaxed);
                 Ok(value)
             }
             Err(error) => {

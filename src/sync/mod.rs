@@ -186,7 +186,11 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
     let (sender, receiver) = sync_channel(writer::QUEUED);
     let account = job.store.account();
     let run_id = opened.run.run_id;
-    log::info!(account = account, run = run_id; "{}", if opened.run.new { "new run" } else { "going on with the open run" });
+    if opened.run.new {
+        log::debug!(account = account, run = run_id; "new run");
+    } else {
+        log::info!(account = account, run = run_id; "going on with the open run");
+    }
     watcher.joined(account, run_id, !opened.run.new);
     let concurrency = Concurrency::new(job.workers, job.caller.clock.clone());
     let session = Arc::new(Session::new(

@@ -25,11 +25,54 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// which nobody knows how long they take. Whoever waits gets the next free place in turn: each account asks for one at a
 /// time, so all have a fair share.
 pub struct Crew {
-    pool: rayon::ThreadPool,
+    /// Each of its threads does our jobs until the crew is dismissed. Given one by one to rayon, jobs would have every idle
+    /// thread look for them at every other, again and again before it sleeps: with 256 threads that is most of the work.
+    _pool: rayon::ThreadPool,
+    jobs: Arc<Jobs>,
     places: Mutex<Places>,
     freed: Condvar,
     /// How many wait, for those who would keep a place.
     waiting: AtomicUsize,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Jobs {
+    queue: Mutex<JobQueue>,
+    given: Condvar,
+}
+
+#[derive(Default)]
+struct JobQueue {
+    jobs: VecDeque<Job>,
+    dismissed: bool,
+}
+
+impl Jobs {
+    fn give(&self, job: Job) {
+        lock(&self.queue).jobs.push_back(job);
+        self.given.notify_one();
+    }
+
+    /// The next job; nothing when the crew is dismissed.
+    fn take(&self) -> Option<Job> {
+        let mut queue = lock(&self.queue);
+        loop {
+            match queue.jobs.pop_front() {
+                None if queue.dismissed => return None,
+                None => queue = self.given.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                job => return job,
+            }
+        }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        lock(&self.jobs.queue).dismissed = true;
+        self.jobs.given.notify_all();
+    }
 }
 
 struct Places {
@@ -49,8 +92,21 @@ impl Crew {
             .stack_size(STACK_BYTES)
             .thread_name(|n| format!("worker-{n}"))
             .build()?;
+        let jobs = Arc::new(Jobs::default());
+        let shared = jobs.clone();
+        pool.spawn_broadcast(move |_| {
+            while let Some(job) = shared.take() {
+                job();
+            }
+        });
         let places = Places { free: size, waiting: VecDeque::new(), next_ticket: 0 };
-        Ok(Self { pool, places: Mutex::new(places), freed: Condvar::new(), waiting: AtomicUsize::new(0) })
+        Ok(Self {
+            _pool: pool,
+            jobs,
+            places: Mutex::new(places),
+            freed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+        })
     }
 
     /// Takes a place, in turn; false when `given_up` says so before there is one.
@@ -123,7 +179,7 @@ pub(super) fn pump(session: &Arc<Session>) {
             Ok(None) => {
                 let session = session.clone();
                 session.job_begun();
-                session.crew.clone().pool.spawn(move || begin(&session, work, asked));
+                session.crew.clone().jobs.give(Box::new(move || begin(&session, work, asked)));
             }
             Ok(Some(wait)) => {
                 session.crew.leave_place();

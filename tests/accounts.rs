@@ -1,0 +1,207 @@
+//! Several accounts in one process: each has its own token, limit, run and result, and none holds up another.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mock_api::{Hint, Server, Settings};
+use serde_json::Value;
+use support::{Database, Outcome, Program};
+
+/// An accounts file of its own, gone after the test.
+struct File(PathBuf);
+
+impl File {
+    fn new(text: &str) -> Self {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("campaign-sync-accounts-{}-{n}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        Self(path)
+    }
+
+    fn program(&self, command: &[&str], database: &Database) -> Program {
+        Program::new(command)
+            .args(&["--accounts", self.0.to_str().unwrap()])
+            .env("GOOD_PASSWORD", mock_api::PASSWORD)
+            .env("WRONG_PASSWORD", "not-the-password")
+            .database(&database.url())
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _gone_already = std::fs::remove_file(&self.0);
+    }
+}
+
+fn table(name: &str, url: &str, rest: &str) -> String {
+    let email = mock_api::EMAIL;
+    format!(
+        "[[account]]\nname = \"{name}\"\napi_url = \"{url}\"\nemail = \"{email}\"\nclient_id = \"{name}\"\n{rest}\n"
+    )
+}
+
+fn good(name: &str, server: &Server, rest: &str) -> String {
+    table(name, &server.url(), &format!("password_env = \"GOOD_PASSWORD\"\n{rest}"))
+}
+
+fn by_account(outcome: &Outcome) -> BTreeMap<String, Value> {
+    let summaries = outcome.json();
+    let count = summaries.len();
+    let named: BTreeMap<_, _> = summaries
+        .into_iter()
+        .map(|summary| (summary["account"].as_str().unwrap().to_owned(), summary))
+        .collect();
+    assert_eq!(named.len(), count, "an account was reported twice\n{outcome}");
+    named
+}
+
+#[test]
+fn two_hundred_accounts_take_the_slowest_ones_time_and_five_broken_ones_hold_up_none() {
+    const PER_ACCOUNT: u32 = 12;
+    let limits = [4, 5, 6, 8, 10];
+    let servers = limits.map(|limit| {
+        let window = Duration::from_secs(5);
+        let limited = Settings { rate_limit: Some((limit, window)), ..Settings::fast(PER_ACCOUNT) };
+        mock_api::start(Settings { sync_latency: Duration::from_millis(20), ..limited }).unwrap()
+    });
+    let mut text = String::new();
+    for n in 0..195 {
+        let (server, limit) = (&servers[n % 5], limits[n % 5]);
+        text += &good(&format!("account-{n}"), server, &format!("rate_limit = \"{limit}/5s\"\nworkers = 4"));
+    }
+    let late = Settings {
+        rate_limit: Some((1, Duration::from_secs(7200))),
+        hint: Hint::Seconds,
+        ..Settings::fast(30)
+    };
+    let late = mock_api::start(late).unwrap();
+    let mut endless = Settings::fast(PER_ACCOUNT);
+    endless.faults.endless = true;
+    let endless = mock_api::start(endless).unwrap();
+    let wrong = table("wrong-password", &servers[4].url(), "password_env = \"WRONG_PASSWORD\"");
+    let nobody = table("nobody-there", "http://127.0.0.1:1", "password_env = \"GOOD_PASSWORD\"");
+    let unset = table("no-password", &servers[4].url(), "password_env = \"UNSET_PASSWORD\"");
+    let _infallible = write!(text, "{wrong}{nobody}{unset}");
+    text += &(good("asked-to-wait", &late, "") + &good("endless", &endless, ""));
+    let (file, database) = (File::new(&text), Database::create());
+    let outcome = file.program(&["sync", "--json", "--give-up-after", "10s"], &database).run().expect_code(2);
+
+    let summaries = by_account(&outcome);
+    assert_eq!(summaries.len(), 200, "{outcome}");
+    for (account, expected) in [
+        ("wrong-password", "credentials refused"),
+        ("nobody-there", "gave up after 10 s"),
+        ("no-password", "UNSET_PASSWORD"),
+        ("asked-to-wait", "--max-wait"),
+        ("endless", "the listing is incomplete"),
+    ] {
+        let error = summaries[account]["error"].as_str().unwrap_or_default();
+        if account == "no-password" {
+            assert!(error.contains("password_env: the variable that it names is not set"), "{error}");
+        } else {
+            assert!(error.contains(expected), "{account}: {error}");
+        }
+        assert!(outcome.stderr.contains(&format!("campaign-sync: {account}: ")), "{account}\n{outcome}");
+    }
+    let complete = summaries.values().filter(|summary| summary["state"] == "complete").count();
+    assert_eq!(complete, 195, "{outcome}");
+    for n in 0..195 {
+        let summary = &summaries[&format!("account-{n}")];
+        assert_eq!(summary["synced"], PER_ACCOUNT, "{summary}");
+    }
+    // Each keeps its limit as if it were alone; a thousand threads on a busy machine may be late now and then.
+    let refused: i64 = summaries.values().filter_map(|summary| summary["rate_limited"].as_i64()).sum();
+    assert!(refused <= 10, "{refused} of {} requests refused\n{outcome}", 195 * 14);
+    assert_eq!(database.count("campaigns WHERE account LIKE 'account-%'"), 195 * i64::from(PER_ACCOUNT));
+    // What the limits alone would take, one account after the other, is many times that.
+    let bounds: f64 = summaries.values().filter_map(|summary| summary["lower_bound_s"].as_f64()).sum();
+    assert!(bounds > 1_500.0, "{bounds}");
+    assert!(outcome.elapsed.as_secs_f64() < bounds / 20.0, "{:?} of {bounds} s", outcome.elapsed);
+}
+
+#[test]
+fn a_slow_account_that_has_all_the_threads_it_wants_leaves_a_fair_share_to_the_others() {
+    // There are 256 threads at most, unless one account asks for more.
+    let slow = Settings { sync_latency: Duration::from_secs(2), ..Settings::fast(5_000) };
+    let slow = mock_api::start(slow).unwrap();
+    let quick = mock_api::start(Settings::fast(600)).unwrap();
+    let text =
+        good("slow", &slow, "workers = 256\npage_size = 1000") + &good("quick", &quick, "workers = 256");
+    let (file, database) = (File::new(&text), Database::create());
+    let outcome = file.program(&["sync", "--json", "--deadline", "12s"], &database).run().expect_code(5);
+    let summaries = by_account(&outcome);
+    assert_eq!(summaries["quick"]["state"], "complete", "{outcome}");
+    assert_eq!(summaries["slow"]["state"], "stopped", "{outcome}");
+    assert!(summaries["slow"]["synced"].as_i64().unwrap() > 256, "{outcome}");
+}
+
+#[test]
+fn one_signal_ends_all_accounts_in_order_and_the_next_run_goes_on() {
+    let slow = Settings { sync_latency: Duration::from_millis(50), ..Settings::fast(200) };
+    let servers = [mock_api::start(slow.clone()).unwrap(), mock_api::start(slow).unwrap()];
+    let text = good("north", &servers[0], "workers = 2") + &good("south", &servers[1], "workers = 2");
+    let (file, database) = (File::new(&text), Database::create());
+    let mut running = file.program(&["sync", "--json"], &database).spawn();
+    support::eventually(support::PATIENCE, "both accounts are under way", || {
+        servers.iter().all(|server| server.ledger().syncs_done().len() > 10)
+    });
+    running.signal(support::Signal::Int);
+    let outcome = running.wait().expect_code(130);
+    let summaries = by_account(&outcome);
+    assert!(summaries.values().all(|summary| summary["state"] == "stopped"), "{outcome}");
+    let outcome = file.program(&["sync", "--json"], &database).run().expect_code(0);
+    assert!(by_account(&outcome).values().all(|summary| summary["synced"] == 200), "{outcome}");
+    assert_eq!(database.count("campaigns"), 400);
+    for server in &servers {
+        assert!(server.ledger().syncs_done().values().all(|times| *times == 1), "nothing is repeated");
+    }
+}
+
+#[test]
+fn results_for_people_name_each_account_and_end_with_a_total() {
+    let server = mock_api::start(Settings::fast(5)).unwrap();
+    let text =
+        good("north", &server, "") + &good("south", &server, "workers = 0") + &good("west", &server, "");
+    let (file, database) = (File::new(&text), Database::create());
+    let outcome = file.program(&["sync"], &database).run().expect_code(2);
+    assert!(outcome.stdout.contains("north: run ") && outcome.stdout.contains("west: run "), "{outcome}");
+    assert!(outcome.stdout.ends_with("3 accounts: 2 complete, 1 stopped before the end\n"), "{outcome}");
+    assert!(outcome.stderr.contains("south: ") && outcome.stderr.contains("workers"), "{outcome}");
+    let outcome = file.program(&["sync", "--only", "west"], &database).run().expect_code(0);
+    assert!(!outcome.stdout.contains("north") && !outcome.stdout.contains("accounts"), "{outcome}");
+}
+
+#[test]
+fn plan_check_status_and_retry_know_several_accounts() {
+    let mut refusing = Settings::fast(20);
+    refusing.faults.refused_every = 10;
+    let servers = [mock_api::start(refusing).unwrap(), mock_api::start(Settings::fast(20)).unwrap()];
+    let text = good("north", &servers[0], "rate_limit = \"100/1s\"") + &good("south", &servers[1], "");
+    let (file, database) = (File::new(&text), Database::create());
+    let planned = file.program(&["plan", "--json"], &database).run().expect_code(0);
+    assert!(by_account(&planned).values().all(|plan| plan["requests"] == 22), "{planned}");
+    let checked = file.program(&["check"], &database).run().expect_code(0);
+    for line in ["ok  north: API", "ok  south: credentials: accepted", "ok  database: reachable"] {
+        assert!(checked.stdout.contains(line), "{checked}");
+    }
+    let refused = file.program(&["check"], &database).env("GOOD_PASSWORD", "other").run().expect_code(4);
+    assert!(refused.stderr.contains("campaign-sync: south: credentials refused"), "{refused}");
+    assert!(refused.stdout.contains("ok  database"), "the rest is checked all the same\n{refused}");
+    file.program(&["sync"], &database).run().expect_code(3);
+    let status = file.program(&["status", "--json"], &database).run().expect_code(0);
+    let letters = &by_account(&status)["north"]["dead_letters"];
+    assert_eq!(letters.as_array().map(Vec::len), Some(2), "two causes\n{status}");
+    let retried = file.program(&["retry", "--json", "--id", "campaign_10"], &database).run().expect_code(3);
+    assert_eq!(by_account(&retried).keys().collect::<Vec<_>>(), ["north"], "{retried}");
+    let unknown = file.program(&["retry", "--id", "campaign_1"], &database).run().expect_code(2);
+    assert!(unknown.stderr.contains("campaign_1"), "{unknown}");
+    let listed = file.program(&["list"], &database).run().expect_code(2);
+    assert!(listed.stderr.contains("--only"), "{listed}");
+}
