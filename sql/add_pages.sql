@@ -19,7 +19,9 @@ WITH alive AS (
     SELECT $1, p.id, r.run_id, p.seq, CASE WHEN p.held THEN $3 ELSE 0 END, CASE WHEN p.held THEN 1 ELSE 0 END, p.payload
     FROM page p CROSS JOIN run r
     WHERE (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = p.id) IS DISTINCT FROM $2
-      AND (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = p.id) IS DISTINCT FROM $2
+      -- Most accounts have no dead letter: then there is nothing to look up.
+      AND (NOT EXISTS (SELECT FROM dead_letters WHERE account = $1)
+           OR (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = p.id) IS DISTINCT FROM $2)
     ON CONFLICT (account, id) DO NOTHING
     RETURNING id
 ), invalid AS (
@@ -48,4 +50,5 @@ WITH alive AS (
 -- Null when this process no longer lists; else how many records were new, and the ids that were left out, of those that
 -- were to be held.
 SELECT (SELECT (SELECT count(*) FROM added) + (SELECT count(*) FROM buried) FROM advanced) AS added,
-       ARRAY (SELECT p.id FROM page p WHERE p.held EXCEPT SELECT a.id FROM added a) AS left_out
+       CASE WHEN (SELECT count(*) FROM added) = (SELECT count(*) FROM page) THEN '{}'
+            ELSE ARRAY (SELECT p.id FROM page p WHERE p.held EXCEPT SELECT a.id FROM added a) END AS left_out

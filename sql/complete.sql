@@ -28,7 +28,9 @@ WITH batch AS (
         clicks = excluded.clicks, conversions = excluded.conversions, created_at = excluded.created_at,
         extra = excluded.extra, synced_at = excluded.synced_at, run_id = excluded.run_id, removed_at = NULL
 ), cleared AS (
-    DELETE FROM dead_letters l WHERE l.account = $1 AND l.id = ANY (ARRAY (SELECT d.id FROM done d))
+    DELETE FROM dead_letters l
+    WHERE l.account = $1 AND EXISTS (SELECT FROM dead_letters WHERE account = $1)
+      AND l.id = ANY (ARRAY (SELECT d.id FROM done d))
 )
 UPDATE workers
 SET synced = synced + (SELECT count(*) FROM done), heartbeat_at = now()

@@ -117,9 +117,10 @@ pub fn add_pages(
 }
 
 /// For one transaction: a table of which nothing is known yet is taken for an empty one, and sorting all of it for cheap.
-/// With this, a claim reads just what it takes, from the index of free tasks.
-pub const CLAIM_SETTINGS: &str =
-    "SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off";
+/// With this, a claim reads just what it takes, from the index of free tasks. What is switched off is planned as endlessly
+/// costly where there is no other way, and that would be compiled.
+pub const CLAIM_SETTINGS: &str = "SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off; \
+    SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
 /// Claims up to `most` free tasks.
 ///

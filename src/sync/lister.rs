@@ -181,6 +181,8 @@ impl<'a> Committer<'a> {
         while let Ok(first) = self.pages.recv() {
             let mut batch = vec![first];
             let mut records = batch[0].entries.len();
+            // While there is enough to do, pages gather: one transaction for several costs less than one for each.
+            self.await_room();
             // Not more than this process can take at once, if it can help it.
             let most = BATCH.min(self.session.capacity() / 2);
             while records < most
@@ -206,7 +208,7 @@ impl<'a> Committer<'a> {
         let next_page = batch.last().map_or(self.next_page, |page| page.page + 1);
         let page_size = batch.last().map_or(self.session.run.page_size, |page| page.page_size);
         let records = self.new_records(batch);
-        let room = self.room(records.valid.len());
+        let room = self.session.inbox.room(self.session.capacity(), 0, Duration::ZERO);
         let tasks = records.valid.iter().enumerate().map(|(place, (campaign, raw, seq))| NewTask {
             id: &campaign.id,
             seq: *seq,
@@ -294,10 +296,11 @@ impl<'a> Committer<'a> {
         records
     }
 
-    fn room(&self, wanted: usize) -> usize {
+    /// Waits until half of what this process can take is done.
+    fn await_room(&self) {
         let patience = if self.session.view().others > 0 { Duration::ZERO } else { ROOM_PATIENCE };
         let capacity = self.session.capacity();
-        self.session.inbox.room(capacity, wanted.min(capacity / 2), patience)
+        self.session.inbox.room(capacity, capacity / 2, patience);
     }
 }
 
