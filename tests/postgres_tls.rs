@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod postgres_cluster;
+mod support;
 
 use std::fs;
 use std::path::Path;

@@ -3,28 +3,18 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::TcpListener;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use campaign_sync::store::{Conninfo, ConninfoError, Pool, StoreError};
 
-/// Runs the server until standard input is closed, then stops it and removes its directory.
-const KEEPER: &str = r#"directory=$1; shift
-"$@" </dev/null >"$directory/log" 2>&1 &
-server=$!
-read -r _ || :
-kill -INT $server
-wait $server
-rm -rf "$directory""#;
+use crate::support;
 
+/// A server as `postgres.sh` runs it, whose superuser needs no password.
 pub struct Cluster {
     pub port: u16,
-    pub directory: PathBuf,
-    keeper: Child,
+    _server: support::Cluster,
 }
 
 /// A directory of this test's own.
@@ -39,27 +29,24 @@ pub fn fresh_directory(name: &str) -> PathBuf {
 impl Cluster {
     /// A cluster with `pg_hba` lines, files to put beside its data, and settings.
     pub fn start(pg_hba: &str, files: &[(&str, &str)], settings: &[&str]) -> Self {
-        let directory = fresh_directory("cluster");
-        let data = directory.join("data");
-        hand_over(&directory);
-        let mut initdb = server_program("initdb");
-        initdb
-            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-D"])
-            .arg(&data);
-        let made = initdb.output().expect("initdb starts");
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        fs::write(data.join("pg_hba.conf"), format!("{pg_hba}\nhost all postgres 127.0.0.1/32 trust\n"))
-            .unwrap();
+        let directory = fresh_directory("files");
+        let mut options = vec!["--hba".to_owned(), "host all postgres 127.0.0.1/32 trust".to_owned()];
+        for line in pg_hba.lines() {
+            options.extend(["--hba".into(), line.into()]);
+        }
         for (name, text) in files {
-            write_private(&data.join(name), text);
-            hand_over(&data.join(name));
+            let path = directory.join(name);
+            write_private(&path, text);
+            options.extend(["--file".into(), (*name).into(), shown(&path).into()]);
         }
-        for _ in 0..5 {
-            if let Some((port, keeper)) = run(&directory, &data, settings) {
-                return Self { port, directory, keeper };
-            }
+        for setting in settings {
+            options.extend(["-c".into(), (*setting).into()]);
         }
-        panic!("Postgres does not start: {}", fs::read_to_string(directory.join("log")).unwrap_or_default());
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let server = support::Cluster::with_options(&options);
+        let _only_clutter = fs::remove_dir_all(directory);
+        let address = server.url().rsplit(':').next().and_then(|rest| rest.split('/').next());
+        Self { port: address.unwrap().parse().unwrap(), _server: server }
     }
 
     /// Settings for this server: variables of libpq, and those given.
@@ -95,13 +82,6 @@ impl Cluster {
             }
             other => panic!("not refused: {other:?}"),
         }
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait();
     }
 }
 
@@ -143,66 +123,6 @@ pub fn write_private(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Starts the server on a free port; nothing when another program took the port first.
-fn run(directory: &Path, data: &Path, settings: &[&str]) -> Option<(u16, Child)> {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut server = server_program("postgres");
-    server.arg("-D").arg(data).args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k", "", "-F"]);
-    for setting in settings {
-        server.args(["-c", setting]);
-    }
-    let mut keeper = Command::new("sh")
-        .args(["-c", KEEPER, "keeper"])
-        .arg(directory)
-        .arg(server.get_program())
-        .args(server.get_args())
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(30) {
-        let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
-        if log.contains("database system is ready to accept connections") {
-            return Some((port, keeper));
-        }
-        if log.contains("FATAL") {
-            // The server has ended by itself; its keeper must not remove the directory, which is still needed.
-            let _ = keeper.kill();
-            let _ = keeper.wait();
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
-    drop(keeper.stdin.take());
-    let _ = keeper.wait();
-    panic!("Postgres is not ready after 30 s: {log}");
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    fs::metadata("/proc/self").unwrap().uid() == 0
-}
-
-/// A server program; as root it runs as the user `postgres`, because the server refuses to be root.
-fn server_program(name: &str) -> Command {
-    let mut versions: Vec<_> = fs::read_dir("/usr/lib/postgresql")
-        .map(|entries| entries.filter_map(|entry| entry.ok().map(|e| e.path())).collect())
-        .unwrap_or_default();
-    versions.sort();
-    let program = versions.iter().rev().map(|v| v.join("bin").join(name)).find(|path| path.exists());
-    let program = program.unwrap_or_else(|| name.into());
-    if !is_root() {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups", "--"]).arg(program);
-    command
-}
-
-fn hand_over(path: &Path) {
-    if is_root() {
-        let done = Command::new("chown").arg("postgres:postgres").arg(path).status().unwrap();
-        assert!(done.success(), "chown {}", path.display());
-    }
+fn shown(path: &Path) -> &str {
+    path.to_str().unwrap()
 }

@@ -7,7 +7,8 @@
 #   postgres.sh with PREFIX [OPTION…] -- COMMAND…
 #                                       run COMMAND beside a new cluster (in PREFIX.xxxxxx), its address in $POSTGRES_URL
 #
-# OPTION is `--tls CERT KEY` or `-c setting=value`. DIR must not exist yet, or be empty; it is removed at the end.
+# OPTION is `--tls CERT KEY`, `--file NAME PATH` (a file to put beside the data), `--hba LINE` (instead of what pg_hba.conf has)
+# or `-c setting=value`. DIR must not exist yet, or be empty; it is removed at the end.
 # `serve` prints `ready postgres://…` and then obeys lines on stdin: `stop`, `crash` (no shutdown checkpoint; both
 # answer `stopped`), `start` (answers `ready …`, same address), `quit`.
 #
@@ -153,10 +154,12 @@ init_cluster() {
     fi
 }
 
-copy_key_pair() {
-    write_as_server "$data/server.crt" <"$1"
-    write_as_server "$data/server.key" <"$2"
-    settings+=(-c ssl=on)
+# Names and paths by turns.
+copy_files() {
+    while [ $# -gt 0 ]; do
+        write_as_server "$data/$1" <"$2"
+        shift 2
+    done
 }
 
 launch() {
@@ -226,11 +229,19 @@ clean_up() {
 }
 
 serve() {
-    local dir=${1:?serve needs a directory} certificate='' key='' line
+    local dir=${1:?serve needs a directory} line
+    local -a files hba
+    files=() hba=()
     shift
     while [ $# -gt 0 ]; do
         case $1 in
-        --tls) certificate=$(realpath "${2:?}") key=$(realpath "${3:?}") && shift 3 ;;
+        --tls)
+            files+=(server.crt "$(realpath "${2:?}")" server.key "$(realpath "${3:?}")")
+            settings+=(-c ssl=on)
+            shift 3
+            ;;
+        --file) files+=("${2:?}" "$(realpath "${3:?}")") && shift 3 ;;
+        --hba) hba+=("${2:?}") && shift 2 ;;
         -c) settings+=(-c "${2:?}") && shift 2 ;;
         *) die "unknown option $1" ;;
         esac
@@ -243,7 +254,8 @@ serve() {
     trap 'exit 141' PIPE
     make_home "$dir"
     init_cluster
-    [ -z "$certificate" ] || copy_key_pair "$certificate" "$key"
+    copy_files ${files[@]+"${files[@]}"}
+    [ ${#hba[@]} -eq 0 ] || printf '%s\n' "${hba[@]}" | write_as_server "$data/pg_hba.conf"
     start_server
     while read -r line; do
         case $line in
