@@ -15,7 +15,7 @@ pub(super) fn run(
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
     let store = set_up::store(environment, "default", &Context::new(), PATIENCE)?;
-    let applied = set_up::schema(&store, true)?;
+    let applied = set_up::ready(&store, true)?;
     let found = if applied == 0 {
         "the schema is up to date\n".into()
     } else {

@@ -123,9 +123,18 @@ pub(super) fn schema(store: &Store, migrate: bool) -> Result<usize, Ending> {
     }
 }
 
-/// A failure of the database, with its exit code.
+/// A failure of the database, with its exit code; where there is no run that could be resumed.
 pub(super) fn from_store(error: StoreError) -> Failure {
-    Ending::from(error).into()
+    let message = error.to_string();
+    Failure { code: Ending::from(error).exit_code(), message }
+}
+
+/// As [`schema`], for commands that work on no run.
+pub(super) fn ready(store: &Store, migrate: bool) -> Result<usize, Failure> {
+    schema(store, migrate).map_err(|ending| match ending {
+        Ending::DatabaseUnavailable(message) => Failure { code: 5, message },
+        other => other.into(),
+    })
 }
 
 /// Called with the signal's number, once.

@@ -23,7 +23,7 @@ pub(super) fn run(
     let named = Config::for_database(flags, environment).map_err(Failure::usage)?.account_names;
     let context = Context::new();
     let store = set_up::store(environment, "default", &context, PATIENCE)?;
-    set_up::schema(&store, false)?;
+    set_up::ready(&store, false)?;
     let accounts = store.run(|client, _| overview::accounts(client)).map_err(set_up::from_store)?;
     let accounts = if named.is_empty() { accounts } else { named };
     let accounts = if accounts.is_empty() { vec!["default".to_owned()] } else { accounts };

@@ -1,7 +1,6 @@
 //! When the next request may be sent: a known limit is kept exactly, an unknown one is learned, a 429 stops everybody.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use super::hints::Hints;
 use super::learning::{self, Refusals};
 use super::lock::lock;
 use super::rate_limit::RateLimit;
+use super::sharing::SharingError;
 use super::window::{Reservation, Window};
 
 /// While no limit is known, so many first sends are spaced: a small limit is then met with one refusal, not with a
@@ -38,37 +38,27 @@ pub trait Ledger: Send + Sync {
         limit: Option<RateLimit>,
         margin: Duration,
         want: u32,
-    ) -> Result<Reservation, LedgerError>;
+    ) -> Result<Reservation, SharingError>;
     /// The ages of the sends on record, oldest first.
     ///
     /// # Errors
     /// As above.
-    fn ages(&self) -> Result<Vec<Duration>, LedgerError>;
+    fn ages(&self) -> Result<Vec<Duration>, SharingError>;
     /// The newest send on record was refused, and so does not count.
     ///
     /// # Errors
     /// As above.
-    fn take_back(&self) -> Result<(), LedgerError>;
+    fn take_back(&self) -> Result<(), SharingError>;
     /// Keeps a limit that was learned, for other processes and the next run.
     ///
     /// # Errors
     /// As above.
-    fn learn(&self, limit: RateLimit) -> Result<(), LedgerError>;
+    fn learn(&self, limit: RateLimit) -> Result<(), SharingError>;
     /// Lets nobody send for this time.
     ///
     /// # Errors
     /// As above.
-    fn close_gate(&self, wait: Duration) -> Result<(), LedgerError>;
-}
-
-/// The ledger is out of reach; the text says why.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LedgerError(pub String);
-
-impl fmt::Display for LedgerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+    fn close_gate(&self, wait: Duration) -> Result<(), SharingError>;
 }
 
 /// The ledger of a process that has nobody to share a limit with.
@@ -91,7 +81,7 @@ impl Ledger for MemoryLedger {
         limit: Option<RateLimit>,
         margin: Duration,
         want: u32,
-    ) -> Result<Reservation, LedgerError> {
+    ) -> Result<Reservation, SharingError> {
         let now = self.clock.now();
         let (window, learned) = &mut *lock(&self.state);
         Ok(match limit.or(*learned) {
@@ -103,21 +93,21 @@ impl Ledger for MemoryLedger {
         })
     }
 
-    fn ages(&self) -> Result<Vec<Duration>, LedgerError> {
+    fn ages(&self) -> Result<Vec<Duration>, SharingError> {
         Ok(lock(&self.state).0.ages(self.clock.now()))
     }
 
-    fn take_back(&self) -> Result<(), LedgerError> {
+    fn take_back(&self) -> Result<(), SharingError> {
         lock(&self.state).0.take_back();
         Ok(())
     }
 
-    fn learn(&self, limit: RateLimit) -> Result<(), LedgerError> {
+    fn learn(&self, limit: RateLimit) -> Result<(), SharingError> {
         lock(&self.state).1 = Some(limit);
         Ok(())
     }
 
-    fn close_gate(&self, _wait: Duration) -> Result<(), LedgerError> {
+    fn close_gate(&self, _wait: Duration) -> Result<(), SharingError> {
         Ok(())
     }
 }
@@ -214,7 +204,7 @@ impl Limiter {
     ///
     /// # Errors
     /// The ledger's.
-    pub fn try_acquire(&self, want: u32) -> Result<Turn, LedgerError> {
+    pub fn try_acquire(&self, want: u32) -> Result<Turn, SharingError> {
         if self.unlimited() {
             return Ok(Turn::Go(want));
         }
@@ -372,7 +362,7 @@ impl Limiter {
     }
 
     /// What was seen is known to this process at least; whoever needs the ledger to go on will hear of its failure.
-    fn tolerate(&self, shared: Result<(), LedgerError>) {
+    fn tolerate(&self, shared: Result<(), SharingError>) {
         if let Err(error) = shared {
             log::debug!("what a response said of the rate limit is known to this process only: {error}");
         }

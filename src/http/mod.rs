@@ -12,6 +12,7 @@ pub mod rate_limit;
 mod resolver;
 pub mod retry;
 pub mod secret;
+pub mod sharing;
 pub mod stats;
 pub mod token;
 pub mod window;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::clock::Clock;
 use super::lock::lock;
 use super::secret::Secret;
+use super::sharing::SharingError;
 
 /// A token is replaced this long before its end, or after nine tenths of its life, whichever is later.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -55,22 +56,18 @@ pub enum Turn {
     Wait(Duration),
 }
 
-/// The vault is out of reach; the text says why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VaultError(pub String);
-
 /// Where a token is shared with other processes.
 pub trait Vault: Send + Sync {
     /// Asks for a token newer than generation `refused`.
     ///
     /// # Errors
     /// When the vault is out of reach.
-    fn turn(&self, refused: u64) -> Result<Turn, VaultError>;
+    fn turn(&self, refused: u64) -> Result<Turn, SharingError>;
     /// Keeps a fetched token and gives its generation.
     ///
     /// # Errors
     /// When the vault is out of reach.
-    fn keep(&self, grant: &Grant) -> Result<u64, VaultError>;
+    fn keep(&self, grant: &Grant) -> Result<u64, SharingError>;
     /// The fetch failed: lets another process try.
     fn release(&self);
 }
@@ -82,11 +79,11 @@ pub struct OwnVault {
 }
 
 impl Vault for OwnVault {
-    fn turn(&self, _refused: u64) -> Result<Turn, VaultError> {
+    fn turn(&self, _refused: u64) -> Result<Turn, SharingError> {
         Ok(Turn::Fetch)
     }
 
-    fn keep(&self, _grant: &Grant) -> Result<u64, VaultError> {
+    fn keep(&self, _grant: &Grant) -> Result<u64, SharingError> {
         Ok(self.generation.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
@@ -118,7 +115,7 @@ impl TokenCache {
     ///
     /// # Errors
     /// The vault's, or whatever `fetch` fails with.
-    pub fn get<E: From<VaultError>>(
+    pub fn get<E: From<SharingError>>(
         &self,
         vault: &dyn Vault,
         mut fetch: impl FnMut() -> Result<Grant, E>,
@@ -210,7 +207,7 @@ mod tests {
         fn get(&self) -> Arc<Token> {
             let fetched = self.cache.get(&self.vault, || {
                 let n = self.fetches.fetch_add(1, Ordering::SeqCst);
-                Ok::<_, VaultError>(Grant {
+                Ok::<_, SharingError>(Grant {
                     access_token: Secret::new(format!("t{n}")),
                     lifetime: self.lifetime,
                 })

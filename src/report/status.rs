@@ -8,7 +8,11 @@ use super::text::{duration, visible};
 use crate::store::leases::LEASE_SECONDS;
 use crate::store::overview::{Overview, Worker};
 
-/// How long the open run may still take: from the pace of those at work, or the rate limit.
+/// After this time the pace means something.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// How long the open run may still take: from the pace of those at work, or the rate limit that was learned, whichever is
+/// slower.
 #[allow(clippy::cast_precision_loss)]
 fn expected(overview: &Overview) -> Option<Duration> {
     let run = overview.run.as_ref().filter(|run| run.state == "running")?;
@@ -16,18 +20,24 @@ fn expected(overview: &Overview) -> Option<Duration> {
     if left <= 0 {
         return None;
     }
-    if let Some(limit) = overview.learned_limit {
-        return Some(limit.window.mul_f64(left as f64 / f64::from(limit.requests.get())));
-    }
+    let by_limit = overview
+        .learned_limit
+        .map(|limit| limit.window.mul_f64(left as f64 / f64::from(limit.requests.get())));
+    // The first seconds tell little: within a limit's window the first requests go out at once.
+    let settled = overview.workers.iter().any(|worker| worker.age >= SETTLED);
     let pace = pace(overview);
-    (pace > 0.0).then(|| Duration::try_from_secs_f64(left as f64 / pace).ok())?
+    let by_pace = (pace > 0.0 && (settled || by_limit.is_none()))
+        .then(|| Duration::try_from_secs_f64(left as f64 / pace).ok())
+        .flatten();
+    by_limit.into_iter().chain(by_pace).max()
 }
 
 /// Campaigns a second, of all who are at work, since they began.
 #[allow(clippy::cast_precision_loss)]
 fn pace(overview: &Overview) -> f64 {
     let of = |worker: &Worker| worker.synced as f64 / worker.age.as_secs_f64().max(0.1);
-    overview.workers.iter().map(of).sum()
+    // An empty sum is minus zero.
+    overview.workers.iter().map(of).sum::<f64>().max(0.0)
 }
 
 /// A few lines.
@@ -77,12 +87,21 @@ pub fn text(account: &str, overview: &Overview) -> String {
             visible(&heap.reason)
         ));
     }
-    if !overview.dead_letters.is_empty() {
-        lines.push("  campaign-sync retry puts dead letters back".into());
+    let retryable: i64 = overview.dead_letters.iter().map(|heap| heap.retryable).sum();
+    if retryable > 0 {
+        lines.push(format!("  campaign-sync retry puts {retryable} of them back"));
     }
-    lines.push(match overview.last_success {
-        Some(age) => format!("  last finished run {} ago", duration(age)),
-        None => "  no finished run yet".into(),
+    lines.push(match (overview.last_success, overview.last_finished) {
+        (Some(age), Some(finished)) if finished < age => format!(
+            "  last complete run {} ago, last one with dead letters {} ago",
+            duration(age),
+            duration(finished)
+        ),
+        (Some(age), _) => format!("  last complete run {} ago", duration(age)),
+        (None, Some(age)) => {
+            format!("  no complete run yet, last one with dead letters {} ago", duration(age))
+        }
+        (None, None) => "  no finished run yet".into(),
     });
     lines.join("\n") + "\n"
 }
@@ -113,11 +132,12 @@ pub fn json(account: &str, overview: &Overview) -> String {
     let letters: Vec<Value> = overview
         .dead_letters
         .iter()
-        .map(|heap| json!({ "cause": heap.cause, "count": heap.count, "example": heap.example, "reason": heap.reason }))
+        .map(|heap| json!({ "cause": heap.cause, "count": heap.count, "retryable": heap.retryable, "example": heap.example, "reason": heap.reason }))
         .collect();
     json!({
         "account": account, "run": run, "workers": workers, "pending": overview.pending, "dead_letters": letters,
-        "last_success_age_s": overview.last_success.map(seconds), "pace_per_s": (pace(overview) * 10.0).round() / 10.0,
+        "last_success_age_s": overview.last_success.map(seconds),
+        "last_finished_age_s": overview.last_finished.map(seconds), "pace_per_s": (pace(overview) * 10.0).round() / 10.0,
         "expected_s": expected(overview).map(seconds),
         "rate_limit": overview.learned_limit.map(|limit| limit.to_string()),
     })

@@ -77,12 +77,19 @@ pub fn text(outcome: &Outcome) -> String {
         .lower_bound
         .filter(|bound| !bound.is_zero())
         .map_or_else(String::new, |bound| format!(", {} at the least under the rate limit", duration(bound)));
+    // A run that others have worked on, or this process's predecessors, took longer than this process.
+    let whole = Duration::try_from_secs_f64(run.elapsed_s).unwrap_or_default();
+    let resumed = if whole > outcome.elapsed + Duration::from_secs(1) {
+        format!(" (this process: {})", duration(outcome.elapsed))
+    } else {
+        String::new()
+    };
     lines.push(format!(
-        "{} in {}{bound}; {} requests{}{}{}",
-        if run.synced == 1 { "1 campaign".into() } else { format!("{} campaigns", run.synced) },
-        duration(outcome.elapsed),
-        run.requests,
-        part(run.retries, "retries"),
+        "{} in {}{resumed}{bound}; {}{}{}{}",
+        counted(run.synced, "campaign", "campaigns"),
+        duration(if resumed.is_empty() { outcome.elapsed } else { whole }),
+        counted(run.requests, "request", "requests"),
+        part(run.retries, if run.retries == 1 { "retry" } else { "retries" }),
         part(run.rate_limited, "refused by the rate limiter"),
         part(run.token_refreshes, if run.token_refreshes == 1 { "token" } else { "tokens" }),
     ));
@@ -100,6 +107,10 @@ pub fn total(codes: &[i32]) -> String {
     let counts: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, how)| format!("{count} {how}")).collect();
     format!("{} accounts: {}\n", codes.len(), counts.join(", "))
+}
+
+fn counted(count: i64, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 fn part(count: i64, what: &str) -> String {

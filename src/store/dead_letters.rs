@@ -39,6 +39,8 @@ pub struct Heap {
     pub cause: String,
     /// How many there are.
     pub count: i64,
+    /// How many of them can be retried.
+    pub retryable: i64,
     /// The newest one's campaign.
     pub example: String,
     /// And its reason.
@@ -51,13 +53,19 @@ pub struct Heap {
 /// The database's.
 pub fn by_cause(client: &mut Client, account: &str) -> Result<Vec<Heap>, Error> {
     let rows = client.query_typed(
-        "SELECT cause, count(*), (array_agg(id ORDER BY failed_at DESC, id))[1],
+        "SELECT cause, count(*), count(*) FILTER (WHERE retryable), (array_agg(id ORDER BY failed_at DESC, id))[1],
                 (array_agg(reason ORDER BY failed_at DESC, id))[1]
          FROM dead_letters WHERE account = $1 GROUP BY cause ORDER BY 2 DESC, 1",
         &[(&account, Type::TEXT)],
     )?;
     Ok(rows
         .iter()
-        .map(|row| Heap { cause: row.get(0), count: row.get(1), example: row.get(2), reason: row.get(3) })
+        .map(|row| Heap {
+            cause: row.get(0),
+            count: row.get(1),
+            retryable: row.get(2),
+            example: row.get(3),
+            reason: row.get(4),
+        })
         .collect())
 }

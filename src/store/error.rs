@@ -6,6 +6,8 @@ use std::io;
 
 use postgres::error::DbError;
 
+use crate::http::sharing::SharingError;
+
 /// Every message is one line, names the cause, and holds neither a password nor the data of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
@@ -56,6 +58,12 @@ impl StoreError {
             Self::Row { sqlstate, message } => Self::Row { sqlstate, message },
             Self::Internal { message } => Self::Internal { message: prefix(message) },
         }
+    }
+}
+
+impl From<StoreError> for SharingError {
+    fn from(error: StoreError) -> Self {
+        Self { message: error.to_string(), lasting: !matches!(error, StoreError::Unavailable { .. }) }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Overview {
     /// What failed for good.
     pub dead_letters: Vec<Heap>,
     /// Since the last run that came to its end.
+    pub last_finished: Option<Duration>,
+    /// Since the last one of them that synced every campaign.
     pub last_success: Option<Duration>,
     /// The rate limit that was learned.
     pub learned_limit: Option<RateLimit>,
@@ -58,7 +60,9 @@ pub fn look(client: &mut Client, account: &str) -> Result<Overview, Error> {
     let seconds =
         |value: Option<f64>| value.and_then(|value| Duration::try_from_secs_f64(value.max(0.0)).ok());
     let last = client.query_typed_one(
-        "SELECT extract(epoch FROM now() - max(finished_at))::float8 FROM sync_runs
+        "SELECT extract(epoch FROM now() - max(finished_at))::float8,
+                extract(epoch FROM now() - max(finished_at) FILTER (WHERE state = 'complete'))::float8
+         FROM sync_runs
          WHERE account = $1 AND state IN ('complete', 'partial')",
         &key,
     )?;
@@ -73,7 +77,8 @@ pub fn look(client: &mut Client, account: &str) -> Result<Overview, Error> {
         workers: workers(client, account)?,
         pending: queue::count(client, account)?,
         dead_letters: dead_letters::by_cause(client, account)?,
-        last_success: seconds(last.get(0)),
+        last_finished: seconds(last.get(0)),
+        last_success: seconds(last.get(1)),
         learned_limit,
     })
 }

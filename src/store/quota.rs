@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use postgres::types::{ToSql, Type};
 
-use super::{Store, StoreError};
+use super::Store;
 use crate::http::RateLimit;
-use crate::http::limiter::{Ledger, LedgerError};
+use crate::http::limiter::Ledger;
+use crate::http::sharing::SharingError;
 use crate::http::window::Reservation;
 
 /// The ledger in the database.
@@ -28,7 +29,7 @@ impl Ledger for SharedLedger {
         limit: Option<RateLimit>,
         margin: Duration,
         want: u32,
-    ) -> Result<Reservation, LedgerError> {
+    ) -> Result<Reservation, SharingError> {
         let most = limit.map(|limit| i32::try_from(limit.requests.get()).unwrap_or(i32::MAX));
         let seconds = limit.map(|limit| limit.window.as_secs_f64());
         let (want, margin) = (i64::from(want), margin.as_secs_f64());
@@ -64,7 +65,7 @@ impl Ledger for SharedLedger {
         })
     }
 
-    fn ages(&self) -> Result<Vec<Duration>, LedgerError> {
+    fn ages(&self) -> Result<Vec<Duration>, SharingError> {
         let rows = self.store.run(|client, account| {
             client.query_typed(
                 "SELECT extract(epoch FROM clock_timestamp() - u.at)::float8, u.count
@@ -80,7 +81,7 @@ impl Ledger for SharedLedger {
         Ok(ages.collect())
     }
 
-    fn take_back(&self) -> Result<(), LedgerError> {
+    fn take_back(&self) -> Result<(), SharingError> {
         self.store.run(|client, account| {
             client.execute_typed(
                 "UPDATE quotas
@@ -97,7 +98,7 @@ impl Ledger for SharedLedger {
         Ok(())
     }
 
-    fn learn(&self, limit: RateLimit) -> Result<(), LedgerError> {
+    fn learn(&self, limit: RateLimit) -> Result<(), SharingError> {
         let most = i32::try_from(limit.requests.get()).unwrap_or(i32::MAX);
         let millis = i64::try_from(limit.window.as_millis()).unwrap_or(i64::MAX);
         self.store.run(|client, account| {
@@ -112,7 +113,7 @@ impl Ledger for SharedLedger {
         Ok(())
     }
 
-    fn close_gate(&self, wait: Duration) -> Result<(), LedgerError> {
+    fn close_gate(&self, wait: Duration) -> Result<(), SharingError> {
         let seconds = wait.as_secs_f64();
         self.store.run(|client, account| {
             client.execute_typed(
@@ -123,11 +124,5 @@ impl Ledger for SharedLedger {
             )
         })?;
         Ok(())
-    }
-}
-
-impl From<StoreError> for LedgerError {
-    fn from(error: StoreError) -> Self {
-        Self(error.to_string())
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use postgres::types::Type;
-use postgres::{Client, Error};
+use postgres::{Client, Error, GenericClient};
 use ring::digest::{SHA256, digest};
 
 /// All migrations, oldest first; the first has version 1. An applied one is never edited.
@@ -35,7 +35,7 @@ pub enum SchemaState {
 ///
 /// # Errors
 /// The database's.
-pub fn state(client: &mut Client) -> Result<SchemaState, Error> {
+pub fn state(client: &mut impl GenericClient) -> Result<SchemaState, Error> {
     // Without privileges on the schema the table may be invisible, but then nothing else works either.
     let known = client.query_typed_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[])?;
     if !known.get::<_, bool>(0) {
@@ -80,9 +80,12 @@ pub fn migrate(client: &mut Client) -> Result<Result<usize, String>, Error> {
     transaction.batch_execute(LOCK)?;
     transaction.batch_execute(HISTORY)?;
     // The state again, now that nobody else can change it.
-    let applied =
-        transaction.query_typed_one("SELECT count(*) FROM schema_migrations", &[])?.get::<_, i64>(0);
-    let applied = usize::try_from(applied).unwrap_or(usize::MAX);
+    let missing = match state(&mut transaction)? {
+        SchemaState::Current => 0,
+        SchemaState::Behind(missing) => missing,
+        SchemaState::Foreign(message) => return Ok(Err(message)),
+    };
+    let applied = MIGRATIONS.len() - missing;
     for (index, (name, sql)) in MIGRATIONS.iter().enumerate().skip(applied) {
         transaction.batch_execute(sql)?;
         let version = i32::try_from(index + 1).unwrap_or(i32::MAX);
@@ -92,10 +95,7 @@ pub fn migrate(client: &mut Client) -> Result<Result<usize, String>, Error> {
         )?;
     }
     transaction.commit()?;
-    Ok(match state(client)? {
-        SchemaState::Foreign(message) => Err(message),
-        _ => Ok(MIGRATIONS.len().saturating_sub(applied)),
-    })
+    Ok(Ok(missing))
 }
 
 fn checksum(sql: &str) -> String {

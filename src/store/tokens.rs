@@ -9,9 +9,10 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, pbkdf2};
 
-use super::{Store, StoreError};
+use super::Store;
 use crate::http::Secret;
-use crate::http::token::{Grant, Kept, Turn, Vault, VaultError};
+use crate::http::sharing::SharingError;
+use crate::http::token::{Grant, Kept, Turn, Vault};
 
 /// PBKDF2's rounds: what a guess at the password costs somebody who has the database. About 30 ms of one core.
 const ROUNDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(99_999);
@@ -87,14 +88,8 @@ impl SharedVault {
     }
 }
 
-impl From<StoreError> for VaultError {
-    fn from(error: StoreError) -> Self {
-        Self(error.to_string())
-    }
-}
-
 impl Vault for SharedVault {
-    fn turn(&self, refused: u64) -> Result<Turn, VaultError> {
+    fn turn(&self, refused: u64) -> Result<Turn, SharingError> {
         let refused = i64::try_from(refused).unwrap_or(i64::MAX);
         let row = self.store.run(|client, account| {
             client.query_typed_one(
@@ -128,7 +123,7 @@ impl Vault for SharedVault {
         Ok(Turn::Wait(POLL))
     }
 
-    fn keep(&self, grant: &Grant) -> Result<u64, VaultError> {
+    fn keep(&self, grant: &Grant) -> Result<u64, SharingError> {
         let sealed = self.seal(&grant.access_token);
         let lifetime = grant.lifetime.map(|lifetime| lifetime.as_secs_f64().min(10.0 * 365.0 * 86_400.0));
         let row = self.store.run(|client, account| {

@@ -11,8 +11,9 @@ use crate::http::health::{Health, Lane};
 use crate::http::limiter::{Limiter, Observation, Turn, Why};
 use crate::http::lock::lock;
 use crate::http::retry::{Backoff, Cause};
+use crate::http::sharing::SharingError;
 use crate::http::stats::Stats;
-use crate::http::token::{Grant, Token, TokenCache, Vault, VaultError};
+use crate::http::token::{Grant, Token, TokenCache, Vault};
 use crate::http::{Clock, RateLimit, Stop};
 use crate::platform::{Api, CallError, Exchange, ListedPage, PageNumber};
 
@@ -164,7 +165,7 @@ impl Caller {
         match self.limiter.try_acquire(1) {
             Ok(Turn::Go(_)) => Ok(None),
             Ok(Turn::Wait(wait, why)) => Ok(Some((wait, why))),
-            Err(error) => Err(self.end(Ending::DatabaseUnavailable(error.0))),
+            Err(error) => Err(self.end(Ending::from(error))),
         }
     }
 
@@ -348,7 +349,7 @@ impl Caller {
         let got = self.tokens.get(&*self.vault, || self.fetch_token().map_err(Interruption::Halted));
         got.map_err(|interruption| match interruption {
             Interruption::Halted(halt) => halt,
-            Interruption::Vault(error) => self.end(Ending::DatabaseUnavailable(error.0)),
+            Interruption::Vault(error) => self.end(Ending::from(error)),
         })
     }
 
@@ -454,11 +455,11 @@ impl Caller {
 
 enum Interruption {
     Halted(Halt),
-    Vault(VaultError),
+    Vault(SharingError),
 }
 
-impl From<VaultError> for Interruption {
-    fn from(error: VaultError) -> Self {
+impl From<SharingError> for Interruption {
+    fn from(error: SharingError) -> Self {
         Self::Vault(error)
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::http::sharing::SharingError;
 use crate::store::error::StoreError;
 
 /// Why this process stopped before everything was done. The first reason is the one that counts.
@@ -107,6 +108,16 @@ impl fmt::Display for Ending {
             Self::DatabaseUnavailable(cause) => write!(f, "{cause}; run again to resume"),
             Self::DatabaseRefused(cause) | Self::Misconfigured(cause) => f.write_str(cause),
             Self::Internal(cause) => write!(f, "internal error: {cause}; please report it"),
+        }
+    }
+}
+
+impl From<SharingError> for Ending {
+    fn from(error: SharingError) -> Self {
+        if error.lasting {
+            Self::DatabaseRefused(error.message)
+        } else {
+            Self::DatabaseUnavailable(error.message)
         }
     }
 }

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use campaign_sync::http::client::{Client, ClientSettings};
+use campaign_sync::http::sharing::SharingError;
 use campaign_sync::http::stats::Stats;
-use campaign_sync::http::token::{OwnVault, TokenCache, VaultError};
+use campaign_sync::http::token::{OwnVault, TokenCache};
 use campaign_sync::http::{Secret, Stop, SystemClock};
 use campaign_sync::platform::Api;
 
@@ -39,8 +40,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let api = Api::new(client, email, &Secret::new(password.clone()), Arc::new(Stats::default()));
     let cache = TokenCache::new(clock);
     let token = cache
-        .get(&OwnVault::default(), || api.fetch_token().map_err(|error| VaultError(error.to_string())))
-        .map_err(|error| error.0)?;
+        .get(&OwnVault::default(), || {
+            api.fetch_token().map_err(|error| SharingError { message: error.to_string(), lasting: false })
+        })
+        .map_err(|error| error.message)?;
     let (next, started) = (AtomicU32::new(1), Instant::now());
     std::thread::scope(|scope| {
         for _ in 0..threads {

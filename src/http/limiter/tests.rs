@@ -87,23 +87,23 @@ impl Ledger for Kept {
         limit: Option<RateLimit>,
         margin: Duration,
         want: u32,
-    ) -> Result<Reservation, LedgerError> {
+    ) -> Result<Reservation, SharingError> {
         self.0.reserve(limit, margin, want)
     }
 
-    fn ages(&self) -> Result<Vec<Duration>, LedgerError> {
+    fn ages(&self) -> Result<Vec<Duration>, SharingError> {
         self.0.ages()
     }
 
-    fn take_back(&self) -> Result<(), LedgerError> {
+    fn take_back(&self) -> Result<(), SharingError> {
         self.0.take_back()
     }
 
-    fn learn(&self, limit: RateLimit) -> Result<(), LedgerError> {
+    fn learn(&self, limit: RateLimit) -> Result<(), SharingError> {
         self.0.learn(limit)
     }
 
-    fn close_gate(&self, wait: Duration) -> Result<(), LedgerError> {
+    fn close_gate(&self, wait: Duration) -> Result<(), SharingError> {
         self.0.close_gate(wait)
     }
 }

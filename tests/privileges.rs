@@ -1,0 +1,65 @@
+//! The grants that the README names are enough, and a missing one is said with its table.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
+mod support;
+
+use mock_api::{EMAIL, PASSWORD, Server, Settings};
+use support::{Database, Program};
+
+/// A role that may log in and has only the README's grants; the URL to be it.
+fn restricted(database: &Database, role: &str) -> String {
+    let (rest, name) = database.url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let role = format!("{role}_{name}");
+    let grants: Vec<&str> = include_str!("../README.md")
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("GRANT "))
+        .collect();
+    assert!(grants.len() >= 3, "{grants:?}");
+    let grants = grants.join("\n").replace("TO syncer", &format!("TO {role}"));
+    database.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'syncers-own'; {grants}"));
+    let host = rest.rsplit_once('@').unwrap().1;
+    format!("postgres://{role}:syncers-own@{host}/{name}")
+}
+
+fn run(server: &Server, url: &str, arguments: &[&str]) -> support::Outcome {
+    Program::new(arguments).api(&server.url(), EMAIL, PASSWORD).database(url).run()
+}
+
+fn migrated() -> (Server, Database) {
+    let mut settings = Settings::faithful(600.0);
+    settings.faults.refused_every = 20;
+    let (server, database) = (mock_api::start(settings).unwrap(), Database::create());
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    (server, database)
+}
+
+#[test]
+fn the_documented_grants_are_enough_to_sync_retry_and_look() {
+    let (server, database) = migrated();
+    let url = restricted(&database, "enough");
+    run(&server, &url, &["sync", "--no-migrate"]).expect_code(3);
+    // Without anything to migrate, that it may not does no harm.
+    run(&server, &url, &["sync"]).expect_code(3);
+    run(&server, &url, &["retry"]).expect_code(3);
+    let status = run(&server, &url, &["status"]).expect_code(0);
+    assert!(status.stdout.contains("0 of 5 synced, 5 failed"), "{status}");
+    run(&server, &url, &["check"]).expect_code(0);
+}
+
+#[test]
+fn a_missing_grant_is_a_matter_of_configuration_and_names_the_table() {
+    let (server, database) = migrated();
+    let url = restricted(&database, "missing");
+    let role = url.split("//").nth(1).unwrap().split(':').next().unwrap();
+    for table in
+        ["campaigns", "sync_runs", "workers", "sync_tasks", "dead_letters", "quotas", "access_tokens"]
+    {
+        database.execute(&format!("REVOKE INSERT, UPDATE ON {table} FROM {role}"));
+        let outcome = run(&server, &url, &["sync", "--no-migrate"]).expect_code(2);
+        let said = outcome.stderr.lines().last().unwrap();
+        assert!(said.contains(table) && said.contains("permission denied"), "{table}: {outcome}");
+        database.execute(&format!("GRANT INSERT, UPDATE ON {table} TO {role}"));
+    }
+}
