@@ -1,7 +1,7 @@
 POSTGRES := tests/support/postgres.sh
 SCRIPTS := $(wildcard tests/*/*.sh) .ci/run
 
-.PHONY: help run demo-db demo-db-stop test lint dist clean
+.PHONY: help run demo-db demo-db-stop test lint bench dist clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -30,6 +30,11 @@ lint: ## Check format, lints, documentation and scripts
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 	@for script in $(SCRIPTS); do bash -n $$script || exit 1; done
 	@if command -v shellcheck >/dev/null; then shellcheck -x -S warning $(SCRIPTS); fi
+
+bench: dist ## Measure speed, memory and limits as one table, in about 10 minutes (PARTS="a b c d e" for some of it)
+	@$(POSTGRES) install
+	@cargo build --release --workspace --bins --examples --locked
+	@$(POSTGRES) with target/bench -- sh -c 'exec target/release/examples/bench "$$POSTGRES_URL" $(PARTS)'
 
 dist: ## Build target/dist/campaign-sync, one static binary, and prove that it is static and starts
 	@tests/support/dist.sh
