@@ -156,6 +156,12 @@ impl Client {
         Ok(Self { agent, resolver, base_url: settings.base_url.clone(), client_id, clock })
     }
 
+    /// Scheme, host and base path, without a slash at the end.
+    #[must_use]
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
     /// Makes one attempt.
     ///
     /// # Errors

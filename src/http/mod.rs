@@ -15,6 +15,7 @@ pub mod secret;
 pub mod sharing;
 pub mod stats;
 pub mod token;
+pub mod trace_context;
 pub mod window;
 
 pub use clock::{Clock, Stop, SystemClock};

@@ -18,6 +18,7 @@ use crate::http::retry::{Cause, Verdict, classify};
 use crate::http::secret::Secret;
 use crate::http::stats::Stats;
 use crate::http::token::{Grant, Token, lifetime};
+use crate::http::trace_context::TRACEPARENT;
 
 /// All that a path segment may not hold as it is (RFC 3986, 3.3), and some more: whatever an id holds, it stays one segment.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -51,8 +52,12 @@ pub struct ListedPage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncReply;
 
-/// One exchange, for those who watch: limiter, concurrency, metrics.
-pub struct Exchange {
+/// One exchange, for those who watch: limiter, concurrency, metrics, traces.
+pub struct Exchange<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// Path and query below the base address, as they were sent.
+    pub path: &'a str,
     /// Just before the request was sent.
     pub sent_at: Instant,
     /// When the reply was complete, or the failure known.
@@ -88,6 +93,19 @@ pub enum CallError {
     },
 }
 
+impl CallError {
+    /// A word for grouping, as metrics, traces and dead letters have it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::RateLimited => Cause::RateLimited.word(),
+            Self::Unauthorized => Cause::Unauthorized.word(),
+            Self::Retry { cause, .. } => cause.word(),
+            Self::Refused { status, .. } => refusal_word(*status),
+        }
+    }
+}
+
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -107,20 +125,31 @@ impl Api {
         Self { client, basic, stats }
     }
 
-    /// `POST /auth/token`, once.
+    /// The base address of all calls, without a slash at the end.
+    #[must_use]
+    pub fn base_url(&self) -> &str {
+        self.client.base_url()
+    }
+
+    /// `POST /auth/token`, once. `trace` is the value of `traceparent`, here and below.
     ///
     /// # Errors
     /// [`CallError`]; `Unauthorized` means the credentials.
-    pub fn fetch_token(&self) -> Result<Grant, CallError> {
+    pub fn fetch_token(
+        &self,
+        trace: Option<&str>,
+        watch: &mut dyn FnMut(&Exchange<'_>),
+    ) -> Result<Grant, CallError> {
+        let headers = trace.map(|value| [(TRACEPARENT, value)]);
         let call = Call {
             method: Method::POST,
             path: "/auth/token",
             authorization: Some(&self.basic),
             body: Some(b"{}"),
-            headers: &[],
+            headers: headers.as_ref().map_or(&[], |headers| headers),
             most_bytes: SHORT_BODY,
         };
-        let reply = self.send(&call, &mut |_| {})?;
+        let reply = self.send(&call, watch)?;
         let answer: TokenAnswer = parse(&reply.body)?;
         if answer.access_token.is_empty()
             || answer.access_token.bytes().any(|byte| !(0x21..0x7f).contains(&byte))
@@ -142,10 +171,10 @@ impl Api {
         page: PageNumber,
         page_size: i32,
         trace: Option<&str>,
-        watch: &mut dyn FnMut(&Exchange),
+        watch: &mut dyn FnMut(&Exchange<'_>),
     ) -> Result<ListedPage, CallError> {
         let path = format!("/api/campaigns?page={}&limit={page_size}", page.0);
-        let headers = trace.map(|value| [("traceparent", value)]);
+        let headers = trace.map(|value| [(TRACEPARENT, value)]);
         let call = Call {
             method: Method::GET,
             path: &path,
@@ -176,11 +205,11 @@ impl Api {
         id: &str,
         key: &str,
         trace: Option<&str>,
-        watch: &mut dyn FnMut(&Exchange),
+        watch: &mut dyn FnMut(&Exchange<'_>),
     ) -> Result<SyncReply, CallError> {
         let path = format!("/api/campaigns/{}/sync", segment(id));
         let body = serde_json::to_vec(&SyncBody { campaign_id: id }).unwrap_or_default();
-        let headers = [("idempotency-key", key), ("traceparent", trace.unwrap_or_default())];
+        let headers = [("idempotency-key", key), (TRACEPARENT, trace.unwrap_or_default())];
         let call = Call {
             method: Method::POST,
             path: &path,
@@ -211,29 +240,34 @@ impl Api {
     ///
     /// # Errors
     /// [`CallError`].
-    pub fn health(&self) -> Result<(), CallError> {
+    pub fn health(&self, trace: Option<&str>, watch: &mut dyn FnMut(&Exchange<'_>)) -> Result<(), CallError> {
+        let headers = trace.map(|value| [(TRACEPARENT, value)]);
         let call = Call {
             method: Method::GET,
             path: "/health",
             authorization: None,
             body: None,
-            headers: &[],
+            headers: headers.as_ref().map_or(&[], |headers| headers),
             most_bytes: SHORT_BODY,
         };
-        self.send(&call, &mut |_| {}).map(|_| ())
+        self.send(&call, watch).map(|_| ())
     }
 
-    fn send(&self, call: &Call<'_>, watch: &mut dyn FnMut(&Exchange)) -> Result<Reply, CallError> {
+    fn send(&self, call: &Call<'_>, watch: &mut dyn FnMut(&Exchange<'_>)) -> Result<Reply, CallError> {
         let started = Instant::now();
         let sent = self.client.send(call);
         let exchange = match &sent {
             Ok(reply) => Exchange {
+                method: &call.method,
+                path: call.path,
                 sent_at: reply.sent_at,
                 answered_at: reply.answered_at,
                 status: Some(reply.status),
                 hints: reply.hints.clone(),
             },
             Err(_) => Exchange {
+                method: &call.method,
+                path: call.path,
                 sent_at: started,
                 answered_at: Instant::now(),
                 status: None,
@@ -264,6 +298,16 @@ impl Api {
                 message: format!("the platform answered {}", reply.status),
             }),
         }
+    }
+}
+
+fn refusal_word(status: u16) -> &'static str {
+    match status {
+        200..=299 => "refused",
+        403 => "forbidden",
+        404 => "not_found",
+        410 => "gone",
+        _ => "rejected",
     }
 }
 

@@ -3,6 +3,9 @@
 pub mod completions;
 pub mod log;
 pub mod progress;
+#[cfg(test)]
+mod scratch;
 pub mod status;
 pub mod summary;
 pub mod text;
+pub mod trace;

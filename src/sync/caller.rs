@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::ending::Ending;
 use super::inbox::Work;
+use super::spans::{CampaignSpan, Purpose, Recorder, Step, Trace};
 use crate::http::concurrency::Outcome;
 use crate::http::health::{Health, Lane};
 use crate::http::limiter::{Limiter, Observation, Turn, Why};
 use crate::http::lock::lock;
 use crate::http::retry::{Backoff, Cause};
 use crate::http::sharing::SharingError;
-use crate::http::stats::Stats;
+use crate::http::stats::{Counts, Stats};
 use crate::http::token::{Grant, Token, TokenCache, Vault};
 use crate::http::{Clock, RateLimit, Stop};
 use crate::platform::{Api, CallError, Exchange, ListedPage, PageNumber};
@@ -50,6 +51,7 @@ pub struct Caller {
     ending: Mutex<Option<Ending>>,
     waited: Mutex<Duration>,
     waiting_until: Mutex<Option<Instant>>,
+    pub(super) trace: Arc<Trace>,
 }
 
 /// What is to become of a task after an attempt.
@@ -89,6 +91,7 @@ impl Caller {
             limiter,
             health: Health::new(clock.clone(), patience.give_up_after),
             stats,
+            trace: Arc::new(Trace::new(clock.clone())),
             clock,
             stop,
             patience,
@@ -97,6 +100,21 @@ impl Caller {
             waited: Mutex::default(),
             waiting_until: Mutex::default(),
         }
+    }
+
+    /// Has every step of this account's part told to `recorder`; to be called before the first.
+    #[must_use]
+    pub fn traced(mut self, recorder: Arc<dyn Recorder>, account: &str) -> Self {
+        let mut trace = Trace::new(self.clock.clone());
+        trace.keep(recorder, account, self.api.base_url());
+        self.trace = Arc::new(trace);
+        self
+    }
+
+    /// What was sent so far, and what came of it.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.stats.counts()
     }
 
     /// Puts an end to this account's part; the first reason is kept.
@@ -136,7 +154,9 @@ impl Caller {
     /// # Errors
     /// What it answers instead, in one line.
     pub fn check_api(&self) -> Result<(), String> {
-        self.api.health().map_err(|error| error.to_string())
+        let purpose = Purpose { step: None, name: "GET /health", number: 1, campaign: None };
+        let answered = self.trace.attempt(&purpose, |header, watch| self.api.health(Some(header), watch));
+        answered.map_err(|error| error.to_string())
     }
 
     /// Whether the credentials are accepted; the token is thrown away.
@@ -192,16 +212,22 @@ impl Caller {
     /// # Errors
     /// [`Halt`].
     pub fn list_page(&self, page: PageNumber, page_size: i32) -> Result<ListedPage, Halt> {
+        let step = self.trace.begin();
+        let listed = self.try_page(page, page_size, step);
+        self.trace.page(step, page.0, page_size, &listed);
+        listed
+    }
+
+    fn try_page(&self, page: PageNumber, page_size: i32, step: Step) -> Result<ListedPage, Halt> {
         let mut failures = 0;
         let mut unauthorized = 0;
+        let mut number = 0;
         loop {
+            number += 1;
             self.wait_for_breaker()?;
             let token = self.token_and_turn()?;
             let mut sent_at = self.clock.now();
-            let called = self.api.list_page(&token, page, page_size, None, &mut |exchange| {
-                sent_at = exchange.sent_at;
-                self.observe(exchange);
-            });
+            let called = self.list_once(&token, page, page_size, (Some(step), number), &mut sent_at);
             match called {
                 Ok(listed) if listed.page.is_some_and(|served| served != page.0) => {
                     let message = format!("asked for page {}, the platform served another", page.0);
@@ -232,13 +258,42 @@ impl Caller {
         }
     }
 
+    /// One attempt at a page, the so manieth of a step.
+    fn list_once(
+        &self,
+        token: &Token,
+        page: PageNumber,
+        page_size: i32,
+        (step, number): (Option<Step>, u32),
+        sent_at: &mut Instant,
+    ) -> Result<ListedPage, CallError> {
+        let purpose = Purpose { step, name: "GET /api/campaigns", number, campaign: None };
+        self.trace.attempt(&purpose, |header, watch| {
+            self.api.list_page(token, page, page_size, Some(header), &mut |exchange| {
+                *sent_at = exchange.sent_at;
+                self.observe(exchange);
+                watch(exchange);
+            })
+        })
+    }
+
     /// One attempt at one campaign; its turn was taken. Also says what it tells of the server's load.
     pub(super) fn sync(&self, work: &mut Work, key: &str) -> (After, Outcome, Instant) {
         let mut sent_at = self.clock.now();
         let Ok(token) = self.token() else { return (After::Halted, Outcome::Neutral, sent_at) };
-        let called = self.api.sync(&token, &work.campaign.id, key, None, &mut |exchange| {
-            sent_at = exchange.sent_at;
-            self.observe(exchange);
+        let id = &work.campaign.id;
+        if work.span.is_none() {
+            work.span = CampaignSpan::begin(&self.trace, id);
+        }
+        let (step, number) = work.span.as_mut().map(CampaignSpan::attempt).unzip();
+        let name = "POST /api/campaigns/{id}/sync";
+        let purpose = Purpose { step, name, number: number.unwrap_or(1), campaign: Some(id) };
+        let called = self.trace.attempt(&purpose, |header, watch| {
+            self.api.sync(&token, id, key, Some(header), &mut |exchange| {
+                sent_at = exchange.sent_at;
+                self.observe(exchange);
+                watch(exchange);
+            })
         });
         let (after, outcome) = match called {
             Ok(_) => {
@@ -251,11 +306,12 @@ impl Caller {
                 (After::Again(Duration::ZERO), Outcome::Neutral)
             }
             Err(CallError::Unauthorized) => (self.after_unauthorized(work, &token), Outcome::Neutral),
-            Err(CallError::Refused { status, message }) => {
+            Err(refused @ CallError::Refused { .. }) => {
                 // The API works; it is this campaign that it will not have.
                 self.tokens.accepted(token.generation);
                 self.health.success(Lane::Sync, sent_at);
-                (After::Dead { cause: refusal_word(status), reason: message }, Outcome::Neutral)
+                let (cause, reason) = (refused.word(), refused.to_string());
+                (After::Dead { cause, reason }, Outcome::Neutral)
             }
             Err(CallError::Retry { cause, hint, message }) => {
                 let outcome = if cause.is_overload() { Outcome::Overload } else { Outcome::Neutral };
@@ -339,9 +395,8 @@ impl Caller {
     /// One attempt at the listing, as a sign of life.
     fn list_answers(&self, page_size: i32) -> bool {
         let Ok(token) = self.token_and_turn() else { return false };
-        self.api
-            .list_page(&token, PageNumber(1), page_size, None, &mut |exchange| self.observe(exchange))
-            .is_ok()
+        let mut sent_at = self.clock.now();
+        self.list_once(&token, PageNumber(1), page_size, (None, 1), &mut sent_at).is_ok()
     }
 
     /// The token to send; fetched when needed.
@@ -355,11 +410,16 @@ impl Caller {
 
     fn fetch_token(&self) -> Result<Grant, Halt> {
         let mut failures = 0;
+        let mut number = 0;
         loop {
+            number += 1;
             if self.stop.requested() {
                 return Err(Halt);
             }
-            match self.api.fetch_token() {
+            let purpose = Purpose { step: None, name: "POST /auth/token", number, campaign: None };
+            let fetched =
+                self.trace.attempt(&purpose, |header, watch| self.api.fetch_token(Some(header), watch));
+            match fetched {
                 Ok(grant) => {
                     log::debug!("fetched a token");
                     return Ok(grant);
@@ -438,7 +498,7 @@ impl Caller {
         Ok(())
     }
 
-    fn observe(&self, exchange: &Exchange) {
+    fn observe(&self, exchange: &Exchange<'_>) {
         self.stats.limited();
         if exchange.status.is_none() {
             // Whether it arrived is unknown; it counts as sent.
@@ -461,15 +521,5 @@ enum Interruption {
 impl From<SharingError> for Interruption {
     fn from(error: SharingError) -> Self {
         Self::Vault(error)
-    }
-}
-
-fn refusal_word(status: u16) -> &'static str {
-    match status {
-        200..=299 => "refused",
-        403 => "forbidden",
-        404 => "not_found",
-        410 => "gone",
-        _ => "rejected",
     }
 }

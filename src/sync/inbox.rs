@@ -5,6 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::spans::CampaignSpan;
 use crate::http::Clock;
 use crate::http::lock::lock;
 use crate::platform::Campaign;
@@ -24,12 +25,14 @@ pub(super) struct Work {
     pub recoveries: u64,
     /// 401s in a row.
     pub unauthorized: u32,
+    /// Its way through this process, when that is wanted; from its first attempt on.
+    pub span: Option<CampaignSpan>,
 }
 
 impl Work {
     /// A task that was not tried yet.
     pub fn new(campaign: Box<Campaign>, attempt: i32) -> Self {
-        Self { campaign, attempt, tries: 0, first_failed: None, recoveries: 0, unauthorized: 0 }
+        Self { campaign, attempt, tries: 0, first_failed: None, recoveries: 0, unauthorized: 0, span: None }
     }
 }
 

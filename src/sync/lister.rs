@@ -225,9 +225,11 @@ impl<'a> Committer<'a> {
             invalid: records.invalid.iter().map(|(invalid, raw)| dead_letter(invalid, raw)).collect(),
         };
         let worker = self.session.worker();
+        let step = self.session.caller.trace.begin();
         let added = self.session.transact_gift(|client, account| {
             queue::add_pages(client, account, self.session.run.run_id, worker, &commit)
         });
+        self.session.caller.trace.commit(step, "sync_tasks", commit.tasks.len(), &added);
         drop(commit);
         match added {
             Ok(Some(added)) => {

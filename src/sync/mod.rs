@@ -9,6 +9,7 @@ mod inbox;
 mod keeper;
 mod lister;
 mod session;
+mod spans;
 mod workers;
 mod writer;
 
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 pub use caller::{Caller, Halt, Patience};
 pub use ending::{Ending, most_serious};
 pub use lister::{Entry, Listing};
+pub use spans::{Recorder, Span, Value};
 pub use workers::Crew;
 
 use session::Session;
@@ -150,6 +152,7 @@ pub fn run(job: &Job, crew: &Arc<Crew>, watcher: &dyn Watcher) -> Outcome {
         .run
         .as_ref()
         .and_then(|run| lower_bound(run.limited - run.rate_limited, job.caller.limiter.limit()));
+    job.caller.trace.run(&outcome);
     watcher.finished(&outcome.account);
     outcome
 }
@@ -191,6 +194,7 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
     } else {
         log::info!(account = account, run = run_id; "going on with the open run");
     }
+    log::debug!(account = account, run = run_id; "requests carry the trace id {}", job.caller.trace.id());
     watcher.joined(account, run_id, !opened.run.new);
     let concurrency = Concurrency::new(job.workers, job.caller.clock.clone());
     let session = Arc::new(Session::new(
@@ -229,6 +233,7 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
             session.finished.store(true, Ordering::Release);
             session.tell();
         });
+        session.inbox.clear();
         leave(job, &session);
     }
     outcome.run = job.store.run(|client, account| runs::progress(client, account, run_id)).ok().flatten();

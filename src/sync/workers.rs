@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::caller::After;
 use super::inbox::Work;
 use super::session::{Done, Session};
+use super::spans::CampaignSpan;
 use crate::http::concurrency::Outcome;
 use crate::http::health::Lane;
 use crate::http::lock::lock;
@@ -252,9 +253,12 @@ fn past_breaker(session: &Session, work: Work) -> Option<Work> {
     }
 }
 
-fn settle(session: &Session, work: Work, after: After) {
+fn settle(session: &Session, mut work: Work, after: After) {
     match after {
-        After::Synced => session.deliver(Done::Synced { attempt: work.attempt, campaign: work.campaign }),
+        After::Synced => {
+            work.span.as_mut().into_iter().for_each(CampaignSpan::synced);
+            session.deliver(Done::Synced { attempt: work.attempt, campaign: work.campaign });
+        }
         After::Dead { cause, reason } => bury(session, work, cause, reason),
         After::Again(wait) if wait.is_zero() => session.inbox.put_back(work),
         After::Again(wait) => {
@@ -275,8 +279,9 @@ fn settle(session: &Session, work: Work, after: After) {
     }
 }
 
-fn bury(session: &Session, work: Work, cause: &'static str, reason: String) {
+fn bury(session: &Session, mut work: Work, cause: &'static str, reason: String) {
     log::debug!(account = session.store.account(), campaign = work.campaign.id.as_str(), cause = cause; "failed for good: {reason}");
+    work.span.as_mut().into_iter().for_each(|span| span.dead(cause, &reason));
     let tries = i32::try_from(work.tries.max(1)).unwrap_or(i32::MAX);
     session.deliver(Done::Dead(Failed {
         id: work.campaign.id,

@@ -66,7 +66,9 @@ impl Batch {
         complete(session, &synced, &mut self.dead);
         if !self.dead.is_empty() {
             let worker = session.worker();
+            let step = session.caller.trace.begin();
             let buried = session.transact(|client, account| queue::bury(client, account, worker, &self.dead));
+            session.caller.trace.commit(step, "dead_letters", self.dead.len(), &buried);
             check_lease(session, worker, buried, self.dead.len());
         }
     }
@@ -78,7 +80,9 @@ fn complete(session: &Session, synced: &[(i32, &Campaign)], dead: &mut Vec<Faile
         return;
     }
     let worker = session.worker();
+    let step = session.caller.trace.begin();
     let stored = session.transact(|client, account| queue::complete(client, account, worker, synced));
+    session.caller.trace.commit(step, "campaigns", synced.len(), &stored);
     match stored {
         Err(StoreError::Row { sqlstate, message }) => match synced {
             [(attempt, campaign)] => dead.push(Failed {

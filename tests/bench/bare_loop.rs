@@ -41,7 +41,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cache = TokenCache::new(clock);
     let token = cache
         .get(&OwnVault::default(), || {
-            api.fetch_token().map_err(|error| SharingError { message: error.to_string(), lasting: false })
+            api.fetch_token(None, &mut |_| {})
+                .map_err(|error| SharingError { message: error.to_string(), lasting: false })
         })
         .map_err(|error| error.message)?;
     let (next, started) = (AtomicU32::new(1), Instant::now());
