@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod log;
+pub mod metrics;
 pub mod progress;
 #[cfg(test)]
 mod scratch;

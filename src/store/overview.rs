@@ -1,6 +1,6 @@
 //! What `status` looks at; nothing here changes anything.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use postgres::types::Type;
 use postgres::{Client, Error};
@@ -103,6 +103,29 @@ fn workers(client: &mut Client, account: &str) -> Result<Vec<Worker>, Error> {
             holds: row.get("holds"),
         })
         .collect())
+}
+
+/// What outlasts a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// When the last run that listed everything came to its end, with or without dead letters.
+    pub last_success: Option<SystemTime>,
+    /// How many campaigns have failed for good and were not synced since.
+    pub dead_letters: i64,
+}
+
+/// Reads it.
+///
+/// # Errors
+/// The database's.
+pub fn standing(client: &mut Client, account: &str) -> Result<Standing, Error> {
+    let row = client.query_typed_one(
+        "SELECT (SELECT max(finished_at) FROM sync_runs
+                 WHERE account = $1 AND lists AND state IN ('complete', 'partial')) AS last_success,
+                (SELECT count(*) FROM dead_letters WHERE account = $1) AS dead_letters",
+        &[(&account, Type::TEXT)],
+    )?;
+    Ok(Standing { last_success: row.get("last_success"), dead_letters: row.get("dead_letters") })
 }
 
 /// The names of all accounts that the database knows.

@@ -104,6 +104,8 @@ pub struct Progress {
     pub run_id: i64,
     /// `running`, `complete`, `partial`, `stopped` or `abandoned`.
     pub state: String,
+    /// False for a run of `retry`.
+    pub lists: bool,
     /// Whether the last page is in.
     pub listing_done: bool,
     /// The page the lister comes to next.
@@ -154,6 +156,7 @@ pub fn progress(client: &mut Client, account: &str, run_id: i64) -> Result<Optio
     Ok(row.map(|row| Progress {
         run_id: row.get("run_id"),
         state: row.get("state"),
+        lists: row.get("lists"),
         listing_done: row.get("listing_done"),
         next_page: row.get("next_page"),
         page_size: row.get("page_size"),

@@ -28,6 +28,8 @@ use session::Session;
 
 use crate::http::RateLimit;
 use crate::http::concurrency::Concurrency;
+use crate::http::stats::Counts;
+use crate::store::overview::{self, Standing};
 use crate::store::queue;
 use crate::store::runs::{self, Closing, Opening, Progress};
 use crate::store::{Store, StoreError, dead_letters, leases};
@@ -92,6 +94,12 @@ pub struct Outcome {
     pub lower_bound: Option<Duration>,
     /// So many of so many campaigns would have been marked as removed: none was.
     pub removal_refused: Option<(i64, i64)>,
+    /// What this process sent, and what came of it.
+    pub counts: Counts,
+    /// How long it waited for the rate limit.
+    pub waited: Duration,
+    /// How the account stands now, when the database has told.
+    pub standing: Option<Standing>,
 }
 
 impl Outcome {
@@ -110,6 +118,9 @@ impl Outcome {
             elapsed: Duration::ZERO,
             lower_bound: None,
             removal_refused: None,
+            counts: Counts::default(),
+            waited: Duration::ZERO,
+            standing: None,
         }
     }
 
@@ -152,6 +163,8 @@ pub fn run(job: &Job, crew: &Arc<Crew>, watcher: &dyn Watcher) -> Outcome {
         .run
         .as_ref()
         .and_then(|run| lower_bound(run.limited - run.rate_limited, job.caller.limiter.limit()));
+    outcome.counts = job.caller.counts();
+    outcome.waited = job.caller.waited();
     job.caller.trace.run(&outcome);
     watcher.finished(&outcome.account);
     outcome
@@ -239,6 +252,7 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
     outcome.run = job.store.run(|client, account| runs::progress(client, account, run_id)).ok().flatten();
     outcome.pending = job.store.run(queue::count).unwrap_or(0);
     if let Some(run) = &outcome.run {
+        outcome.standing = job.store.run(overview::standing).ok();
         watcher.progress(account, run, None, job.caller.limiter.limit());
     }
 }
