@@ -81,11 +81,6 @@ fn dispatch(
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
-    for (flag, file) in [("--metrics-file", &output.metrics_file), ("--trace-file", &output.trace_file)] {
-        if file.is_some() {
-            return Err(unavailable(flag));
-        }
-    }
     match parsed.name {
         CommandName::Sync => sync::run(&parsed.flags, output, environment, stdout),
         CommandName::List => list::run(&parsed.flags, environment, stdout),

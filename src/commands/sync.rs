@@ -10,9 +10,11 @@ use super::set_up::{self, Context, Signalled};
 use super::{Failure, written};
 use crate::cli::Flags;
 use crate::config::{Account, Config, Output};
+use crate::report::metrics::{MetricsFile, Row};
 use crate::report::progress::Display;
 use crate::report::summary;
 use crate::report::text::{say, visible};
+use crate::report::trace::Tracer;
 use crate::store::runs::Opening;
 use crate::store::{Pool, Store, dead_letters};
 use crate::sync::{self, Crew, Ending, Job, Outcome, Retry};
@@ -56,8 +58,10 @@ struct Whole<'a> {
     crew: Arc<Crew>,
     display: Display,
     deadline: Option<Instant>,
+    tracer: Option<Arc<Tracer>>,
 }
 
+/// Does the work, and has the metrics file tell of it however it ends.
 fn work(
     flags: &Flags,
     output: &Output,
@@ -65,18 +69,44 @@ fn work(
     stdout: &mut dyn Write,
     retry: Option<&Retry>,
 ) -> Result<i32, Failure> {
-    let config = Config::for_api(flags, environment).map_err(Failure::usage)?;
+    let mut metrics = output.metrics_file.as_deref().map(MetricsFile::new);
+    let config = Config::for_api(flags, environment).map_err(Failure::usage);
+    let names = match &config {
+        Ok(config) => {
+            let broken = config.broken.iter().map(|broken| &broken.name);
+            config.accounts.iter().map(|account| &account.name).chain(broken).cloned().collect()
+        }
+        Err(_) => flags.only.clone(),
+    };
+    let worked = config.and_then(|config| {
+        let results = Results::new(output, stdout, metrics.as_mut(), &config);
+        work_on(&config, environment, results, retry)
+    });
+    if let Some(metrics) = &mut metrics {
+        match &worked {
+            Ok(_) => metrics.write(),
+            Err(failure) => metrics.fail(failure.code, &names),
+        }
+    }
+    worked
+}
+
+fn work_on(
+    config: &Config,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    mut results: Results<'_>,
+    retry: Option<&Retry>,
+) -> Result<i32, Failure> {
     let context = Context::new();
     let deadline = config.deadline.map(|deadline| context.clock.now() + deadline);
     let signalled = Signalled::listen()?;
     let pool = set_up::pool(environment, config.accounts.len())?;
-    let mut parts = parts(&config, &pool);
-    let mut results = Results::new(output, stdout, config.accounts.len() + config.broken.len());
+    let mut parts = parts(config, &pool);
     for broken in &config.broken {
         let ending = Ending::Misconfigured(broken.error.0.clone());
-        results.add(&Outcome::without_run(&broken.name, ending, context.elapsed()), &config);
+        results.add(&Outcome::without_run(&broken.name, ending, context.elapsed()), config);
     }
-    if let Err(ending) = prepare(&parts, &config, &signalled) {
+    if let Err(ending) = prepare(&parts, config, &signalled) {
         results.add_all(&parts, &ending);
         return Ok(results.code());
     }
@@ -87,9 +117,10 @@ fn work(
             return Ok(results.code());
         }
     }
-    let crew = Arc::new(crew(&config)?);
-    let display = Display::new(output.progress, parts.len());
-    let whole = Whole { config: &config, signalled, crew, display, deadline };
+    let crew = Arc::new(crew(config)?);
+    let display = Display::new(config.output.progress, parts.len());
+    let tracer = tracer(&config.output);
+    let whole = Whole { config, signalled, crew, display, deadline, tracer };
     let (sender, outcomes) = mpsc::channel();
     std::thread::scope(|scope| {
         for part in parts {
@@ -101,17 +132,29 @@ fn work(
             let thread = std::thread::Builder::new().stack_size(STACK_BYTES).name(name.clone());
             if let Err(error) = thread.spawn_scoped(scope, job) {
                 let ending = Ending::Internal(format!("cannot start a thread: {error}"));
-                results.add(&Outcome::without_run(&name, ending, begun.elapsed()), &config);
+                results.add(&Outcome::without_run(&name, ending, begun.elapsed()), config);
             }
         }
         drop(sender);
         for outcome in outcomes {
-            whole.display.suspend(|| results.add(&outcome, &config));
+            whole.display.suspend(|| results.add(&outcome, config));
         }
     });
     whole.display.finish();
+    whole.tracer.iter().for_each(|tracer| tracer.finish());
     results.total();
     Ok(results.code())
+}
+
+/// The trace file, if one is wanted and can be written to.
+fn tracer(output: &Output) -> Option<Arc<Tracer>> {
+    match Tracer::open(output.trace_file.as_deref()?) {
+        Ok(tracer) => Some(Arc::new(tracer)),
+        Err(cause) => {
+            log::warn!("{cause}; the sync itself is not affected");
+            None
+        }
+    }
 }
 
 fn parts<'a>(config: &'a Config, pool: &Pool) -> Vec<Part<'a>> {
@@ -173,7 +216,10 @@ fn with_dead_letters<'a>(parts: Vec<Part<'a>>, retry: &Retry) -> Result<Vec<Part
 impl Part<'_> {
     fn work(self, whole: &Whole<'_>) -> Outcome {
         let caller = match set_up::caller(whole.config, self.account, &self.context, Some(&self.store)) {
-            Ok(caller) => Arc::new(caller),
+            Ok(caller) => Arc::new(match &whole.tracer {
+                Some(tracer) => caller.traced(tracer.clone(), &self.account.name),
+                None => caller,
+            }),
             Err(failure) => {
                 let ending = Ending::Misconfigured(failure.message);
                 return Outcome::without_run(&self.account.name, ending, self.context.elapsed());
@@ -202,6 +248,7 @@ impl Part<'_> {
 struct Results<'a> {
     output: &'a Output,
     stdout: &'a mut dyn Write,
+    metrics: Option<&'a mut MetricsFile>,
     accounts: usize,
     codes: Vec<i32>,
     /// The exit code when stdout cannot be written to.
@@ -209,8 +256,14 @@ struct Results<'a> {
 }
 
 impl<'a> Results<'a> {
-    fn new(output: &'a Output, stdout: &'a mut dyn Write, accounts: usize) -> Self {
-        Self { output, stdout, accounts, codes: Vec::new(), unwritten: 0 }
+    fn new(
+        output: &'a Output,
+        stdout: &'a mut dyn Write,
+        metrics: Option<&'a mut MetricsFile>,
+        config: &Config,
+    ) -> Self {
+        let accounts = config.accounts.len() + config.broken.len();
+        Self { output, stdout, metrics, accounts, codes: Vec::new(), unwritten: 0 }
     }
 
     fn add(&mut self, outcome: &Outcome, config: &Config) {
@@ -232,6 +285,9 @@ impl<'a> Results<'a> {
         let json = self.output.json;
         self.write(&if json { summary::json(outcome) + "\n" } else { summary::text(outcome) });
         self.codes.push(outcome.exit_code());
+        if let Some(metrics) = &mut self.metrics {
+            metrics.add(Row::new(outcome), Instant::now());
+        }
     }
 
     /// The same has happened to all of these: it is said once.
