@@ -92,7 +92,9 @@ impl Row {
 
     fn samples(&self, before: &[Sample]) -> Vec<Sample> {
         let mut samples = Samples { before, now: Vec::new() };
-        samples.set(LAST_SUCCESS, None, self.last_success.map(seconds_of));
+        // Zero rather than nothing: an alert on its age is to fire for an account that never was synced.
+        let success = self.last_success.map(seconds_of).or(samples.before(LAST_SUCCESS, None));
+        samples.set(LAST_SUCCESS, None, Some(success.unwrap_or(0.0)));
         samples.set(EXIT_CODE, None, Some(f64::from(self.exit_code)));
         let failures = samples.before(LISTING_FAILURES, None).unwrap_or(0.0);
         let failures = match self.listing {

@@ -16,7 +16,7 @@ const FAMILIES: [(&str, &str, &str); 11] = [
     (
         LAST_SUCCESS,
         "gauge",
-        "When the last complete pass over the account ended, with or without dead letters.",
+        "When the last complete pass over the account ended, with or without dead letters; 0: never.",
     ),
     (
         EXIT_CODE,

@@ -91,6 +91,13 @@ fn a_run_that_never_came_to_be_keeps_the_last_success() {
 }
 
 #[test]
+fn an_account_that_never_was_synced_has_a_very_old_success() {
+    let folder = Scratch::new("never");
+    let text = write(&file_in(&folder), [Row::failed("default", 2)]);
+    assert_has(&text, "campaign_sync_last_success_timestamp_seconds{account=\"default\"} 0");
+}
+
+#[test]
 fn listings_that_fail_in_a_row_are_counted() {
     let folder = Scratch::new("listing");
     let after = |listing, expected| {
