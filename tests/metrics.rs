@@ -302,3 +302,17 @@ fn accounts_share_one_file_and_each_keeps_its_own_lines() {
     assert_eq!(of_others(&metrics.text()), of_others(&before));
     std::fs::remove_file(&file).unwrap();
 }
+
+#[test]
+fn the_alerts_of_the_readme_fire_when_they_should() {
+    let readme = include_str!("../README.md");
+    let rules =
+        readme.split("```yaml\n").find(|block| block.starts_with("groups:")).expect("it has alert rules");
+    let folder = Metrics::new("alerts");
+    std::fs::write(folder.0.join("rules.yml"), rules.split("```").next().unwrap()).unwrap();
+    let tests = folder.0.join("alerts.yml");
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/alerts.yml"), &tests).unwrap();
+    if let Some(Err(said)) = promtool(&["test", "rules", tests.to_str().unwrap()], "") {
+        panic!("{said}");
+    }
+}
