@@ -21,6 +21,12 @@ impl TraceId {
     pub fn random(clock: &dyn Clock) -> Self {
         Self(random(clock), random(clock))
     }
+
+    /// Its 16 bytes.
+    #[must_use]
+    pub fn bytes(self) -> [u8; 16] {
+        ((u128::from(self.0) << 64) | u128::from(self.1)).to_be_bytes()
+    }
 }
 
 impl SpanId {
@@ -28,6 +34,12 @@ impl SpanId {
     #[must_use]
     pub fn random(clock: &dyn Clock) -> Self {
         Self(random(clock))
+    }
+
+    /// Its 8 bytes.
+    #[must_use]
+    pub fn bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
     }
 }
 

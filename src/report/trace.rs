@@ -6,6 +6,7 @@
 
 mod otlp;
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -105,23 +106,34 @@ impl Drop for Tracer {
 
 impl Recorder for Tracer {
     fn record(&self, span: &Span<'_>) {
-        let text = otlp::json(span);
-        let mut state = lock(&self.shared.state);
-        if state.closed {
-            return;
+        thread_local! {
+            static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
-        let before = state.text.len() / LINE;
-        state.push(&text);
-        if state.text.len() / LINE > before {
-            self.shared.changed.notify_one();
-        }
+        TEXT.with_borrow_mut(|text| {
+            text.clear();
+            otlp::write(text, span);
+            self.shared.gather(text);
+        });
     }
 }
 
 impl Shared {
+    fn gather(&self, span: &[u8]) {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return;
+        }
+        let before = state.text.len() / LINE;
+        state.push(span);
+        if state.text.len() / LINE > before {
+            self.changed.notify_one();
+        }
+    }
+
     fn write(&self, mut out: Out) {
+        let mut text = Vec::new();
         loop {
-            let (text, closed) = self.next();
+            let closed = self.next(&mut text);
             out.append(&text);
             if closed {
                 break;
@@ -133,15 +145,19 @@ impl Shared {
         }
     }
 
-    /// Whole lines, when there is enough for a write or it is time for one; and whether they are the last.
-    fn next(&self) -> (Vec<u8>, bool) {
+    /// Puts whole lines in place of `text`, when there is enough for a write or it is time for one; true for the last.
+    fn next(&self, text: &mut Vec<u8>) -> bool {
         let waits = |state: &mut State| !state.closed && state.text.len() < LINE;
         let (mut state, _) = self
             .changed
             .wait_timeout_while(lock(&self.state), EVERY, waits)
             .unwrap_or_else(PoisonError::into_inner);
         state.end_line();
-        (std::mem::take(&mut state.text), state.closed)
+        // Memory is used again, unless a slow disk has made it large.
+        text.clear();
+        text.shrink_to(4 * LINE);
+        std::mem::swap(&mut state.text, text);
+        state.closed
     }
 }
 

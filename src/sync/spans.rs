@@ -151,12 +151,10 @@ impl Trace {
     ) {
         let url = format!("{}{}", kept.base_url, seen.path);
         let (host, port, path) = parts_of(&url);
-        let template = purpose.name.split_once(' ').map_or("", |(_, template)| template);
         let mut attributes = vec![
             ("http.request.method", Value::Text(&seen.method)),
             ("url.full", Value::Text(&url)),
             ("url.path", Value::Text(path)),
-            ("url.template", Value::Text(template)),
             ("server.address", Value::Text(host)),
             ("server.port", Value::Number(port)),
             ("campaign_sync.attempt", Value::Number(i64::from(purpose.number))),

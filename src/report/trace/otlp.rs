@@ -1,7 +1,8 @@
 //! Spans in the JSON form of OTLP 1: ids in hexadecimal, times and whole numbers as texts, kinds and codes as numbers.
 
-use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
 
 use crate::sync::{Span, Value};
 
@@ -23,53 +24,82 @@ const KINDS: (u8, u8) = (1, 3);
 /// `STATUS_CODE_ERROR`.
 const ERROR: u8 = 2;
 
-/// One span as an object.
-pub(super) fn json(span: &Span<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1_024);
-    // Writing to memory cannot fail.
-    let _infallible = write(&mut out, span);
-    out
-}
-
-fn write(out: &mut Vec<u8>, span: &Span<'_>) -> std::io::Result<()> {
-    write!(out, r#"{{"traceId":"{}","spanId":"{}""#, span.trace, span.id)?;
+/// Appends one span as an object. There may be many thousands a second: no formatting where copying does.
+pub(super) fn write(out: &mut Vec<u8>, span: &Span<'_>) {
+    let mut object = Object(out);
+    object.raw(r#"{"traceId":""#);
+    object.hexadecimal(&span.trace.bytes());
+    object.raw(r#"","spanId":""#);
+    object.hexadecimal(&span.id.bytes());
     if let Some(parent) = span.parent {
-        write!(out, r#","parentSpanId":"{parent}""#)?;
+        object.raw(r#"","parentSpanId":""#);
+        object.hexadecimal(&parent.bytes());
     }
-    out.extend_from_slice(br#","name":"#);
-    text(out, span.name)?;
-    let kind = if span.client { KINDS.1 } else { KINDS.0 };
-    let (begun, ended) = (nanos(span.begun), nanos(span.ended).max(nanos(span.begun)));
-    write!(out, r#","kind":{kind},"startTimeUnixNano":"{begun}","endTimeUnixNano":"{ended}""#)?;
-    out.extend_from_slice(br#","attributes":["#);
+    object.raw(r#"","name":"#);
+    object.text(span.name);
+    object.raw(r#","kind":"#);
+    object.number(if span.client { KINDS.1 } else { KINDS.0 });
+    let begun = nanos(span.begun);
+    object.raw(r#","startTimeUnixNano":""#);
+    object.number(begun);
+    object.raw(r#"","endTimeUnixNano":""#);
+    object.number(nanos(span.ended).max(begun));
+    object.raw(r#"","attributes":["#);
     for (place, (key, value)) in span.attributes.iter().enumerate() {
-        let comma = if place == 0 { "" } else { "," };
-        write!(out, r#"{comma}{{"key":"{key}","value":{{"#)?;
+        object.raw(if place == 0 { r#"{"key":""# } else { r#",{"key":""# });
+        object.raw(key);
         match value {
             Value::Text(value) => {
-                out.extend_from_slice(br#""stringValue":"#);
-                text(out, value)?;
+                object.raw(r#"","value":{"stringValue":"#);
+                object.text(value);
+                object.raw("}}");
             }
-            Value::Number(value) => write!(out, r#""intValue":"{value}""#)?,
+            Value::Number(value) => {
+                object.raw(r#"","value":{"intValue":""#);
+                object.number(*value);
+                object.raw(r#""}}"#);
+            }
         }
-        out.extend_from_slice(b"}}");
     }
-    out.push(b']');
-    match span.error {
-        Some(message) => {
-            write!(out, r#","status":{{"code":{ERROR},"message":"#)?;
-            text(out, message)?;
-            out.extend_from_slice(b"}}");
-        }
-        None => out.extend_from_slice(br#","status":{}}"#),
+    object.raw(r#"],"status":{"#);
+    if let Some(message) = span.error {
+        object.raw(r#""code":"#);
+        object.number(ERROR);
+        object.raw(r#","message":"#);
+        object.text(message);
     }
-    Ok(())
+    object.raw("}}");
 }
 
-fn text(out: &mut Vec<u8>, text: &str) -> std::io::Result<()> {
-    Ok(serde_json::to_writer(out, text)?)
+struct Object<'a>(&'a mut Vec<u8>);
+
+impl Object<'_> {
+    fn raw(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    /// A text in quotes, escaped.
+    fn text(&mut self, text: &str) {
+        self.value(&text);
+    }
+
+    fn number(&mut self, number: impl Serialize) {
+        self.value(&number);
+    }
+
+    fn value(&mut self, value: &impl Serialize) {
+        // Writing to memory cannot fail.
+        let _infallible = serde_json::to_writer(&mut *self.0, value);
+    }
+
+    fn hexadecimal(&mut self, bytes: &[u8]) {
+        let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+        self.0.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    }
 }
 
-fn nanos(moment: SystemTime) -> u128 {
-    moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
+/// Nanoseconds since 1970, which fit until the year 2554.
+fn nanos(moment: SystemTime) -> u64 {
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -133,7 +133,9 @@ proptest! {
     #[test]
     fn any_text_comes_back_whole(text in "\\PC*|[\\x00-\\x1f\"\\\\]*") {
         with_span(&VirtualClock::new(4), &text, &text, |span| {
-            let json: Json = serde_json::from_slice(&otlp::json(span)).unwrap();
+            let mut object = Vec::new();
+            otlp::write(&mut object, span);
+            let json: Json = serde_json::from_slice(&object).unwrap();
             assert_eq!(json["name"], *text);
             assert_eq!(json["attributes"][0]["value"]["stringValue"], *text);
             assert_eq!(json["status"]["message"], *text);
