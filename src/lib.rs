@@ -40,6 +40,7 @@
 //! | tasks held by a process | 4,096 | the lister waits 250 ms, then leaves them to be claimed |
 //! | results waiting for the writer | 2,000 | workers wait |
 //! | pages waiting to be committed | 8 | the lister waits |
+//! | spans waiting for the trace file's disk | 32 MiB | further ones are left out, and counted in the log |
 //! | attempts at a campaign | `--max-attempts` | a dead letter, if others succeed meanwhile |
 //! | time without any success | `--give-up-after` | the run stops, to be resumed |
 //! | a wait that the server asks for | `--max-wait` | the run stops, to be resumed |

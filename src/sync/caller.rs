@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::ending::Ending;
 use super::inbox::Work;
-use super::spans::{CampaignSpan, Purpose, Recorder, Step, Trace};
+use super::spans::Recorder;
+use super::trace::{CampaignSpan, Purpose, Step, Trace};
 use crate::http::concurrency::Outcome;
 use crate::http::health::{Health, Lane};
 use crate::http::limiter::{Limiter, Observation, Turn, Why};

@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::spans::CampaignSpan;
+use super::trace::CampaignSpan;
 use crate::http::Clock;
 use crate::http::lock::lock;
 use crate::platform::Campaign;

@@ -10,6 +10,7 @@ mod keeper;
 mod lister;
 mod session;
 mod spans;
+mod trace;
 mod workers;
 mod writer;
 

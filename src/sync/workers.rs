@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::caller::After;
 use super::inbox::Work;
 use super::session::{Done, Session};
-use super::spans::CampaignSpan;
+use super::trace::CampaignSpan;
 use crate::http::concurrency::Outcome;
 use crate::http::health::Lane;
 use crate::http::lock::lock;
