@@ -50,7 +50,7 @@ pub struct Caller {
     patience: Patience,
     backoff: Backoff,
     ending: Mutex<Option<Ending>>,
-    waited: Mutex<Duration>,
+    waits: Mutex<Waits>,
     waiting_until: Mutex<Option<Instant>>,
     pub(super) trace: Arc<Trace>,
 }
@@ -98,7 +98,7 @@ impl Caller {
             patience,
             backoff: Backoff::default(),
             ending: Mutex::new(None),
-            waited: Mutex::default(),
+            waits: Mutex::default(),
             waiting_until: Mutex::default(),
         }
     }
@@ -131,10 +131,10 @@ impl Caller {
         lock(&self.ending).clone()
     }
 
-    /// How long this process has waited for the rate limit, in all.
+    /// How long this process has waited for the rate limit, in all; time in which two threads did counts once.
     #[must_use]
     pub fn waited(&self) -> Duration {
-        *lock(&self.waited)
+        lock(&self.waits).over
     }
 
     /// How long it will go on waiting for the rate limit, as far as is known.
@@ -198,12 +198,13 @@ impl Caller {
         let begun = self.clock.now();
         if why != Why::Pacing {
             *lock(&self.waiting_until) = Some(begun + wait);
+            lock(&self.waits).begin(begun);
         }
         self.clock.sleep(wait);
         if why != Why::Pacing {
-            let slept = self.clock.now().saturating_duration_since(begun);
-            *lock(&self.waited) += slept;
-            self.health.excuse(slept);
+            let now = self.clock.now();
+            lock(&self.waits).end(now);
+            self.health.excuse(now.saturating_duration_since(begun));
         }
         if self.stop.requested() { Err(Halt) } else { Ok(()) }
     }
@@ -511,6 +512,30 @@ impl Caller {
             refused: exchange.status == Some(429),
             hints: &exchange.hints,
         });
+    }
+}
+
+/// The time in which at least one thread waits.
+#[derive(Default)]
+struct Waits {
+    waiting: u32,
+    since: Option<Instant>,
+    over: Duration,
+}
+
+impl Waits {
+    fn begin(&mut self, now: Instant) {
+        self.waiting += 1;
+        self.since.get_or_insert(now);
+    }
+
+    fn end(&mut self, now: Instant) {
+        self.waiting -= 1;
+        if self.waiting == 0
+            && let Some(since) = self.since.take()
+        {
+            self.over += now.saturating_duration_since(since);
+        }
     }
 }
 
