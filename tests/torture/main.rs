@@ -1,0 +1,97 @@
+//! Torture: whole syncs against a platform, networks, a database and a machine that fail in ways drawn from a seed. After
+//! every schedule nothing is lost, nothing is doubled, nothing is shown that is secret, and one more run completes it.
+//!
+//! `SEED=n cargo test --test torture` plays one schedule again. `make torture SECONDS=600` plays new ones for that time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
+mod chance;
+mod ground;
+mod network;
+mod plan;
+mod schedule;
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+mod tally;
+mod verdict;
+mod watch;
+
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ground::Ground;
+use schedule::Report;
+use tally::Tally;
+
+/// The seeds of every test run.
+const FIRST_SEEDS: std::ops::Range<u64> = 1..25;
+/// Schedules mostly wait: so many at once keep two cores busy.
+const LANES: usize = 6;
+
+/// All schedules that were played.
+#[derive(Default)]
+struct Played {
+    schedules: AtomicU64,
+    violated: Mutex<Vec<u64>>,
+    tally: Tally,
+}
+
+#[test]
+fn nothing_is_lost_doubled_or_shown_whatever_fails() {
+    let (seed, seconds) = (setting::<u64>("SEED"), setting::<u64>("TORTURE_SECONDS"));
+    let (seeds, until) = match (seed, seconds) {
+        (Some(seed), None) => (seed..seed + 1, None),
+        (seed, Some(seconds)) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+            let first = seed.unwrap_or(now * 1_000);
+            (first..u64::MAX, Some(Instant::now() + Duration::from_secs(seconds)))
+        }
+        (None, None) => (FIRST_SEEDS, None),
+    };
+    let begun = Instant::now();
+    let (played, next, ground) = (Played::default(), AtomicU64::new(seeds.start), Ground::new());
+    std::thread::scope(|scope| {
+        for _ in 0..LANES.min(usize::try_from(seeds.end - seeds.start).unwrap_or(LANES)) {
+            scope.spawn(|| {
+                while until.is_none_or(|until| Instant::now() < until) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    note(&schedule::play(&ground, seed), &played);
+                }
+            });
+        }
+    });
+    let violated = played.violated.into_inner().unwrap();
+    let (schedules, last) = (played.schedules.into_inner(), next.into_inner() - 1);
+    println!(
+        "{schedules} schedules in {} s, seeds {} to {}, {} with violations {violated:?}; faults:\n{}",
+        begun.elapsed().as_secs(),
+        seeds.start,
+        last.min(seeds.end - 1),
+        violated.len(),
+        played.tally
+    );
+    assert!(violated.is_empty(), "violations with the seeds {violated:?}: SEED=n cargo test --test torture");
+}
+
+fn note(report: &Report, played: &Played) {
+    played.schedules.fetch_add(1, Ordering::Relaxed);
+    played.tally.merge(&report.tally);
+    if std::env::var_os("TORTURE_VERBOSE").is_some() {
+        eprintln!("SEED={} took {:?}", report.seed, report.took);
+    }
+    if !report.violations.is_empty() {
+        eprintln!("SEED={} violates:\n{}", report.seed, report.violations.join("\n"));
+        played.violated.lock().unwrap().push(report.seed);
+    }
+}
+
+fn setting<T: FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is no number")))
+}

@@ -1,0 +1,268 @@
+//! One schedule's cast: the platform, the database, the networks between, and the program's processes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mock_api::{EMAIL, PASSWORD, Server};
+
+use crate::ground::{Database, Place};
+use crate::network::{Mood, Names, Proxy, Rates};
+use crate::plan::{Event, Plan};
+use crate::support::{Outcome, Program, Running, Signal};
+use crate::tally::Tally;
+
+/// A process must come to its end within this time, whatever has happened.
+const PATIENCE: Duration = Duration::from_secs(55);
+/// A lease, and a bit.
+const LEASE_SECONDS: f64 = 10.0;
+
+/// Everything that a schedule plays with.
+pub struct Stage<'a> {
+    pub plan: &'a Plan,
+    pub platform: Server,
+    pub api: Proxy,
+    pub way_to_database: Proxy,
+    pub database: Arc<Database>,
+    pub place: &'a Place<'a>,
+    pub tally: Arc<Tally>,
+    pub processes: Vec<Process>,
+    pub ends: Vec<End>,
+    pub launched: usize,
+    pub leases_ended: usize,
+}
+
+/// A process under way.
+pub struct Process {
+    pub running: Running,
+    killed: bool,
+    interrupted: bool,
+    faulty: bool,
+}
+
+/// A process that has ended.
+pub struct End {
+    pub outcome: Outcome,
+    pub killed: bool,
+    pub interrupted: bool,
+    /// Whether it ran while there were faults.
+    pub faulty: bool,
+}
+
+impl End {
+    /// Whether it may have left something undone that it had begun.
+    pub fn is_bad(&self, plan: &Plan) -> bool {
+        let in_order = self.interrupted && !plan.harms_database();
+        !(matches!(self.outcome.code(), Some(0 | 3)) || (in_order && self.outcome.code() == Some(130)))
+    }
+}
+
+impl<'a> Stage<'a> {
+    pub fn set(plan: &'a Plan, place: &'a Place<'a>, tally: &Arc<Tally>) -> Self {
+        let database = Arc::new(place.server().database());
+        let platform = mock_api::start(plan.settings.clone()).unwrap();
+        let address = platform.url().trim_start_matches("http://").parse().unwrap();
+        let api_names = Names {
+            reset: "api network: reset",
+            lost_reply: "api network: reply lost",
+            drip: "api network: drip",
+            delay: "api network: delay",
+        };
+        let database_names = Names {
+            reset: "database network: reset",
+            lost_reply: "database network: reply lost",
+            drip: "database network: drip",
+            delay: "database network: delay",
+        };
+        Self {
+            plan,
+            api: Proxy::before(address, plan.seed, api_names, tally),
+            way_to_database: Proxy::before(database.address(), plan.seed + 1, database_names, tally),
+            platform,
+            database,
+            place,
+            tally: tally.clone(),
+            processes: Vec::new(),
+            ends: Vec::new(),
+            launched: 0,
+            leases_ended: 0,
+        }
+    }
+
+    /// Starts a process; `faulty` while there are faults.
+    pub fn launch(&mut self, command: &str, more: &[&str], faulty: bool) {
+        let plan = self.plan;
+        let millis = |duration: Duration| format!("{}ms", duration.as_millis());
+        let patience = if faulty { plan.give_up_after } else { Duration::from_secs(40) };
+        let mut program = Program::new(&[command, "--json", "--workers", &plan.workers.to_string()])
+            .args(&["--page-size", &plan.page_size.to_string(), "--max-attempts", &plan.attempts.to_string()])
+            .args(&["--timeout", &millis(plan.timeout), "--give-up-after", &millis(patience)])
+            .args(more)
+            .env("RUST_LOG", "debug")
+            .api(&format!("http://{}", self.api.address), EMAIL, PASSWORD)
+            .database(&self.database.url_by(self.way_to_database.address))
+            .timeout(PATIENCE);
+        if let (true, Some((limit, window))) = (plan.told, plan.settings.rate_limit) {
+            program = program.args(&["--rate-limit", &format!("{limit}/{}", millis(window))]);
+        }
+        self.launched += 1;
+        let running = program.spawn();
+        self.processes.push(Process { running, killed: false, interrupted: false, faulty });
+    }
+
+    /// Takes note of processes that have ended; gives their codes.
+    pub fn collect(&mut self) -> Vec<Option<i32>> {
+        let mut codes = Vec::new();
+        let mut place = 0;
+        while place < self.processes.len() {
+            if self.processes[place].running.is_running() {
+                place += 1;
+            } else {
+                codes.push(self.wait(place));
+            }
+        }
+        codes
+    }
+
+    /// Waits for one; gives its code.
+    pub fn wait(&mut self, place: usize) -> Option<i32> {
+        let process = self.processes.remove(place);
+        let outcome = process.running.wait();
+        let code = outcome.code();
+        self.ends.push(End {
+            outcome,
+            killed: process.killed,
+            interrupted: process.interrupted,
+            faulty: process.faulty,
+        });
+        code
+    }
+
+    /// Waits for all.
+    pub fn wait_for_all(&mut self) {
+        while !self.processes.is_empty() {
+            self.wait(0);
+        }
+    }
+
+    pub fn signal(&mut self, who: usize, signal: Signal) {
+        let Some(process) = self.processes.get_mut(who) else { return };
+        process.killed |= matches!(signal, Signal::Kill);
+        process.interrupted |= matches!(signal, Signal::Int);
+        process.running.signal(signal);
+        self.tally.add(
+            match signal {
+                Signal::Kill => "process: killed",
+                Signal::Int | Signal::Term => "process: interrupted",
+                Signal::Stop => "process: stopped",
+                Signal::Cont => "process: continued",
+            },
+            1,
+        );
+    }
+
+    /// Makes an event happen.
+    pub fn act(&mut self, event: Event) {
+        match event {
+            Event::Api(mood) => self.change_network("api", mood),
+            Event::Database(mood) => self.change_network("database", mood),
+            Event::ApiOutage(time) => {
+                self.tally.count("platform: outage");
+                self.platform.outage_for(time);
+            }
+            Event::RevokeTokens => {
+                self.tally.count("platform: tokens revoked");
+                self.platform.revoke_tokens();
+            }
+            Event::CutConnections => self.cut_connections(),
+            Event::CrashDatabase => {
+                self.tally.count("database: crash");
+                self.place.server().crash();
+            }
+            Event::EndLeases => self.end_leases(true),
+            Event::Stop(who) => self.signal(who, Signal::Stop),
+            // Whoever was meant may have moved up.
+            Event::Continue(_) => self.continue_all(),
+            Event::Kill(who) => self.signal(who, Signal::Kill),
+            Event::Interrupt(who) => self.signal(who, Signal::Int),
+            Event::Join { fresh } => {
+                self.tally.count(if fresh { "process: joins with --fresh" } else { "process: joins" });
+                self.launch("sync", if fresh { &["--fresh"] } else { &[] }, true);
+            }
+        }
+    }
+
+    pub fn continue_all(&mut self) {
+        for process in &mut self.processes {
+            process.running.signal(Signal::Cont);
+        }
+    }
+
+    fn change_network(&self, which: &str, mood: Mood) {
+        let api = which == "api";
+        match mood {
+            Mood::Calm => {}
+            Mood::Refusing if api => self.tally.count("api network: refused for a while"),
+            Mood::Refusing => self.tally.count("database network: refused for a while"),
+            Mood::BlackHole if api => self.tally.count("api network: black hole"),
+            Mood::BlackHole => self.tally.count("database network: black hole"),
+        }
+        if api { self.api.set_mood(mood) } else { self.way_to_database.set_mood(mood) }
+    }
+
+    fn cut_connections(&self) {
+        self.tally.count("database: connections terminated");
+        let Ok(mut client) = self.database.connect() else { return };
+        let _ = client.batch_execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name <> 'torture'",
+        );
+    }
+
+    /// Lets the database believe that all processes were silent for longer than a lease; and, if so wanted, find out at
+    /// once, by the statement with which processes find it out.
+    pub fn end_leases(&mut self, at_once: bool) {
+        self.tally.count("leases: ended");
+        self.leases_ended += 1;
+        let Ok(mut client) = self.database.connect() else { return };
+        let aged = client.batch_execute(
+            "UPDATE workers SET heartbeat_at = heartbeat_at - interval '11 s';
+             UPDATE access_tokens SET refresh_until = '-infinity'",
+        );
+        if aged.is_ok() && at_once {
+            let _ = client
+                .query(include_str!("../../sql/reap.sql"), &[&"default", &LEASE_SECONDS, &0_i64]);
+        }
+    }
+
+    /// Turns the faults on.
+    pub fn spoil(&self) {
+        let plan = self.plan;
+        self.platform.change(|settings| {
+            settings.revision = 1;
+            settings.faults = plan.settings.faults.clone();
+            settings.list_503_every = plan.settings.list_503_every;
+        });
+        self.api.set_rates(plan.api);
+        self.way_to_database.set_rates(plan.database);
+        let seed = i64::try_from(plan.seed & 0xffff_ffff).unwrap();
+        self.database.execute(&format!(
+            "UPDATE torture_faults SET share = {}, seed = {seed}",
+            plan.refused_writes
+        ));
+    }
+
+    /// Ends all faults but those that last.
+    pub fn heal(&self) {
+        for proxy in [&self.api, &self.way_to_database] {
+            proxy.set_rates(Rates::default());
+            proxy.set_mood(Mood::Calm);
+        }
+        self.platform.outage_for(Duration::ZERO);
+        self.platform.change(|settings| {
+            settings.faults = self.plan.lasting_faults();
+            settings.list_503_every = 0;
+            settings.token_lifetime = Duration::from_secs(3600);
+        });
+        self.database.execute("UPDATE torture_faults SET share = 0");
+    }
+}

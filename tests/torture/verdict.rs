@@ -1,0 +1,305 @@
+//! What must hold at the end of a schedule.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use mock_api::{Fate, Kind, most_in_window};
+
+use crate::network::Rates;
+use crate::plan::{Event, Plan};
+use crate::stage::{End, Stage};
+use crate::support::assert_no_secret;
+
+/// What does not depend on when it is asked.
+pub fn all(stage: &Stage<'_>) -> Vec<String> {
+    let mut violations = effects(stage);
+    violations.extend(rate_limit(stage));
+    violations.extend(repeats(stage));
+    violations.extend(tokens(stage));
+    for end in &stage.ends {
+        violations.extend(ending(stage.plan, end));
+    }
+    secrets(stage);
+    violations
+}
+
+struct Letter {
+    cause: String,
+    reason: String,
+    attempts: i32,
+    payload: String,
+}
+
+/// Every campaign that the platform lists is a row of the last run with what was served last, or a dead letter of it that
+/// can be explained.
+pub fn contents(stage: &Stage<'_>) -> Vec<String> {
+    let mut violations = Vec::new();
+    let newest = "run_id = (SELECT max(run_id) FROM sync_runs)";
+    let rows: BTreeSet<String> = stage
+        .database
+        .rows(&format!("SELECT id FROM campaigns WHERE removed_at IS NULL AND {newest}"))
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let letters: BTreeMap<String, Letter> = stage
+        .database
+        .rows(&format!("SELECT id, cause, reason, attempts, payload FROM dead_letters WHERE {newest}"))
+        .iter()
+        .map(|row| {
+            let (cause, reason, attempts, payload) = (row.get(1), row.get(2), row.get(3), row.get(4));
+            (row.get(0), Letter { cause, reason, attempts, payload })
+        })
+        .collect();
+    let mut known = 0;
+    for (key, fate) in stage.platform.fates() {
+        let letter = letters.get(&key).or_else(|| letters.values().find(|letter| letter.payload == key));
+        known += usize::from(rows.contains(&key)) + usize::from(letter.is_some());
+        match (fate, rows.contains(&key), letter) {
+            (Fate::Row, true, None) => {}
+            (_, false, Some(letter)) => {
+                let invalid = fate == Fate::DeadLetter && stage.platform.misfortune(&key).is_none();
+                if let Some(why) = unexplained(stage, &key, letter, invalid) {
+                    violations.push(format!("dead letter of {key:?} {why}: {}, {}", letter.cause, letter.reason));
+                }
+            }
+            (_, row, _) => violations.push(format!("{key:?} is to be a {fate:?}; is it a row? {row}")),
+        }
+    }
+    if known != rows.len() + letters.len() {
+        violations.push(format!("{known} are known, {} rows and {} letters are there", rows.len(), letters.len()));
+    }
+    violations.extend(differences(stage, &rows));
+    violations
+}
+
+/// Why this dead letter should not be.
+fn unexplained(stage: &Stage<'_>, id: &str, letter: &Letter, invalid: bool) -> Option<&'static str> {
+    let plan = stage.plan;
+    let attempts = u64::try_from(letter.attempts).unwrap_or(0);
+    let explained = match letter.cause.as_str() {
+        "invalid" => invalid,
+        "not_found" | "gone" | "refused" | "forbidden" => stage.platform.misfortune(id).is_some(),
+        "unauthorized" => may_be_refused(plan),
+        "connect" | "timeout" | "interrupted" | "unparsable" | "server_error" | "redirect" | "failing" => {
+            if attempts < plan.attempts {
+                return Some("came too early");
+            }
+            plan.harms_syncs()
+        }
+        _ => false,
+    };
+    (!explained).then_some("has no reason")
+}
+
+/// Rows that are not what the platform said last of them, field by field; decimals digit by digit.
+fn differences(stage: &Stage<'_>, rows: &BTreeSet<String>) -> Vec<String> {
+    let served = stage.platform.served();
+    let (ids, records): (Vec<&String>, Vec<&String>) =
+        rows.iter().filter_map(|id| Some((id, served.get(id)?))).unzip();
+    let mut client = stage.database.connect().unwrap();
+    let different = client
+        .query(
+            "SELECT to_jsonb(c)::text, s.record
+             FROM unnest($1::text[], $2::text[]) s (id, record)
+             CROSS JOIN LATERAL (SELECT s.record::jsonb AS r) r
+             LEFT JOIN campaigns c ON c.id = s.id
+             WHERE (c.name, c.status, c.budget::text, c.impressions, c.clicks, c.conversions, c.created_at, c.extra)
+                IS DISTINCT FROM
+                   (r ->> 'name', r ->> 'status', r ->> 'budget', (r ->> 'impressions')::bigint,
+                    (r ->> 'clicks')::bigint, (r ->> 'conversions')::bigint, (r ->> 'created_at')::timestamptz,
+                    r - '{id,name,status,budget,impressions,clicks,conversions,created_at}'::text[])",
+            &[&ids, &records],
+        )
+        .unwrap();
+    let mut violations: Vec<String> = different
+        .iter()
+        .map(|row| format!("stored {:?}, served {}", row.get::<_, Option<String>>(0), row.get::<_, String>(1)))
+        .collect();
+    if ids.len() != rows.len() {
+        violations.push(format!("{} rows, {} of them ever served", rows.len(), ids.len()));
+    }
+    violations
+}
+
+/// What is listed is not marked as removed, and what is not is.
+pub fn removals(stage: &Stage<'_>) -> Vec<String> {
+    let listed: BTreeSet<String> = stage.platform.fates().into_iter().map(|(id, _)| id).collect();
+    let rows = stage.database.rows("SELECT id, removed_at IS NOT NULL FROM campaigns");
+    let wrong = rows.iter().filter(|row| {
+        let (id, removed): (String, bool) = (row.get(0), row.get(1));
+        // Records without an id may be anybody's: then nobody is taken for gone.
+        removed == listed.contains(&id) && (removed || !stage.plan.settings.odd)
+    });
+    wrong.map(|row| format!("{:?}: removed is {}", row.get::<_, String>(0), row.get::<_, bool>(1))).collect()
+}
+
+/// A campaign is stored in the transaction that ends its task, by the worker that holds it, once a run.
+fn effects(stage: &Stage<'_>) -> Vec<String> {
+    let query = "
+        SELECT 'stored outside the transaction that ends its task', s.id
+        FROM torture_effects s
+        WHERE s.what = 'stored' AND NOT EXISTS (
+            SELECT FROM torture_effects t
+            WHERE t.what = 'ended' AND t.tx = s.tx AND t.id = s.id AND t.run_id = s.run_id)
+        UNION ALL
+        SELECT 'stored by a worker that does not hold it', s.id
+        FROM torture_effects s JOIN torture_effects t ON t.tx = s.tx AND t.id = s.id AND t.what = 'ended'
+        WHERE s.what = 'stored' AND NOT EXISTS (
+            SELECT FROM torture_effects w
+            WHERE w.what = 'counted' AND w.tx = s.tx AND w.worker_id = t.worker_id)
+        UNION ALL
+        SELECT 'stored twice in a run', id
+        FROM torture_effects WHERE what = 'stored' GROUP BY id, run_id HAVING count(*) > 1";
+    let rows = stage.database.rows(query);
+    rows.iter().map(|row| format!("{:?} was {}", row.get::<_, String>(1), row.get::<_, String>(0))).collect()
+}
+
+/// A limit that the program was told is kept as it sends. Half a window of grace: two bursts are a whole one apart, and
+/// a busy machine may hold one up.
+fn rate_limit(stage: &Stage<'_>) -> Option<String> {
+    let (limit, window) = stage.plan.settings.rate_limit.filter(|_| stage.plan.told)?;
+    // A process that is stopped between taking its turn and sending sends late: no limiter can help that.
+    if stage.plan.has(|event| matches!(event, Event::Stop(_))) {
+        return None;
+    }
+    let sends = stage.api.sends();
+    let first = sends.first()?;
+    let times: Vec<_> = sends.iter().map(|at| at.duration_since(*first)).collect();
+    let most = most_in_window(&times, window / 2);
+    (most > limit as usize).then(|| format!("{most} requests in half of {window:?}, where {limit} are allowed in the whole"))
+}
+
+/// How often a process or a lease ended such that what was done may have to be done again.
+fn losses(stage: &Stage<'_>) -> usize {
+    let bad_ends = stage.ends.iter().filter(|end| end.is_bad(stage.plan)).count();
+    bad_ends + stage.leases_ended.saturating_sub(1) * stage.launched
+}
+
+/// A sync that was answered with success is not asked for again in its run, unless the answer or what was made of it was
+/// lost.
+fn repeats(stage: &Stage<'_>) -> Vec<String> {
+    let plan = stage.plan;
+    let ledger = stage.platform.ledger();
+    let mut done: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut asked: HashMap<(&str, &str), usize> = HashMap::new();
+    for seen in ledger.of(Kind::Sync) {
+        let key = (seen.key.as_str(), seen.subject.as_str());
+        *done.entry(key).or_default() += usize::from(seen.success);
+        *asked.entry(key).or_default() += usize::from(!matches!(seen.status, 401 | 429));
+    }
+    let losses = losses(stage);
+    // The sleeper and whoever was stopped may have lost replies by sleeping.
+    let replies = if plan.loses_replies() { usize::MAX / 2 } else { 0 };
+    let many = |(key, times): (&(&str, &str), &usize)| format!("the sync of {:?} was answered {times} times with success, {losses} losses", key.1);
+    let mut violations: Vec<String> =
+        done.iter().filter(|(_, times)| **times > 1 + losses + replies).map(many).collect();
+    let most = usize::try_from(plan.attempts).unwrap() * 4 * (1 + losses) + 20;
+    for ((_, id), times) in asked {
+        if times > most {
+            violations.push(format!("the sync of {id:?} was asked for {times} times, {losses} losses"));
+        }
+    }
+    violations
+}
+
+/// A token is fetched when there is none, or when the last one has ended or was refused; once, by one process.
+fn tokens(stage: &Stage<'_>) -> Option<String> {
+    let plan = stage.plan;
+    let ledger = stage.platform.ledger();
+    let fetched = ledger.of(Kind::Token).filter(|seen| seen.success).count() as u64;
+    let every = plan.settings.faults.revoke_every;
+    let revoked = stage.tally.of("platform: tokens revoked") + if every > 0 { ledger.total / every + 1 } else { 0 };
+    // Such a token is not shared: nobody can say for how long it is good.
+    let shared = format!("{:?}", plan.settings.expires_in) != "Fixed(0.0)"
+        && plan.settings.token_lifetime > std::time::Duration::from_secs(60);
+    let launched = stage.launched as u64;
+    let lifetimes = if shared {
+        0
+    } else {
+        let elapsed = ledger.requests.last().map_or(0.0, |seen| seen.at.as_secs_f64());
+        let life = plan.settings.token_lifetime.as_secs_f64();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let ended = (elapsed / (life * 0.85)) as u64 + 1;
+        ended * launched + revoked * launched
+    };
+    let lost = if plan.api == Rates::default() && !plan.loses_replies() { 0 } else { fetched };
+    let most = 1 + revoked + lifetimes + lost + losses(stage) as u64;
+    (fetched > most).then(|| format!("{fetched} tokens were fetched, {most} can be explained ({revoked} revocations)"))
+}
+
+fn may_be_refused(plan: &Plan) -> bool {
+    plan.settings.faults.revoke_every > 0
+        || plan.has(|event| *event == Event::RevokeTokens)
+        || plan.settings.token_lifetime.as_secs() < 60
+}
+
+/// A process ends with a documented code, and says the same in its summary.
+fn ending(plan: &Plan, end: &End) -> Vec<String> {
+    let mut violations = Vec::new();
+    let outcome = &end.outcome;
+    let mut must = |holds: bool, what: &str| {
+        if !holds {
+            violations.push(format!("{what}: {} {}", outcome.status, outcome.stdout));
+        }
+    };
+    for sign in ["panicked", "internal error", "stack backtrace", "/srv/app"] {
+        must(!outcome.stderr.contains(sign) && !outcome.stdout.contains(sign), sign);
+    }
+    let Some(code) = outcome.code() else {
+        must(end.killed && outcome.signal() == Some(9), "ended by a signal that nobody sent");
+        return violations;
+    };
+    let known = match code {
+        0 | 3 => true,
+        4 => end.faulty && may_be_refused(plan),
+        5 => end.faulty,
+        130 => end.interrupted,
+        _ => false,
+    };
+    must(known, "an exit code that is not to be");
+    let Some(summary) = outcome.stdout.lines().last().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+    else {
+        must(outcome.stdout.contains("nothing"), "no summary");
+        return violations;
+    };
+    let count = |name: &str| summary[name].as_i64().unwrap_or(-1);
+    let (state, listed) = (summary["state"].as_str().unwrap_or_default(), count("listed"));
+    match code {
+        0 => {
+            must(state == "complete" && count("failed") == 0, "0, but not complete");
+            must(listed == count("synced"), "0, but not everything is synced");
+        }
+        3 => {
+            must(state == "partial" && count("failed") > 0, "3, but not partial");
+            must(listed == count("synced") + count("failed"), "3, but something is missing");
+        }
+        _ => {
+            must(state != "complete" && state != "partial", "closed, but not a success");
+            must(summary["error"].is_string(), "no success, and no error");
+        }
+    }
+    must(code > 3 || count("pending") == 0, "done, but something is pending");
+    violations
+}
+
+/// No output and no table shows a secret; fails by a panic, which the schedule takes for a violation.
+fn secrets(stage: &Stage<'_>) {
+    let mut outputs: Vec<String> = stage
+        .ends
+        .iter()
+        .flat_map(|end| [end.outcome.stdout.clone(), end.outcome.stderr.clone()])
+        .collect();
+    let tables = stage.database.rows(
+        "SELECT query_to_xml(format('SELECT to_jsonb(t)::text AS r FROM %I t', relname), true, true, '')::text
+         FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'torture%'",
+    );
+    outputs.extend(tables.iter().map(|row| row.get(0)));
+    let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+    let given = stage.platform.ledger().tokens;
+    let tokens: Vec<String> = (0..given)
+        .filter(|nth| *nth < 4 || nth + 4 >= given)
+        .map(|nth| format!("token-{:016x}-{nth}", mock_api::settings::mix(stage.plan.seed, nth + 1_000_000)))
+        .collect();
+    let mut secrets = vec![mock_api::PASSWORD, stage.database.password()];
+    secrets.extend(tokens.iter().map(String::as_str));
+    assert_no_secret(&outputs, &secrets);
+}
