@@ -101,12 +101,19 @@ impl Plan {
                 theme(&mut plan, &mut chance);
             }
         }
+        plan.hurry();
         plan.events.sort_by_key(|(at, _)| *at);
         plan
     }
 
+    /// No slower than needed: a schedule is to take a second or two.
+    fn hurry(&mut self) {
+        let turns = u32::try_from(u64::from(self.settings.campaigns).div_ceil(self.workers)).unwrap();
+        self.settings.sync_latency = self.settings.sync_latency.min(Duration::from_millis(600) / turns);
+    }
+
     fn calm(seed: u64, chance: &mut Chance) -> Self {
-        let campaigns = u32::try_from(chance.number(12, 60)).unwrap();
+        let campaigns = u32::try_from(chance.number(12, 45)).unwrap();
         let mut settings = Settings::fast(campaigns);
         settings.seed = seed;
         settings.sync_latency = chance.millis(0, 80);
@@ -225,7 +232,7 @@ impl Plan {
     }
 
     fn bad_api_network(&mut self, chance: &mut Chance) {
-        self.api = rates(chance, 0.06);
+        self.api = rates(chance, 0.15);
         if chance.happens(0.3) {
             self.timeout = chance.millis(400, 900);
         }

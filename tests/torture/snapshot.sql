@@ -5,7 +5,7 @@ WITH run AS (
     SELECT coalesce(sum(w.synced), 0)::bigint AS synced, coalesce(sum(w.failed), 0)::bigint AS failed
     FROM workers w JOIN run r ON w.run_id = r.run_id
 )
-SELECT r.run_id, r.state, r.listed, r.listing_done,
+SELECT r.state, r.listed, r.listing_done,
        r.synced + h.synced AS synced,
        r.failed + h.failed AS failed,
        (SELECT count(*) FROM campaigns c WHERE c.run_id = r.run_id) AS rows,

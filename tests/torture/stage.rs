@@ -34,6 +34,7 @@ pub struct Stage<'a> {
 /// A process under way.
 pub struct Process {
     pub running: Running,
+    command: &'static str,
     killed: bool,
     interrupted: bool,
     faulty: bool,
@@ -42,6 +43,7 @@ pub struct Process {
 /// A process that has ended.
 pub struct End {
     pub outcome: Outcome,
+    pub command: &'static str,
     pub killed: bool,
     pub interrupted: bool,
     /// Whether it ran while there were faults.
@@ -89,7 +91,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Starts a process; `faulty` while there are faults.
-    pub fn launch(&mut self, command: &str, more: &[&str], faulty: bool) {
+    pub fn launch(&mut self, command: &'static str, more: &[&str], faulty: bool) {
         let plan = self.plan;
         let millis = |duration: Duration| format!("{}ms", duration.as_millis());
         let patience = if faulty { plan.give_up_after } else { Duration::from_secs(40) };
@@ -106,7 +108,7 @@ impl<'a> Stage<'a> {
         }
         self.launched += 1;
         let running = program.spawn();
-        self.processes.push(Process { running, killed: false, interrupted: false, faulty });
+        self.processes.push(Process { running, command, killed: false, interrupted: false, faulty });
     }
 
     /// Takes note of processes that have ended; gives their codes.
@@ -130,6 +132,7 @@ impl<'a> Stage<'a> {
         let code = outcome.code();
         self.ends.push(End {
             outcome,
+            command: process.command,
             killed: process.killed,
             interrupted: process.interrupted,
             faulty: process.faulty,

@@ -5,14 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use postgres::Client;
+use postgres::{Client, Statement};
 
 use crate::ground::Database;
 
 /// The latest run, and what adds up to it.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    pub run_id: i64,
     pub state: String,
     pub listed: i64,
     pub listing_done: bool,
@@ -29,9 +28,13 @@ pub struct Snapshot {
 impl Snapshot {
     /// None when there is no run yet.
     pub fn of(client: &mut Client) -> Result<Option<Self>, postgres::Error> {
-        let row = client.query_opt(include_str!("snapshot.sql"), &[])?;
+        let statement = client.prepare(include_str!("snapshot.sql"))?;
+        Self::by(client, &statement)
+    }
+
+    fn by(client: &mut Client, statement: &Statement) -> Result<Option<Self>, postgres::Error> {
+        let row = client.query_opt(statement, &[])?;
         Ok(row.map(|row| Self {
-            run_id: row.get("run_id"),
             state: row.get("state"),
             listed: row.get("listed"),
             listing_done: row.get("listing_done"),
@@ -87,8 +90,8 @@ impl Watch {
             move || {
                 let mut client = None;
                 while !ending.load(Ordering::Acquire) {
-                    client = client.or_else(|| database.connect().ok());
-                    match client.as_mut().map(Snapshot::of) {
+                    client = client.or_else(|| prepared(&database).ok());
+                    match client.as_mut().map(|(client, statement)| Snapshot::by(client, statement)) {
                         Some(Ok(Some(snapshot))) => {
                             looks.fetch_add(1, Ordering::Relaxed);
                             let mut known = faults.lock().unwrap();
@@ -101,7 +104,7 @@ impl Watch {
                         // The server has crashed, and comes back.
                         Some(Err(_)) | None => client = None,
                     }
-                    std::thread::sleep(Duration::from_millis(4));
+                    std::thread::sleep(Duration::from_millis(8));
                 }
             }
         });
@@ -118,6 +121,12 @@ impl Watch {
         self.ending.store(true, Ordering::Release);
         let _ = self.thread.take().map(JoinHandle::join);
     }
+}
+
+fn prepared(database: &Database) -> Result<(Client, Statement), postgres::Error> {
+    let mut client = database.connect()?;
+    let statement = client.prepare(include_str!("snapshot.sql"))?;
+    Ok((client, statement))
 }
 
 impl Drop for Watch {
