@@ -1,7 +1,7 @@
 POSTGRES := tests/support/postgres.sh
 SCRIPTS := $(wildcard tests/*/*.sh) .ci/run
 
-.PHONY: help run demo-db demo-db-stop test lint bench dist clean
+.PHONY: help run demo-db demo-db-stop test torture lint bench dist clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -21,6 +21,10 @@ test: ## Run all tests, against a real Postgres
 	@cargo test --workspace --locked --no-run
 	@$(POSTGRES) with target/test -- sh -c \
 		'CAMPAIGN_SYNC_TEST_DATABASE=$$POSTGRES_URL exec cargo test --workspace --locked --no-fail-fast'
+
+torture: ## Sync under ever new schedules of faults (SECONDS=600; SEED=n: the first of them), and count what breaks
+	@$(POSTGRES) install
+	@TORTURE_SECONDS=$(or $(SECONDS),600) SEED=$(SEED) cargo test --locked --test torture -- --nocapture
 
 lint: ## Check format, lints, documentation and scripts
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use postgres::{Client, NoTls, Row};
 
@@ -33,6 +34,7 @@ pub struct Database {
     name: String,
 }
 
+const OPTIONS: &str = "-c torture.exempt=on -c lock_timeout=300 -c statement_timeout=10000";
 const TEMPLATE: &str = "torture_template";
 
 impl Ground {
@@ -113,10 +115,10 @@ impl Database {
         user.rsplit(':').next().unwrap_or_default()
     }
 
-    /// A connection around all faults.
+    /// A connection around all faults. It never waits for long for what a process holds that is cut off or asleep.
     pub fn connect(&self) -> Result<Client, postgres::Error> {
         let mut config: postgres::Config = self.url().parse().expect("a URL");
-        config.application_name("torture").options("-c torture.exempt=on").connect(NoTls)
+        config.application_name("torture").options(OPTIONS).connect_timeout(Duration::from_secs(10)).connect(NoTls)
     }
 
     /// Rows by a new connection.

@@ -28,8 +28,8 @@ use tally::Tally;
 
 /// The seeds of every test run.
 const FIRST_SEEDS: std::ops::Range<u64> = 1..25;
-/// Schedules mostly wait: so many at once keep two cores busy.
-const LANES: usize = 6;
+/// Schedules mostly wait: so many at once keep two cores fairly busy.
+const LANES: usize = 12;
 
 /// All schedules that were played.
 #[derive(Default)]

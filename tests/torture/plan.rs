@@ -12,6 +12,9 @@ use crate::network::{Mood, Rates};
 /// Faults begin with the processes and end at this time.
 pub const HORIZON: Duration = Duration::from_millis(1_200);
 
+/// A process that is this patient gives nothing up here.
+pub const PATIENT: Duration = Duration::from_secs(40);
+
 /// A schedule.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -134,7 +137,7 @@ impl Plan {
             page_size: chance.of(&[3, 7, 10, 10, 25, 100]),
             timeout: Duration::from_secs(5),
             attempts: chance.number(3, 8),
-            give_up_after: Duration::from_secs(40),
+            give_up_after: PATIENT,
             processes: usize::try_from(chance.of(&[1, 1, 2, 3])).unwrap(),
             api: Rates::default(),
             database: Rates::default(),
@@ -142,7 +145,7 @@ impl Plan {
             events: Vec::new(),
             begin: if chance.happens(0.25) { Begin::Older } else { Begin::Empty },
             leave: chance.of(&[Leave::Alone, Leave::Alone, Leave::Interrupted, Leave::Killed]),
-            after: chance.of(&[After::Nothing, After::Retry, After::Newer]),
+            after: chance.of(&[After::Nothing, After::Nothing, After::Retry, After::Newer]),
         }
     }
 

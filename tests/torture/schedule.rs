@@ -34,7 +34,6 @@ pub fn play(ground: &Ground, seed: u64) -> Report {
 }
 
 fn acts(ground: &Ground, plan: &Plan, tally: &Arc<Tally>) -> Vec<String> {
-    let t0=Instant::now(); macro_rules! tick{($n:expr)=>{ if std::env::var_os("TORTURE_VERBOSE").is_some(){eprintln!("SEED={} {} {:?}",plan.seed,$n,t0.elapsed());}}}
     let place = ground.place(plan.has(|event| *event == Event::CrashDatabase));
     let mut stage = Stage::set(plan, &place, tally);
     let mut violations = Vec::new();
@@ -43,30 +42,24 @@ fn acts(ground: &Ground, plan: &Plan, tally: &Arc<Tally>) -> Vec<String> {
         stage.platform.change(|settings| settings.revision = 0);
         cure(&mut stage, "sync", &mut violations);
     }
-    tick!("begin");
     let watch = Watch::of(&stage.database);
     suffer(&mut stage);
-    tick!("suffered");
     violations.extend(moment(&stage, "after the faults"));
     bury_the_dead(&mut stage);
     cure(&mut stage, "sync", &mut violations);
-    tick!("cured");
     violations.extend(moment(&stage, "at the end"));
     violations.extend(verdict::contents(&stage));
-    tick!("contents");
     match plan.after {
         After::Nothing => {}
         After::Retry => retry(&mut stage, &mut violations),
         After::Newer => renew(&mut stage, &mut violations),
     }
-    tick!("after");
     let (looks, seen) = watch.end();
     violations.extend(seen.into_iter().map(|fault| format!("while it ran: {fault}")));
     if looks == 0 {
         violations.push("nobody has looked".into());
     }
     violations.extend(verdict::all(&stage));
-    tick!("verdicts");
     note_faults(&stage);
     if !violations.is_empty() {
         violations.push(said(&stage));

@@ -7,7 +7,7 @@ use mock_api::{EMAIL, PASSWORD, Server};
 
 use crate::ground::{Database, Place};
 use crate::network::{Mood, Names, Proxy, Rates};
-use crate::plan::{Event, Plan};
+use crate::plan::{Event, PATIENT, Plan};
 use crate::support::{Outcome, Program, Running, Signal};
 use crate::tally::Tally;
 
@@ -36,7 +36,7 @@ pub struct Process {
     pub running: Running,
     command: &'static str,
     killed: bool,
-    interrupted: bool,
+    interrupted: u32,
     faulty: bool,
 }
 
@@ -45,7 +45,8 @@ pub struct End {
     pub outcome: Outcome,
     pub command: &'static str,
     pub killed: bool,
-    pub interrupted: bool,
+    /// How often; the second time ends it at once.
+    pub interrupted: u32,
     /// Whether it ran while there were faults.
     pub faulty: bool,
 }
@@ -53,8 +54,11 @@ pub struct End {
 impl End {
     /// Whether it may have left something undone that it had begun.
     pub fn is_bad(&self, plan: &Plan) -> bool {
-        let in_order = self.interrupted && !plan.harms_database();
-        !(matches!(self.outcome.code(), Some(0 | 3)) || (in_order && self.outcome.code() == Some(130)))
+        let in_order = self.interrupted == 1 && !plan.harms_database();
+        // A process that gives the database up may still see others complete the run.
+        let impatient = self.faulty && plan.harms_database() && plan.give_up_after < PATIENT;
+        let whole = matches!(self.outcome.code(), Some(0 | 3)) || (in_order && self.outcome.code() == Some(130));
+        impatient || !whole
     }
 }
 
@@ -94,7 +98,7 @@ impl<'a> Stage<'a> {
     pub fn launch(&mut self, command: &'static str, more: &[&str], faulty: bool) {
         let plan = self.plan;
         let millis = |duration: Duration| format!("{}ms", duration.as_millis());
-        let patience = if faulty { plan.give_up_after } else { Duration::from_secs(40) };
+        let patience = if faulty { plan.give_up_after } else { PATIENT };
         let mut program = Program::new(&[command, "--json", "--workers", &plan.workers.to_string()])
             .args(&["--page-size", &plan.page_size.to_string(), "--max-attempts", &plan.attempts.to_string()])
             .args(&["--timeout", &millis(plan.timeout), "--give-up-after", &millis(patience)])
@@ -108,7 +112,7 @@ impl<'a> Stage<'a> {
         }
         self.launched += 1;
         let running = program.spawn();
-        self.processes.push(Process { running, command, killed: false, interrupted: false, faulty });
+        self.processes.push(Process { running, command, killed: false, interrupted: 0, faulty });
     }
 
     /// Takes note of processes that have ended; gives their codes.
@@ -150,7 +154,7 @@ impl<'a> Stage<'a> {
     pub fn signal(&mut self, who: usize, signal: Signal) {
         let Some(process) = self.processes.get_mut(who) else { return };
         process.killed |= matches!(signal, Signal::Kill);
-        process.interrupted |= matches!(signal, Signal::Int);
+        process.interrupted += u32::from(matches!(signal, Signal::Int));
         process.running.signal(signal);
         self.tally.add(
             match signal {

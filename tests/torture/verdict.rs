@@ -252,14 +252,15 @@ fn ending(plan: &Plan, end: &End) -> Vec<String> {
         0 | 3 => true,
         4 => end.faulty && may_be_refused(plan),
         5 => end.faulty,
-        130 => end.interrupted,
+        130 => end.interrupted > 0,
         _ => false,
     };
     must(known, "an exit code that is not to be");
     let Some(summary) = outcome.stdout.lines().last().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok())
     else {
-        // Only a `retry` without anything to retry has nothing to say.
-        must(code == 0 && outcome.stdout.is_empty() && end.command == "retry", "no summary");
+        // A `retry` without anything to retry has nothing to say, and a second signal leaves no time for it.
+        let idle = code == 0 && outcome.stdout.is_empty() && end.command == "retry";
+        must(idle || end.interrupted > 1, "no summary");
         return violations;
     };
     let count = |name: &str| summary[name].as_i64().unwrap_or(-1);
