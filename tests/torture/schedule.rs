@@ -12,6 +12,10 @@ use crate::tally::Tally;
 use crate::verdict;
 use crate::watch::{Snapshot, Watch};
 
+/// Faults go on until the platform was asked so often, but not for longer than this.
+const FEW: u64 = 40;
+const LONGEST: Duration = Duration::from_secs(6);
+
 /// What came of a schedule.
 pub struct Report {
     pub seed: u64,
@@ -74,9 +78,18 @@ fn suffer(stage: &mut Stage<'_>) {
     for _ in 0..plan.processes {
         stage.launch("sync", &[], true);
     }
+    let started = Instant::now();
+    let asked = stage.platform.ledger().total;
+    // On a busy machine it takes a while until there is anything to spoil.
+    let slow = |stage: &Stage<'_>, few: u64| {
+        started.elapsed() < LONGEST && stage.platform.ledger().total < asked + few
+    };
+    while slow(stage, 1) && stage.collect().is_empty() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let begun = Instant::now();
     let mut events = plan.events.iter().peekable();
-    while begun.elapsed() < HORIZON || events.peek().is_some() {
+    while begun.elapsed() < HORIZON || events.peek().is_some() || slow(stage, FEW) {
         while let Some((_, event)) = events.next_if(|(at, _)| *at <= begun.elapsed()) {
             stage.act(*event);
         }
