@@ -191,7 +191,7 @@ impl Plan {
             0 => self.settings.token_lifetime = chance.millis(300, 3_000),
             1 => self.settings.faults.revoke_every = chance.number(15, 60),
             _ => {
-                for _ in 0..chance.number(1, 4) {
+                for _ in 0..chance.number(2, 6) {
                     self.some_time(chance, Event::RevokeTokens);
                 }
             }
@@ -204,9 +204,12 @@ impl Plan {
             ExpiresIn::Fixed(-1.0),
             ExpiresIn::Fixed(1e300),
         ]);
-        // Many with the same token at the same time.
-        self.settings.sync_latency = chance.millis(30, 90);
-        self.workers = chance.of(&[8, 16, 24]);
+        // Many with the same token at the same time, for long enough to have stopped looking for a rate limit.
+        self.settings.campaigns = u32::try_from(chance.number(90, 150)).unwrap();
+        self.settings.sync_latency = chance.millis(15, 40);
+        self.workers = chance.of(&[16, 24]);
+        self.page_size = chance.of(&[25, 100]);
+        self.settings.faults.most_per_page = 0;
     }
 
     fn rate_limited(&mut self, chance: &mut Chance) {

@@ -53,6 +53,7 @@ fn acts(ground: &Ground, plan: &Plan, tally: &Arc<Tally>) -> Vec<String> {
     cure(&mut stage, "sync", &mut violations);
     violations.extend(moment(&stage, "at the end"));
     violations.extend(verdict::contents(&stage));
+    violations.extend(verdict::rate_limit(&stage));
     match plan.after {
         After::Nothing => {}
         After::Retry => retry(&mut stage, &mut violations),
