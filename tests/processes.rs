@@ -70,3 +70,23 @@ fn one_is_killed_and_one_is_stopped_for_longer_than_its_lease() {
     assert_eq!((ledger.refused, ledger.tokens), (0, 1));
     assert!(ledger.most_in_window <= 30, "{}", ledger.most_in_window);
 }
+
+#[test]
+fn a_run_that_another_process_stops_goes_on_with_whoever_is_left() {
+    let latency = Duration::from_millis(200);
+    let server = mock_api::start(Settings { sync_latency: latency, ..Settings::fast(300) }).unwrap();
+    let database = Database::create();
+    let running = sync(&server, &database, &["--workers", "8", "--json"]);
+    eventually(PATIENCE, "it has begun", || server.ledger().syncs >= 20);
+    // What a process does that gives up as the last one it knows of: this one was taken for dead before.
+    database.execute(
+        "BEGIN;
+         DELETE FROM workers;
+         UPDATE sync_tasks SET worker_id = 0;
+         UPDATE sync_runs SET state = 'stopped', lister = 0;
+         COMMIT",
+    );
+    let outcome = running.wait().expect_code(0);
+    assert_eq!(outcome.json()[0]["state"], "complete", "{outcome}");
+    assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (300, 0));
+}

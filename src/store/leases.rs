@@ -29,8 +29,8 @@ pub struct Effort {
 pub struct Beat {
     /// False when this worker was taken for dead: nothing that it holds is its own any more.
     pub alive: bool,
-    /// Whether its run is still `running`.
-    pub running: bool,
+    /// Whether its run was closed or abandoned. One that was `stopped` goes on with this process.
+    pub over: bool,
     /// The worker that lists, or 0.
     pub lister: WorkerId,
     /// Whether the last page is in.
@@ -84,7 +84,7 @@ pub fn heartbeat(
     )?;
     Ok(row.map(|row| Beat {
         alive: row.get("alive"),
-        running: row.get::<_, &str>("state") == "running",
+        over: !matches!(row.get("state"), "running" | "stopped"),
         lister: row.get("lister"),
         listing_done: row.get("listing_done"),
         others: row.get("others"),

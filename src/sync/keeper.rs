@@ -38,7 +38,7 @@ fn beat(session: &Session) {
             }
             session.update_view(|view| {
                 view.listing_done |= beat.listing_done;
-                view.over |= !beat.running;
+                view.over |= beat.over;
                 view.others = beat.others;
             });
         }
