@@ -187,3 +187,19 @@ fn a_claim_whose_commit_nobody_heard_of_is_worked() {
 fn a_result_whose_commit_nobody_heard_of_is_counted_once() {
     a_lost_answer_loses_no_work("INSERT INTO campaigns", None);
 }
+
+#[test]
+fn a_run_whose_end_cannot_be_looked_up_is_no_success() {
+    let (server, database) = (mock_api::start(Settings::fast(5)).unwrap(), Database::create());
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    // As soon as the run is closed, what its summary is made of is gone.
+    database.execute(
+        "CREATE FUNCTION hide() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN ALTER TABLE workers RENAME TO hidden; RETURN NULL; END $$;
+         CREATE TRIGGER hide AFTER UPDATE ON sync_runs FOR EACH ROW WHEN (NEW.state = 'complete')
+             EXECUTE FUNCTION hide()",
+    );
+    let outcome = sync(&server, &database.url(), &["--json"]).wait().expect_code(2);
+    assert!(outcome.json()[0]["error"].is_string(), "{outcome}");
+    assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (5, 0));
+}

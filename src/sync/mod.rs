@@ -250,7 +250,11 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
         session.inbox.clear();
         leave(job, &session);
     }
-    outcome.run = job.store.run(|client, account| runs::progress(client, account, run_id)).ok().flatten();
+    match job.store.run(|client, account| runs::progress(client, account, run_id)) {
+        Ok(run) => outcome.run = run,
+        // What nobody can look up is no success.
+        Err(error) => drop(job.caller.end(Ending::from(error))),
+    }
     outcome.pending = job.store.run(queue::count).unwrap_or(0);
     if let Some(run) = &outcome.run {
         outcome.standing = job.store.run(overview::standing).ok();
