@@ -26,8 +26,9 @@ use ground::Ground;
 use schedule::Report;
 use tally::Tally;
 
-/// The seeds of every test run.
-const FIRST_SEEDS: std::ops::Range<u64> = 1..25;
+/// The seeds of every test run: some that mix everything, some with one kind of fault alone, where more must hold.
+const SEEDS: [u64; 24] =
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 86, 146, 151, 240, 351];
 /// Schedules mostly wait: so many at once keep two cores fairly busy.
 const LANES: usize = 12;
 
@@ -42,40 +43,32 @@ struct Played {
 #[test]
 fn nothing_is_lost_doubled_or_shown_whatever_fails() {
     let (seed, seconds) = (setting::<u64>("SEED"), setting::<u64>("TORTURE_SECONDS"));
-    let (seeds, until) = match (seed, seconds) {
-        (Some(seed), None) => (seed..seed + 1, None),
-        (seed, Some(seconds)) => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-            let first = seed.unwrap_or(now * 1_000);
-            (first..u64::MAX, Some(Instant::now() + Duration::from_secs(seconds)))
-        }
-        (None, None) => (FIRST_SEEDS, None),
+    let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let first = seed.unwrap_or(now * 1_000);
+    let seed_of = |nth: u64| match (seed, seconds) {
+        (_, Some(_)) => Some(first + nth),
+        (Some(seed), None) => (nth == 0).then_some(seed),
+        (None, None) => usize::try_from(nth).ok().and_then(|nth| SEEDS.get(nth).copied()),
     };
     let begun = Instant::now();
-    let (played, next, ground) = (Played::default(), AtomicU64::new(seeds.start), Ground::new());
+    let (played, next, ground) = (Played::default(), AtomicU64::new(0), Ground::new());
     std::thread::scope(|scope| {
-        for _ in 0..LANES.min(usize::try_from(seeds.end - seeds.start).unwrap_or(LANES)) {
+        for _ in 0..LANES {
             scope.spawn(|| {
-                while until.is_none_or(|until| Instant::now() < until) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
+                while until.is_none_or(|until| Instant::now() < until)
+                    && let Some(seed) = seed_of(next.fetch_add(1, Ordering::Relaxed))
+                {
                     note(&schedule::play(&ground, seed), &played);
                 }
             });
         }
     });
-    let violated = played.violated.into_inner().unwrap();
-    let (schedules, last) = (played.schedules.into_inner(), next.into_inner() - 1);
-    println!(
-        "{schedules} schedules in {} s, seeds {} to {}, {} with violations {violated:?}; faults:\n{}",
-        begun.elapsed().as_secs(),
-        seeds.start,
-        last.min(seeds.end - 1),
-        violated.len(),
-        played.tally
-    );
+    let Played { schedules, violated, tally } = played;
+    let (schedules, violated) = (schedules.into_inner(), violated.into_inner().unwrap());
+    let from = if seconds.is_some() { format!(" from seed {first}") } else { String::new() };
+    let took = begun.elapsed().as_secs();
+    println!("{schedules} schedules{from} in {took} s, {} with violations {violated:?}; faults:\n{tally}", violated.len());
     assert!(violated.is_empty(), "violations with the seeds {violated:?}: SEED=n cargo test --test torture");
 }
 

@@ -99,10 +99,15 @@ impl Plan {
             Self::bad_leases,
             Self::bad_processes,
         ];
-        for theme in themes {
-            if chance.happens(0.4) {
+        // Now and then one theme alone: what must hold then is stricter.
+        let only = usize::try_from(chance.number(0, 2 * themes.len() as u64 - 1)).unwrap();
+        for (number, theme) in themes.into_iter().enumerate() {
+            if number == only || (only >= themes.len() && chance.happens(0.4)) {
                 theme(&mut plan, &mut chance);
             }
+        }
+        if only < themes.len() {
+            plan.leave = Leave::Alone;
         }
         plan.hurry();
         plan.events.sort_by_key(|(at, _)| *at);
@@ -187,14 +192,20 @@ impl Plan {
     }
 
     fn bad_tokens(&mut self, chance: &mut Chance) {
-        match chance.number(0, 2) {
+        // Many with the same token at the same time, for long enough to have stopped looking for a rate limit.
+        self.workers = chance.of(&[16, 24]);
+        self.page_size = chance.of(&[25, 100]);
+        self.settings.faults.most_per_page = 0;
+        self.settings.sync_latency = chance.millis(5, 20);
+        self.settings.campaigns = u32::try_from(chance.number(150, 300)).unwrap();
+        match chance.number(0, 3) {
             0 => self.settings.token_lifetime = chance.millis(300, 3_000),
-            1 => self.settings.faults.revoke_every = chance.number(15, 60),
-            _ => {
-                for _ in 0..chance.number(2, 6) {
+            1 => {
+                for _ in 0..chance.number(3, 8) {
                     self.some_time(chance, Event::RevokeTokens);
                 }
             }
+            _ => self.settings.faults.revoke_every = chance.number(25, 60),
         }
         self.settings.expires_in = chance.of(&[
             ExpiresIn::Honest,
@@ -204,12 +215,6 @@ impl Plan {
             ExpiresIn::Fixed(-1.0),
             ExpiresIn::Fixed(1e300),
         ]);
-        // Many with the same token at the same time, for long enough to have stopped looking for a rate limit.
-        self.settings.campaigns = u32::try_from(chance.number(90, 150)).unwrap();
-        self.settings.sync_latency = chance.millis(15, 40);
-        self.workers = chance.of(&[16, 24]);
-        self.page_size = chance.of(&[25, 100]);
-        self.settings.faults.most_per_page = 0;
     }
 
     fn rate_limited(&mut self, chance: &mut Chance) {

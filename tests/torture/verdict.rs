@@ -205,8 +205,9 @@ fn tokens(stage: &Stage<'_>) -> Option<String> {
     let plan = stage.plan;
     let ledger = stage.platform.ledger();
     let fetched = ledger.of(Kind::Token).filter(|seen| seen.success).count() as u64;
-    let every = plan.settings.faults.revoke_every;
-    let revoked = stage.tally.of("platform: tokens revoked") + if every > 0 { ledger.total / every + 1 } else { 0 };
+    let refused: BTreeSet<u64> =
+        ledger.requests.iter().filter(|seen| seen.status == 401).map(|seen| seen.token).collect();
+    let refused = refused.len() as u64;
     // Such a token is not shared: nobody can say for how long it is good.
     let shared = format!("{:?}", plan.settings.expires_in) != "Fixed(0.0)"
         && plan.settings.token_lifetime > std::time::Duration::from_secs(60);
@@ -218,11 +219,11 @@ fn tokens(stage: &Stage<'_>) -> Option<String> {
         let life = plan.settings.token_lifetime.as_secs_f64();
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let ended = (elapsed / (life * 0.85)) as u64 + 1;
-        ended * launched + revoked * launched
+        (ended + refused) * launched
     };
     let lost = if plan.api == Rates::default() && !plan.loses_replies() { 0 } else { fetched };
-    let most = 1 + revoked + lifetimes + lost + losses(stage) as u64;
-    (fetched > most).then(|| format!("{fetched} tokens were fetched, {most} can be explained ({revoked} revocations)"))
+    let most = 1 + refused + lifetimes + lost + losses(stage) as u64;
+    (fetched > most).then(|| format!("{fetched} tokens were fetched, {most} can be explained ({refused} were refused)"))
 }
 
 fn may_be_refused(plan: &Plan) -> bool {
