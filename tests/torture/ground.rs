@@ -118,7 +118,11 @@ impl Database {
     /// A connection around all faults. It never waits for long for what a process holds that is cut off or asleep.
     pub fn connect(&self) -> Result<Client, postgres::Error> {
         let mut config: postgres::Config = self.url().parse().expect("a URL");
-        config.application_name("torture").options(OPTIONS).connect_timeout(Duration::from_secs(10)).connect(NoTls)
+        config
+            .application_name("torture")
+            .options(OPTIONS)
+            .connect_timeout(Duration::from_secs(10))
+            .connect(NoTls)
     }
 
     /// Rows by a new connection.

@@ -68,7 +68,10 @@ fn nothing_is_lost_doubled_or_shown_whatever_fails() {
     let (schedules, violated) = (schedules.into_inner(), violated.into_inner().unwrap());
     let from = if seconds.is_some() { format!(" from seed {first}") } else { String::new() };
     let took = begun.elapsed().as_secs();
-    println!("{schedules} schedules{from} in {took} s, {} with violations {violated:?}; faults:\n{tally}", violated.len());
+    println!(
+        "{schedules} schedules{from} in {took} s, {} with violations {violated:?}; faults:\n{tally}",
+        violated.len()
+    );
     assert!(violated.is_empty(), "violations with the seeds {violated:?}: SEED=n cargo test --test torture");
 }
 

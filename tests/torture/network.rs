@@ -212,7 +212,9 @@ fn pass(ends: &Ends, way: Way, shared: &Shared) -> io::Result<()> {
         let length = from.read(&mut bytes)?;
         let piece = &bytes[..length];
         if way == Way::ToServer
-            && [&b"GET /api/campaigns?"[..], b"POST /api/campaigns/"].iter().any(|sign| piece.starts_with(sign))
+            && [&b"GET /api/campaigns?"[..], b"POST /api/campaigns/"]
+                .iter()
+                .any(|sign| piece.starts_with(sign))
         {
             shared.sends.lock().unwrap().push(arrived);
         }

@@ -56,7 +56,9 @@ pub enum Event {
     Kill(usize),
     Interrupt(usize),
     /// Another process joins; it abandons the open run if so told.
-    Join { fresh: bool },
+    Join {
+        fresh: bool,
+    },
 }
 
 /// What was there before.
@@ -288,8 +290,12 @@ impl Plan {
         for _ in 0..chance.number(1, 4) {
             let who = usize::try_from(chance.number(0, 2)).unwrap();
             let fresh = chance.happens(0.3);
-            let event =
-                chance.of(&[Event::Kill(who), Event::Kill(who), Event::Interrupt(who), Event::Join { fresh }]);
+            let event = chance.of(&[
+                Event::Kill(who),
+                Event::Kill(who),
+                Event::Interrupt(who),
+                Event::Join { fresh },
+            ]);
             self.some_time(chance, event);
         }
     }

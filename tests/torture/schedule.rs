@@ -150,7 +150,9 @@ fn retry(stage: &mut Stage<'_>, violations: &mut Vec<String>) {
     stage.platform.set_faults(mock_api::Faults::default());
     cure(stage, "retry", violations);
     violations.extend(moment(stage, "after retry"));
-    let left = stage.database.rows("SELECT id, cause, reason FROM dead_letters WHERE retryable AND cause <> 'invalid'");
+    let left = stage
+        .database
+        .rows("SELECT id, cause, reason FROM dead_letters WHERE retryable AND cause <> 'invalid'");
     for row in left {
         let (id, cause, reason): (String, String, String) = (row.get(0), row.get(1), row.get(2));
         violations.push(format!("retry leaves {id:?}: {cause}, {reason}"));
@@ -224,7 +226,8 @@ fn said(stage: &Stage<'_>) -> String {
         let outcome = &end.outcome;
         let lines: Vec<&str> = outcome.stderr.lines().collect();
         let last = lines[lines.len().saturating_sub(12)..].join("\n    ");
-        text += &format!("  {} after {:?}\n    {}    {last}\n", outcome.status, outcome.elapsed, outcome.stdout);
+        text +=
+            &format!("  {} after {:?}\n    {}    {last}\n", outcome.status, outcome.elapsed, outcome.stdout);
     }
     text
 }

@@ -57,7 +57,8 @@ impl End {
         let in_order = self.interrupted == 1 && !plan.harms_database();
         // A process that gives the database up may still see others complete the run.
         let impatient = self.faulty && plan.harms_database() && plan.give_up_after < PATIENT;
-        let whole = matches!(self.outcome.code(), Some(0 | 3)) || (in_order && self.outcome.code() == Some(130));
+        let whole =
+            matches!(self.outcome.code(), Some(0 | 3)) || (in_order && self.outcome.code() == Some(130));
         impatient || !whole
     }
 }
@@ -236,8 +237,7 @@ impl<'a> Stage<'a> {
              UPDATE access_tokens SET refresh_until = '-infinity'",
         );
         if aged.is_ok() && at_once {
-            let _ = client
-                .query(include_str!("../../sql/reap.sql"), &[&"default", &LEASE_SECONDS, &0_i64]);
+            let _ = client.query(include_str!("../../sql/reap.sql"), &[&"default", &LEASE_SECONDS, &0_i64]);
         }
     }
 
@@ -252,10 +252,8 @@ impl<'a> Stage<'a> {
         self.api.set_rates(plan.api);
         self.way_to_database.set_rates(plan.database);
         let seed = i64::try_from(plan.seed & 0xffff_ffff).unwrap();
-        self.database.execute(&format!(
-            "UPDATE torture_faults SET share = {}, seed = {seed}",
-            plan.refused_writes
-        ));
+        self.database
+            .execute(&format!("UPDATE torture_faults SET share = {}, seed = {seed}", plan.refused_writes));
     }
 
     /// Ends all faults but those that last.

@@ -19,12 +19,6 @@ impl Tally {
         }
     }
 
-    /// How many there were of kinds that begin so.
-    pub fn of(&self, beginning: &str) -> u64 {
-        let counts = self.0.lock().unwrap();
-        counts.iter().filter(|(kind, _)| kind.starts_with(beginning)).map(|(_, times)| times).sum()
-    }
-
     pub fn merge(&self, other: &Self) {
         for (kind, times) in &*other.0.lock().unwrap() {
             self.add(kind, *times);

@@ -57,14 +57,19 @@ pub fn contents(stage: &Stage<'_>) -> Vec<String> {
             (_, false, Some(letter)) => {
                 let invalid = fate == Fate::DeadLetter && stage.platform.misfortune(&key).is_none();
                 if let Some(why) = unexplained(stage, &key, letter, invalid) {
-                    violations.push(format!("dead letter of {key:?} {why}: {}, {}", letter.cause, letter.reason));
+                    violations
+                        .push(format!("dead letter of {key:?} {why}: {}, {}", letter.cause, letter.reason));
                 }
             }
             (_, row, _) => violations.push(format!("{key:?} is to be a {fate:?}; is it a row? {row}")),
         }
     }
     if known != rows.len() + letters.len() {
-        violations.push(format!("{known} are known, {} rows and {} letters are there", rows.len(), letters.len()));
+        violations.push(format!(
+            "{known} are known, {} rows and {} letters are there",
+            rows.len(),
+            letters.len()
+        ));
     }
     violations.extend(differences(stage, &rows));
     violations
@@ -111,7 +116,9 @@ fn differences(stage: &Stage<'_>, rows: &BTreeSet<String>) -> Vec<String> {
         .unwrap();
     let mut violations: Vec<String> = different
         .iter()
-        .map(|row| format!("stored {:?}, served {}", row.get::<_, Option<String>>(0), row.get::<_, String>(1)))
+        .map(|row| {
+            format!("stored {:?}, served {}", row.get::<_, Option<String>>(0), row.get::<_, String>(1))
+        })
         .collect();
     if ids.len() != rows.len() {
         violations.push(format!("{} rows, {} of them ever served", rows.len(), ids.len()));
@@ -164,7 +171,8 @@ pub fn rate_limit(stage: &Stage<'_>) -> Option<String> {
     let first = sends.first()?;
     let times: Vec<_> = sends.iter().map(|at| at.duration_since(*first)).collect();
     let most = most_in_window(&times, window / 3);
-    (most > limit as usize).then(|| format!("{most} requests in a third of {window:?}, where {limit} are allowed in the whole"))
+    (most > limit as usize)
+        .then(|| format!("{most} requests in a third of {window:?}, where {limit} are allowed in the whole"))
 }
 
 /// How often a process or a lease ended such that what was done may have to be done again.
@@ -188,7 +196,9 @@ fn repeats(stage: &Stage<'_>) -> Vec<String> {
     let losses = losses(stage);
     // The sleeper and whoever was stopped may have lost replies by sleeping.
     let replies = if plan.loses_replies() { usize::MAX / 2 } else { 0 };
-    let many = |(key, times): (&(&str, &str), &usize)| format!("the sync of {:?} was answered {times} times with success, {losses} losses", key.1);
+    let many = |(key, times): (&(&str, &str), &usize)| {
+        format!("the sync of {:?} was answered {times} times with success, {losses} losses", key.1)
+    };
     let mut violations: Vec<String> =
         done.iter().filter(|(_, times)| **times > 1 + losses + replies).map(many).collect();
     let most = usize::try_from(plan.attempts).unwrap() * 4 * (1 + losses) + 20;
@@ -223,7 +233,8 @@ fn tokens(stage: &Stage<'_>) -> Option<String> {
     };
     let lost = if plan.api == Rates::default() && !plan.loses_replies() { 0 } else { fetched };
     let most = 1 + refused + lifetimes + lost + losses(stage) as u64;
-    (fetched > most).then(|| format!("{fetched} tokens were fetched, {most} can be explained ({refused} were refused)"))
+    (fetched > most)
+        .then(|| format!("{fetched} tokens were fetched, {most} can be explained ({refused} were refused)"))
 }
 
 fn may_be_refused(plan: &Plan) -> bool {
@@ -256,7 +267,8 @@ fn ending(plan: &Plan, end: &End) -> Vec<String> {
         _ => false,
     };
     must(known, "an exit code that is not to be");
-    let Some(summary) = outcome.stdout.lines().last().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+    let Some(summary) =
+        outcome.stdout.lines().last().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok())
     else {
         // A `retry` without anything to retry has nothing to say, and a second signal leaves no time for it.
         let idle = code == 0 && outcome.stdout.is_empty() && end.command == "retry";
@@ -285,11 +297,8 @@ fn ending(plan: &Plan, end: &End) -> Vec<String> {
 
 /// No output and no table shows a secret; fails by a panic, which the schedule takes for a violation.
 fn secrets(stage: &Stage<'_>) {
-    let mut outputs: Vec<String> = stage
-        .ends
-        .iter()
-        .flat_map(|end| [end.outcome.stdout.clone(), end.outcome.stderr.clone()])
-        .collect();
+    let mut outputs: Vec<String> =
+        stage.ends.iter().flat_map(|end| [end.outcome.stdout.clone(), end.outcome.stderr.clone()]).collect();
     let tables = stage.database.rows(
         "SELECT query_to_xml(format('SELECT to_jsonb(t)::text AS r FROM %I t', relname), true, true, '')::text
          FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'torture%'",

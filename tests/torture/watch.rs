@@ -68,7 +68,10 @@ impl Snapshot {
         must(self.strays == 0, "tasks of a run that is over");
         must(self.orphans == 0, "tasks held by nobody who could free them");
         must(!self.is_closed() || (self.tasks == 0 && self.listing_done), "closed before its end");
-        must((self.state == "partial") == (self.is_closed() && self.letters > 0), "closed in the wrong state");
+        must(
+            (self.state == "partial") == (self.is_closed() && self.letters > 0),
+            "closed in the wrong state",
+        );
         faults
     }
 }
