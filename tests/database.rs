@@ -203,3 +203,25 @@ fn a_run_whose_end_cannot_be_looked_up_is_no_success() {
     assert!(outcome.json()[0]["error"].is_string(), "{outcome}");
     assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (5, 0));
 }
+
+#[test]
+fn a_process_that_is_suspended_in_a_transaction_does_not_hold_up_the_others() {
+    let (server, database) = (mock_api::start(Settings::fast(20)).unwrap(), Database::create());
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    database.execute(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$;
+         CREATE TRIGGER wait AFTER INSERT ON sync_runs EXECUTE FUNCTION wait()",
+    );
+    let mut holder = database.connect();
+    holder.batch_execute("SELECT pg_advisory_lock(1)").unwrap();
+    let mut suspended = sync(&server, &database.url(), &[]);
+    let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
+    eventually(PATIENCE, "it is opening its run", || database.count(waiting) == 1);
+    suspended.signal(Signal::Stop);
+    drop(holder);
+    sync(&server, &database.url(), &[]).wait().expect_code(0);
+    assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (20, 0));
+    suspended.signal(Signal::Cont);
+    suspended.wait().expect_code(0);
+}

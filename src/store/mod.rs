@@ -25,6 +25,9 @@ pub use pool::{Connection, Pool};
 
 use crate::http::{Clock, Stop};
 
+/// For one transaction: whoever is cut off or suspended in the middle of it loses it, lest all others wait for its locks.
+pub(crate) const LOSE_WHEN_IDLE: &str = "SET LOCAL idle_in_transaction_session_timeout = '5s'";
+
 /// One account's way into the database: every call is a whole transaction, tried again while the database is away.
 #[derive(Clone)]
 pub struct Store {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use postgres::types::Type;
 use postgres::{Client, Error};
 
+use super::LOSE_WHEN_IDLE;
 use crate::platform::Campaign;
 
 /// A process at work on an account's run; it holds tasks.
@@ -128,7 +129,7 @@ pub const CLAIM_SETTINGS: &str = "SET LOCAL enable_sort = off; SET LOCAL enable_
 /// The database's.
 pub fn claim(client: &mut Client, account: &str, worker: WorkerId, most: i64) -> Result<Vec<Held>, Error> {
     let mut transaction = client.transaction()?;
-    transaction.batch_execute(CLAIM_SETTINGS)?;
+    transaction.batch_execute(&format!("{CLAIM_SETTINGS}; {LOSE_WHEN_IDLE}"))?;
     let rows = transaction.query_typed(
         include_str!("../../sql/claim.sql"),
         &[(&account, Type::TEXT), (&worker, Type::INT8), (&most, Type::INT8)],

@@ -77,6 +77,7 @@ pub fn migrate(client: &mut Client) -> Result<Result<usize, String>, Error> {
         return Ok(Ok(0));
     }
     let mut transaction = client.transaction()?;
+    transaction.batch_execute(super::LOSE_WHEN_IDLE)?;
     transaction.batch_execute(LOCK)?;
     transaction.batch_execute(HISTORY)?;
     // The state again, now that nobody else can change it.
