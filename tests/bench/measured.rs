@@ -1,8 +1,7 @@
 //! Processes that are measured, and what they need around them.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -155,13 +154,8 @@ impl Mock {
 
     /// A number of its ledger.
     pub fn ledger(&self, field: &str) -> Result<f64> {
-        let address = self.url.trim_start_matches("http://");
-        let mut stream = TcpStream::connect(address)?;
-        write!(stream, "GET /ledger HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let body = answer.split("\r\n\r\n").nth(1).ok_or("no body")?;
-        let ledger: serde_json::Value = serde_json::from_str(body)?;
+        let body = ureq::get(format!("{}/ledger", self.url)).call()?.body_mut().read_to_string()?;
+        let ledger: serde_json::Value = serde_json::from_str(&body)?;
         ledger[field].as_f64().ok_or_else(|| format!("the ledger has no {field}").into())
     }
 }
