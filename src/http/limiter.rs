@@ -19,12 +19,17 @@ const PACED_SENDS: u32 = 64;
 /// The shortest gap that the first of them are spaced by.
 const FIRST_GAP: Duration = Duration::from_millis(2);
 /// What a request may need to the server more than another, at least: a cold connection and a busy machine.
-const LEAST_MARGIN: Duration = Duration::from_millis(25);
+const LEAST_MARGIN: Duration = Duration::from_millis(10);
 /// After the last refusal of a burst, so long until the limit behind it is worked out: by then all of the burst was
 /// answered that is answered at once.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Sends that are remembered to learn a limit from.
 const REMEMBERED: usize = 10_000;
+/// Turns taken in advance are good for this long; the margin allows for it.
+const ADVANCE: Duration = Duration::from_millis(25);
+/// At most so many are taken at once, and no more than this share of the limit: below a hundred requests none is.
+const MOST_ADVANCED: u32 = 256;
+const ADVANCED_SHARE: u32 = 100;
 
 /// Where send times are kept: in memory, or in a row that all processes share. Its own clock decides.
 pub trait Ledger: Send + Sync {
@@ -153,6 +158,18 @@ pub struct Limiter {
     /// No limit known, gate open, pacing over: the hot path needs no lock.
     unlimited: AtomicBool,
     state: Mutex<State>,
+    advance: Mutex<Advance>,
+}
+
+/// Turns that were taken in advance under a generous limit: asking the ledger for each would cost more than the request.
+/// They are on record from when they were taken, so they are good for a moment only.
+#[derive(Default)]
+struct Advance {
+    left: u32,
+    until: Option<Instant>,
+    /// How many are taken at once: twice as many when the last ones were all used in time, fewer when not.
+    size: u32,
+    used: u32,
 }
 
 #[derive(Default)]
@@ -185,7 +202,14 @@ impl Limiter {
     /// A limiter for one account; `configured` is kept whatever the server says, a 429 aside.
     #[must_use]
     pub fn new(configured: Option<RateLimit>, ledger: Box<dyn Ledger>, clock: Arc<dyn Clock>) -> Self {
-        Self { configured, ledger, clock, unlimited: AtomicBool::new(false), state: Mutex::default() }
+        Self {
+            configured,
+            ledger,
+            clock,
+            unlimited: AtomicBool::new(false),
+            state: Mutex::default(),
+            advance: Mutex::default(),
+        }
     }
 
     /// True when a request may be sent without asking.
@@ -198,6 +222,58 @@ impl Limiter {
     #[must_use]
     pub fn limit(&self) -> Option<RateLimit> {
         self.configured.or_else(|| lock(&self.state).learned)
+    }
+
+    /// Takes a turn that needs no question, if there is one: no limit is known, or one was taken in advance.
+    #[must_use]
+    pub fn try_acquire_at_once(&self) -> bool {
+        self.unlimited() || self.take_advanced()
+    }
+
+    fn take_advanced(&self) -> bool {
+        let mut advance = lock(&self.advance);
+        let good = advance.left > 0 && advance.until.is_some_and(|until| self.clock.now() < until);
+        if good {
+            advance.left -= 1;
+            advance.used += 1;
+        }
+        good
+    }
+
+    /// How many turns to take now that one is wanted, under this limit.
+    fn advanced(&self, limit: Option<RateLimit>) -> u32 {
+        let most = limit.map_or(1, |limit| limit.requests.get() / ADVANCED_SHARE).clamp(1, MOST_ADVANCED);
+        let mut advance = lock(&self.advance);
+        advance.size =
+            if advance.left == 0 { advance.size.max(1) * 2 } else { advance.used.max(1) }.min(most);
+        advance.size
+    }
+
+    /// Nothing that was taken in advance is good any more.
+    fn forfeit(&self) {
+        *lock(&self.advance) = Advance::default();
+    }
+
+    /// May a request be sent now? As [`Self::try_acquire`], with turns taken in advance where the limit is generous.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn try_turn(&self) -> Result<Turn, SharingError> {
+        if self.take_advanced() {
+            return Ok(Turn::Go(1));
+        }
+        let want = self.advanced(self.limit());
+        let turn = self.try_acquire(want)?;
+        if let Turn::Go(granted) = turn
+            && !self.unlimited()
+        {
+            let mut advance = lock(&self.advance);
+            advance.left = granted.saturating_sub(1);
+            advance.used = 1;
+            advance.until = Some(self.clock.now() + ADVANCE);
+            return Ok(Turn::Go(1));
+        }
+        Ok(turn)
     }
 
     /// May up to `want` requests be sent now?
@@ -276,6 +352,7 @@ impl Limiter {
         let wait = self.wait_of(&mut state, seen, exhausted);
         if let Some(wait) = wait {
             self.unlimited.store(false, Ordering::Relaxed);
+            self.forfeit();
             state.gate = state.gate.max(Some(seen.answered_at + wait));
         }
         let known = self.configured.or(state.learned).or(told).is_some();
@@ -416,11 +493,12 @@ impl State {
     }
 
     /// What a window is lengthened by: requests need different times to the server, and it is the arrivals that it counts.
-    /// A two-hundredth of the window, at least 25 ms (at 11 windows a job that is 0.5 % of its time), and more on a machine
+    /// A two-hundredth of the window, at least 10 ms (at 11 windows a job that is 0.5 % of its time), and more on a machine
     /// that is seen to be slow with its turns.
     fn margin(&self, limit: Option<RateLimit>) -> Duration {
         let Some(limit) = limit else { return LEAST_MARGIN };
-        let trips = self.quickest.unwrap_or_default().min(limit.window / 400) * 2;
+        let advance = if limit.requests.get() >= 2 * ADVANCED_SHARE { ADVANCE } else { Duration::ZERO };
+        let trips = self.quickest.unwrap_or_default().min(limit.window / 400) * 2 + advance;
         let lag = (self.worst_lag * 2).min(limit.window / 10);
         LEAST_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)
     }

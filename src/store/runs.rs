@@ -184,8 +184,10 @@ pub fn progress(client: &mut Client, account: &str, run_id: i64) -> Result<Optio
 /// What closing a run has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// It is not at its end, or another process has closed it.
+    /// It is not at its end.
     Open,
+    /// Another process has closed or abandoned it.
+    Over,
     /// Closed; so many campaigns were marked as removed.
     Closed(i64),
     /// Closed, but so many of so many campaigns would have been marked as removed at once: none was.
@@ -203,7 +205,10 @@ pub fn close(client: &mut Client, account: &str, run_id: i64, max_removed: u8) -
     let mut transaction = client.transaction()?;
     transaction.batch_execute(LOSE_WHEN_IDLE)?;
     let Some(row) = transaction.query_typed_opt(include_str!("../../sql/close_run.sql"), &key)? else {
-        return Ok(Closing::Open);
+        let state = transaction
+            .query_typed_opt("SELECT state FROM sync_runs WHERE account = $1 AND run_id = $2", &key)?;
+        let open = state.is_some_and(|row| matches!(row.get(0), "running" | "stopped"));
+        return Ok(if open { Closing::Open } else { Closing::Over });
     };
     let mut closing = Closing::Closed(0);
     if row.get::<_, bool>("may_remove") {

@@ -183,7 +183,7 @@ impl Caller {
             return Err(Halt);
         }
         self.token()?;
-        match self.limiter.try_acquire(1) {
+        match self.limiter.try_turn() {
             Ok(Turn::Go(_)) => Ok(None),
             Ok(Turn::Wait(wait, why)) => Ok(Some((wait, why))),
             Err(error) => Err(self.end(Ending::from(error))),

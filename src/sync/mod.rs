@@ -37,6 +37,8 @@ use crate::store::{Store, StoreError, dead_letters, leases};
 
 /// How often the conductor looks at the queue when nothing happens here.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How often it looks whether others have come to the end, when it has nothing left to do.
+const LOOK_FOR_THE_END: Duration = Duration::from_millis(100);
 /// How often it asks for free tasks of which nobody has told it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -306,17 +308,23 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
             asked = Some(now);
             claim(session);
         }
-        if session.idle() {
+        let idle = session.idle();
+        if idle {
             if view.listing_done || view.listing_error.is_some() {
                 session.free_unknown();
             }
             match try_to_close(job, session, &view) {
                 Some(Closing::Open) | None => {}
+                Some(Closing::Over) => {
+                    session.update_view(|view| view.over = true);
+                    continue;
+                }
                 Some(Closing::Closed(_)) => return None,
                 Some(Closing::RemovalRefused(unlisted, present)) => return Some((unlisted, present)),
             }
         }
-        news = session.await_news(news, LOOK_AGAIN);
+        let pause = if idle && view.listing_done { LOOK_FOR_THE_END } else { LOOK_AGAIN };
+        news = session.await_news(news, pause);
     }
 }
 

@@ -225,14 +225,17 @@ fn run(session: &Arc<Session>, mut work: Work) {
 }
 
 fn next(session: &Session) -> Option<Work> {
-    if !session.caller.limiter.unlimited()
-        || session.caller.stop.requested()
-        || session.crew.wanted()
-        || !session.concurrency.try_acquire()
-    {
+    if session.caller.stop.requested() || session.crew.wanted() || !session.concurrency.try_acquire() {
         return None;
     }
     let work = session.inbox.try_pop().and_then(|work| past_breaker(session, work));
+    let work = work.and_then(|work| {
+        if session.caller.limiter.try_acquire_at_once() {
+            return Some(work);
+        }
+        session.inbox.put_back(work);
+        None
+    });
     if work.is_none() {
         session.concurrency.release(Outcome::Neutral, Instant::now());
     }

@@ -356,3 +356,83 @@ proptest! {
         prop_assert!(job.refused.is_empty(), "{:?}", job);
     }
 }
+
+/// A ledger that counts how often it is asked.
+struct Counted(MemoryLedger, std::sync::atomic::AtomicU32);
+
+impl Ledger for Arc<Counted> {
+    fn reserve(
+        &self,
+        limit: Option<RateLimit>,
+        margin: Duration,
+        want: u32,
+    ) -> Result<Reservation, SharingError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.reserve(limit, margin, want)
+    }
+
+    fn ages(&self) -> Result<Vec<Duration>, SharingError> {
+        self.0.ages()
+    }
+
+    fn take_back(&self) -> Result<(), SharingError> {
+        self.0.take_back()
+    }
+
+    fn learn(&self, limit: RateLimit) -> Result<(), SharingError> {
+        self.0.learn(limit)
+    }
+
+    fn close_gate(&self, wait: Duration) -> Result<(), SharingError> {
+        self.0.close_gate(wait)
+    }
+}
+
+proptest! {
+    #[test]
+    fn turns_taken_in_advance_never_exceed_the_limit_however_irregularly_they_are_used(
+        requests in 1u32..5_000,
+        pauses in proptest::collection::vec(prop_oneof![8 => 0u64..40, 3 => 40u64..3_000, 1 => 10_000u64..200_000], 500..3_000),
+    ) {
+        let clock = Arc::new(VirtualClock::new(7));
+        let window = Duration::from_secs(1);
+        let limit = RateLimit::new(requests, window).unwrap();
+        let ledger = Arc::new(Counted(MemoryLedger::new(clock.clone()), Default::default()));
+        let limiter = Limiter::new(Some(limit), Box::new(ledger.clone()), clock.clone());
+        let mut sent: VecDeque<Instant> = VecDeque::new();
+        for pause in pauses {
+            clock.sleep(Duration::from_micros(pause));
+            while let Turn::Wait(wait, _) = limiter.try_turn().unwrap() {
+                clock.sleep(wait);
+            }
+            let now = clock.now();
+            sent.push_back(now);
+            while sent.front().is_some_and(|at| *at + window <= now) {
+                sent.pop_front();
+            }
+            prop_assert!(sent.len() <= requests as usize, "{} within a window of {requests}", sent.len());
+        }
+    }
+}
+
+#[test]
+fn a_generous_limit_is_asked_for_many_turns_at_once_and_a_small_one_for_each() {
+    for (requests, most_asked) in [(1_000_000, 60), (100, 2_200)] {
+        let clock = Arc::new(VirtualClock::new(7));
+        let limit = RateLimit::new(requests, Duration::from_secs(1)).unwrap();
+        let ledger = Arc::new(Counted(MemoryLedger::new(clock.clone()), Default::default()));
+        let limiter = Limiter::new(Some(limit), Box::new(ledger.clone()), clock.clone());
+        for _ in 0..2_000 {
+            clock.sleep(Duration::from_micros(20));
+            while let Turn::Wait(wait, _) = limiter.try_turn().unwrap() {
+                clock.sleep(wait);
+            }
+        }
+        let asked = ledger.1.load(Ordering::Relaxed);
+        assert!(asked <= most_asked, "{requests}: {asked}");
+        assert!(
+            requests > 100 || asked >= 2_000,
+            "each turn of a small limit is on record when it is used: {asked}"
+        );
+    }
+}
