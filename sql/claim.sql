@@ -2,11 +2,12 @@
 -- The rows are locked by then, so their places (ctid) stay theirs: no join, which a young table's statistics would spoil.
 WITH alive AS (
     -- Locked until the claim is committed: a lease that ends in between would leave tasks with nobody.
-    SELECT worker_id FROM workers WHERE account = $1 AND worker_id = $2 FOR KEY SHARE
+    SELECT run_id FROM workers WHERE account = $1 AND worker_id = $2 FOR KEY SHARE
 ), free AS (
     SELECT ctid
     FROM sync_tasks
-    WHERE account = $1 AND worker_id = 0
+    -- A worker of a run that was abandoned has no part in the next one.
+    WHERE account = $1 AND worker_id = 0 AND run_id = (SELECT a.run_id FROM alive a)
     ORDER BY seq
     LIMIT $3
     FOR UPDATE SKIP LOCKED
@@ -14,5 +15,4 @@ WITH alive AS (
 UPDATE sync_tasks t
 SET worker_id = $2, attempt = t.attempt + 1
 WHERE t.account = $1 AND t.ctid = ANY (ARRAY (SELECT f.ctid FROM free f))
-  AND EXISTS (SELECT FROM alive)
 RETURNING t.id, t.attempt, t.payload

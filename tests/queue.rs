@@ -118,6 +118,20 @@ fn eight_that_claim_at_once_never_get_the_same_task() {
 }
 
 /// How Postgres would run a statement of the queue's, with the settings of a claim if it is one.
+#[test]
+fn a_worker_of_an_abandoned_run_claims_nothing_of_the_next_one() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (_, late) = run_with_lister(client);
+    let opening = Opening { page_size: 100, max_age: Duration::from_secs(86_400), fresh: true, lists: true };
+    let next = runs::open(client, ACCOUNT, &opening).unwrap().run_id;
+    let worker = leases::register(client, ACCOUNT, next, "host", 2).unwrap();
+    leases::take_listing(client, ACCOUNT, next, worker).unwrap().unwrap();
+    add(client, next, worker, 0, 3, false);
+    assert_eq!(queue::claim(client, ACCOUNT, late, 10).unwrap().len(), 0);
+    assert_eq!(queue::claim(client, ACCOUNT, worker, 10).unwrap().len(), 3);
+}
+
 fn plan(client: &mut Client, statement: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> String {
     let mut transaction = client.transaction().unwrap();
     if parameters.len() == 3 {
