@@ -101,12 +101,14 @@ impl Inbox {
         self.pop_ready(&mut lock(&self.state))
     }
 
-    /// A task that can be tried now; waits for one, for at most `timeout`.
-    pub fn pop(&self, timeout: Duration) -> Option<Work> {
+    /// A task that can be tried now; waits for one, for at most `timeout`. `taken` is called before anybody can see that
+    /// the task is no longer here.
+    pub fn pop(&self, timeout: Duration, taken: impl Fn()) -> Option<Work> {
         let deadline = self.clock.now() + timeout;
         let mut state = lock(&self.state);
         loop {
             if let Some(work) = self.pop_ready(&mut state) {
+                taken();
                 return Some(work);
             }
             let now = self.clock.now();
@@ -172,5 +174,52 @@ impl Inbox {
     pub fn close(&self) {
         lock(&self.state).closed = true;
         self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::http::Stop;
+    use crate::http::clock::SystemClock;
+
+    fn work() -> Work {
+        let campaign = Campaign {
+            id: "c".into(),
+            name: "n".into(),
+            status: "active".into(),
+            budget: "1".into(),
+            impressions: 1,
+            clicks: 1,
+            conversions: 1,
+            created_at: SystemTime::UNIX_EPOCH,
+            extra: "{}".into(),
+        };
+        Work::new(Box::new(campaign), 1)
+    }
+
+    #[test]
+    fn a_task_is_never_out_of_sight_when_it_is_taken_or_put_back() {
+        let inbox = Inbox::new(Arc::new(SystemClock::new(Stop::new())));
+        let (in_hand, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        inbox.push([work()]);
+        let seen = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Acquire) {
+                    let taken = || drop(in_hand.fetch_add(1, Ordering::AcqRel));
+                    let work = inbox.pop(Duration::from_secs(1), taken).unwrap();
+                    inbox.put_back(work);
+                    in_hand.fetch_sub(1, Ordering::AcqRel);
+                }
+            });
+            let nothing = || inbox.len() == 0 && in_hand.load(Ordering::Acquire) == 0 && inbox.len() == 0;
+            let seen = (0..200_000).all(|_| !nothing());
+            over.store(true, Ordering::Release);
+            seen
+        });
+        assert!(seen);
     }
 }

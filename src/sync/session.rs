@@ -58,7 +58,7 @@ pub(super) struct Session {
     done: SyncSender<Done>,
     /// Results that the writer has not committed yet.
     unwritten: AtomicUsize,
-    /// Jobs that are with the crew, and pages that are being committed.
+    /// Jobs that are with the crew or on their way to it, and pages that are being committed.
     under_way: AtomicUsize,
     pub free_tasks: AtomicBool,
     /// Tasks may have been given to this process by a transaction of whose commit it did not hear.
@@ -184,6 +184,11 @@ impl Session {
 
     pub fn job_begun(&self) {
         self.under_way.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It was not to be, and its task is back where it came from: no news.
+    pub fn job_put_back(&self) {
+        self.under_way.fetch_sub(1, Ordering::AcqRel);
     }
 
     pub fn job_ended(&self) {

@@ -160,16 +160,21 @@ pub(super) fn pump(session: &Arc<Session>) {
     let mut news = 0;
     let over = || caller.stop.requested() || session.finished.load(Ordering::Acquire);
     while !over() {
-        let Some(work) = session.inbox.pop(LOOK_AGAIN) else { continue };
-        let Some(work) = past_breaker(session, work) else { continue };
+        let Some(work) = session.inbox.pop(LOOK_AGAIN, || session.job_begun()) else { continue };
+        let Some(work) = past_breaker(session, work) else {
+            session.job_put_back();
+            continue;
+        };
         if !session.concurrency.try_acquire() {
             session.inbox.put_back(work);
+            session.job_put_back();
             news = session.await_news(news, LOOK_AGAIN);
             continue;
         }
         let unused = |work: Work| {
             session.concurrency.release(Outcome::Neutral, caller.clock.now());
             session.inbox.put_back(work);
+            session.job_put_back();
         };
         if !session.crew.take_place(over) {
             unused(work);
@@ -179,7 +184,6 @@ pub(super) fn pump(session: &Arc<Session>) {
         match caller.try_turn() {
             Ok(None) => {
                 let session = session.clone();
-                session.job_begun();
                 session.crew.clone().jobs.give(Box::new(move || begin(&session, work, asked)));
             }
             Ok(Some(wait)) => {
