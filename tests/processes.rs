@@ -90,3 +90,21 @@ fn a_run_that_another_process_stops_goes_on_with_whoever_is_left() {
     assert_eq!(outcome.json()[0]["state"], "complete", "{outcome}");
     assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (300, 0));
 }
+
+#[test]
+fn a_summary_is_about_its_own_run_alone() {
+    let (server, database) = (mock_api::start(Settings::fast(5)).unwrap(), Database::create());
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    // As soon as the run is closed, another process opens the next.
+    database.execute(
+        "CREATE FUNCTION go_on() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO sync_tasks (account, id, run_id, seq, payload)
+             VALUES (NEW.account, 'campaign_1', NEW.run_id + 1, 0, '{}');
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER go_on AFTER UPDATE ON sync_runs FOR EACH ROW WHEN (NEW.state = 'complete')
+             EXECUTE FUNCTION go_on()",
+    );
+    let outcome = sync(&server, &database, &["--json"]).wait().expect_code(0);
+    assert_eq!((&outcome.json()[0]["state"], &outcome.json()[0]["pending"]), (&"complete".into(), &0.into()));
+}

@@ -75,7 +75,7 @@ pub fn look(client: &mut Client, account: &str) -> Result<Overview, Error> {
     Ok(Overview {
         run,
         workers: workers(client, account)?,
-        pending: queue::count(client, account)?,
+        pending: queue::count(client, account, None)?,
         dead_letters: dead_letters::by_cause(client, account)?,
         last_finished: seconds(last.get(0)),
         last_success: seconds(last.get(1)),

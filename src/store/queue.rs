@@ -261,12 +261,14 @@ pub struct Pending {
     pub any: bool,
 }
 
-/// How many tasks the account has.
+/// How many tasks the account has, or one run of it alone: another process may have opened the next one since.
 ///
 /// # Errors
 /// The database's.
-pub fn count(client: &mut Client, account: &str) -> Result<i64, Error> {
-    let row = client
-        .query_typed_one("SELECT count(*) FROM sync_tasks WHERE account = $1", &[(&account, Type::TEXT)])?;
+pub fn count(client: &mut Client, account: &str, run_id: Option<i64>) -> Result<i64, Error> {
+    let row = client.query_typed_one(
+        "SELECT count(*) FROM sync_tasks WHERE account = $1 AND run_id = coalesce($2, run_id)",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8)],
+    )?;
     Ok(row.get(0))
 }

@@ -257,7 +257,8 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
         // What nobody can look up is no success.
         Err(error) => drop(job.caller.end(Ending::from(error))),
     }
-    outcome.pending = job.store.run(queue::count).unwrap_or(0);
+    outcome.pending =
+        job.store.run(|client, account| queue::count(client, account, Some(run_id))).unwrap_or(0);
     if let Some(run) = &outcome.run {
         outcome.standing = job.store.run(overview::standing).ok();
         watcher.progress(account, run, None, job.caller.limiter.limit());
