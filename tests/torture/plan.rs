@@ -133,7 +133,9 @@ impl Plan {
         let faults = &mut settings.faults;
         faults.duplicates = chance.happens(0.2);
         faults.repeated_page = if chance.happens(0.15) { chance.number(1, 4) } else { 0 };
-        faults.empty_page = if chance.happens(0.15) { chance.number(1, 4) } else { 0 };
+        // Not both: two pages in a row without anything new are taken for a listing without an end.
+        let empty = faults.repeated_page == 0 && chance.happens(0.15);
+        faults.empty_page = if empty { chance.number(1, 4) } else { 0 };
         faults.most_per_page = if chance.happens(0.1) { 4 } else { 0 };
         Self {
             seed,
