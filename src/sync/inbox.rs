@@ -209,7 +209,9 @@ mod tests {
         let seen = std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !over.load(Ordering::Acquire) {
-                    let taken = || drop(in_hand.fetch_add(1, Ordering::AcqRel));
+                    let taken = || {
+                        in_hand.fetch_add(1, Ordering::AcqRel);
+                    };
                     let work = inbox.pop(Duration::from_secs(1), taken).unwrap();
                     inbox.put_back(work);
                     in_hand.fetch_sub(1, Ordering::AcqRel);
