@@ -16,12 +16,22 @@ WITH gone AS (
     SET synced = s.synced + l.synced, failed = s.failed + l.failed, requests = s.requests + l.requests,
         limited = s.limited + l.limited, retries = s.retries + l.retries, rate_limited = s.rate_limited + l.rate_limited,
         token_refreshes = s.token_refreshes + l.token_refreshes,
+        durations = ARRAY (SELECT coalesce(u.ours, 0) + coalesce(u.theirs, 0)
+                           FROM unnest(s.durations, l.durations) WITH ORDINALITY AS u (ours, theirs, place) ORDER BY place),
+        retried = ARRAY (SELECT coalesce(u.ours, 0) + coalesce(u.theirs, 0)
+                         FROM unnest(s.retried, l.retried) WITH ORDINALITY AS u (ours, theirs, place) ORDER BY place),
         lister = CASE WHEN s.lister = ANY (l.ids) THEN 0 ELSE s.lister END
     FROM (
         SELECT run_id, array_agg(worker_id) AS ids, sum(synced) AS synced, sum(failed) AS failed,
                sum(requests) AS requests, sum(limited) AS limited, sum(retries) AS retries,
-               sum(rate_limited) AS rate_limited, sum(token_refreshes) AS token_refreshes
-        FROM left_over
+               sum(rate_limited) AS rate_limited, sum(token_refreshes) AS token_refreshes,
+               ARRAY (SELECT sum(u.count)::bigint
+                      FROM left_over w, unnest(w.durations) WITH ORDINALITY AS u (count, place)
+                      WHERE w.run_id = o.run_id GROUP BY u.place ORDER BY u.place) AS durations,
+               ARRAY (SELECT sum(u.count)::bigint
+                      FROM left_over w, unnest(w.retried) WITH ORDINALITY AS u (count, place)
+                      WHERE w.run_id = o.run_id GROUP BY u.place ORDER BY u.place) AS retried
+        FROM left_over o
         GROUP BY run_id
     ) l
     WHERE s.account = $1 AND s.run_id = l.run_id

@@ -7,6 +7,9 @@ mod support;
 use mock_api::{EMAIL, PASSWORD, Settings};
 use support::{Database, Program};
 
+/// The schema of the first release.
+const FIRST: &str = include_str!("../sql/migrations/0001_first.sql");
+
 fn migrate(database: &Database) -> Program {
     Program::new(&["migrate"]).database(&database.url())
 }
@@ -17,7 +20,35 @@ fn ten_processes_migrate_at_once_and_one_of_them_does_it() {
     let ten = [(); 10].map(|()| migrate(&database).spawn());
     let applied = ten.map(|running| running.wait().expect_code(0).stdout.contains("migration(s) applied"));
     assert_eq!(applied.iter().filter(|applied| **applied).count(), 1, "{applied:?}");
-    assert_eq!(database.count("schema_migrations"), 1);
+    assert_eq!(database.column::<i32>("SELECT version FROM schema_migrations ORDER BY 1"), [1, 2]);
+}
+
+#[test]
+fn a_database_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it() {
+    let database = Database::create();
+    database.execute(FIRST);
+    database.execute(
+        "CREATE TABLE schema_migrations (version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,
+                                         applied_at timestamptz NOT NULL DEFAULT now());
+         INSERT INTO sync_runs (account, state, lists, listing_done, page_size, listed, synced, started_at, finished_at,
+                                binary_version)
+         SELECT 'default', 'complete', true, true, 10, 3, 3, now() - interval '2 hours', now() - interval '1 hour', '0.1.0'
+         FROM generate_series(1, 3);
+         INSERT INTO workers (account, run_id, host, pid) VALUES ('default', 3, 'gone', 1)",
+    );
+    let first = "INSERT INTO schema_migrations (version, name, checksum) SELECT 1, 'first', encode(sha256($1), 'hex')";
+    database.connect().execute(first, &[&FIRST.as_bytes()]).unwrap();
+    let outcome = migrate(&database).run().expect_code(0);
+    assert!(outcome.stdout.contains("1 migration"), "{outcome}");
+    assert_eq!(
+        (database.count("sync_runs WHERE synced = 3 AND samples = '[]'"), database.count("workers")),
+        (3, 1)
+    );
+    let page = Program::new(&["report", "--html", "-"]).database(&database.url()).run().expect_code(0);
+    assert!(page.stdout.contains("1 h 0 min"), "{page}");
+    let server = mock_api::start(Settings::fast(5)).unwrap();
+    Program::sync(&server, &database).run().expect_code(0);
+    assert_eq!(database.count("sync_runs WHERE state = 'complete'"), 4);
 }
 
 #[test]

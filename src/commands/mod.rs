@@ -4,6 +4,7 @@ mod check;
 mod list;
 mod migrate;
 mod plan;
+mod report;
 mod set_up;
 mod status;
 mod sync;
@@ -89,7 +90,7 @@ fn dispatch(
         CommandName::Migrate => migrate::run(environment, stdout),
         CommandName::Status => status::run(&parsed.flags, output, environment, stdout),
         CommandName::Retry => sync::retry(&parsed.flags, output, environment, stdout),
-        CommandName::Report => Err(unavailable("report")),
+        CommandName::Report => report::run(&parsed.flags, environment, stdout),
         CommandName::Completions => completion(parsed.flags.shell.as_deref(), stdout),
     }
 }

@@ -13,6 +13,7 @@ mod resolver;
 pub mod retry;
 pub mod secret;
 pub mod sharing;
+pub mod spread;
 pub mod stats;
 pub mod token;
 pub mod trace_context;

@@ -43,7 +43,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Every cause, in the order of declaration.
+    /// Every cause, in the order of declaration. Runs keep their counts in this order: a new one comes last.
     pub const ALL: [Self; 8] = [
         Self::Connect,
         Self::Timeout,

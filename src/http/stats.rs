@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::retry::Cause;
+use super::spread;
 
 /// Classes of answers, as metrics name them.
 pub const STATUS_CLASSES: [&str; 5] = ["2xx", "4xx", "429", "5xx", "error"];
@@ -19,6 +20,7 @@ pub struct Stats {
     limited: AtomicU64,
     latency_buckets: [AtomicU64; LATENCY_BOUNDS.len() + 1],
     latency_micros: AtomicU64,
+    durations: [AtomicU64; spread::BUCKETS],
 }
 
 /// The counts at one moment.
@@ -36,6 +38,8 @@ pub struct Counts {
     pub latency_buckets: [u64; LATENCY_BOUNDS.len() + 1],
     /// The sum of all latencies.
     pub latency: Duration,
+    /// Requests by latency, finer: see [`spread`].
+    pub durations: [u64; spread::BUCKETS],
 }
 
 impl Counts {
@@ -73,6 +77,7 @@ impl Stats {
         let bucket =
             LATENCY_BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(LATENCY_BOUNDS.len());
         self.latency_buckets[bucket].fetch_add(1, Relaxed);
+        self.durations[spread::bucket(latency)].fetch_add(1, Relaxed);
         self.latency_micros.fetch_add(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
@@ -102,6 +107,7 @@ impl Stats {
             limited: load(&self.limited),
             latency_buckets: std::array::from_fn(|i| load(&self.latency_buckets[i])),
             latency: Duration::from_micros(load(&self.latency_micros)),
+            durations: std::array::from_fn(|i| load(&self.durations[i])),
         }
     }
 }

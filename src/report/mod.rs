@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod log;
 pub mod metrics;
+pub mod page;
 pub mod progress;
 #[cfg(test)]
 mod scratch;
@@ -10,3 +11,4 @@ pub mod status;
 pub mod summary;
 pub mod text;
 pub mod trace;
+pub mod whole_file;

@@ -1,7 +1,9 @@
 //! Dead letters: what failed for good, until a later sync of it succeeds.
 
+use std::time::SystemTime;
+
 use postgres::types::Type;
-use postgres::{Client, Error};
+use postgres::{Client, Error, Row};
 
 /// How many dead letters can be retried: all, or those of some campaigns.
 ///
@@ -68,4 +70,56 @@ pub fn by_cause(client: &mut Client, account: &str) -> Result<Vec<Heap>, Error> 
             reason: row.get(4),
         })
         .collect())
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// The campaign's id, or a name made for a record without one.
+    pub id: String,
+    /// The word for grouping.
+    pub cause: String,
+    /// The line for people.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: i32,
+    /// When it was given up.
+    pub failed_at: SystemTime,
+}
+
+/// What still failed of one run.
+#[derive(Clone, Debug, Default)]
+pub struct Letters {
+    /// The first of them, by cause and id.
+    pub first: Vec<Letter>,
+    /// How many there are of each cause, the most first.
+    pub causes: Vec<(String, i64)>,
+}
+
+/// A run's dead letters that no later run has dealt with: so many of them, and how many there are.
+///
+/// # Errors
+/// The database's.
+pub fn of_run(client: &mut Client, account: &str, run_id: i64, most: i64) -> Result<Letters, Error> {
+    let rows = client.query_typed(
+        "SELECT id, cause, reason, attempts, failed_at FROM dead_letters WHERE account = $1 AND run_id = $2
+         ORDER BY cause, id LIMIT $3",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&most, Type::INT8)],
+    )?;
+    let letter = |row: &Row| Letter {
+        id: row.get("id"),
+        cause: row.get("cause"),
+        reason: row.get("reason"),
+        attempts: row.get("attempts"),
+        failed_at: row.get("failed_at"),
+    };
+    let causes = client.query_typed(
+        "SELECT cause, count(*) FROM dead_letters WHERE account = $1 AND run_id = $2
+         GROUP BY cause ORDER BY 2 DESC, 1",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8)],
+    )?;
+    Ok(Letters {
+        first: rows.iter().map(letter).collect(),
+        causes: causes.iter().map(|row| (row.get(0), row.get(1))).collect(),
+    })
 }

@@ -5,6 +5,8 @@ use postgres::types::Type;
 use postgres::{Client, Error};
 
 use super::queue::WorkerId;
+use crate::http::retry::Cause;
+use crate::http::{RateLimit, spread};
 
 /// A worker whose last heartbeat is older is dead: its tasks are free. Seconds of the database's clock.
 pub const LEASE_SECONDS: f64 = 10.0;
@@ -22,6 +24,12 @@ pub struct Effort {
     pub rate_limited: i64,
     /// Tokens fetched.
     pub token_refreshes: i64,
+    /// Requests by duration, as [`spread`] has them.
+    pub durations: [i64; spread::BUCKETS],
+    /// Retries by cause, in the order of [`Cause::ALL`].
+    pub retried: [i64; Cause::ALL.len()],
+    /// The rate limit, when one is known.
+    pub limit: Option<RateLimit>,
 }
 
 /// What a heartbeat tells.
@@ -58,7 +66,7 @@ pub fn register(
     Ok(row.get(0))
 }
 
-/// Keeps the lease. Nothing when the run is gone.
+/// Keeps the lease, and the run's samples; `leaving` takes one in any case. Nothing when the run is gone.
 ///
 /// # Errors
 /// The database's.
@@ -68,7 +76,10 @@ pub fn heartbeat(
     run_id: i64,
     worker: WorkerId,
     effort: Effort,
+    leaving: bool,
 ) -> Result<Option<Beat>, Error> {
+    let requests = effort.limit.and_then(|limit| i32::try_from(limit.requests.get()).ok());
+    let window_ms = effort.limit.and_then(|limit| i64::try_from(limit.window.as_millis()).ok());
     let row = client.query_typed_opt(
         include_str!("../../sql/heartbeat.sql"),
         &[
@@ -80,6 +91,11 @@ pub fn heartbeat(
             (&effort.retries, Type::INT8),
             (&effort.rate_limited, Type::INT8),
             (&effort.token_refreshes, Type::INT8),
+            (&&effort.durations[..], Type::INT8_ARRAY),
+            (&&effort.retried[..], Type::INT8_ARRAY),
+            (&leaving, Type::BOOL),
+            (&requests, Type::INT4),
+            (&window_ms, Type::INT8),
         ],
     )?;
     Ok(row.map(|row| Beat {

@@ -10,6 +10,7 @@ pub mod pool;
 pub mod queue;
 pub mod quota;
 pub mod runs;
+pub mod samples;
 pub mod schema;
 pub mod tls;
 pub mod tokens;

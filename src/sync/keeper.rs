@@ -29,8 +29,9 @@ fn beat(session: &Session) {
     let effort = session.effort();
     let run_id = session.run.run_id;
     // Not `transact`: a heartbeat that fails is the next one's business, or that of whoever has work to commit.
-    let beat =
-        session.store.run(|client, account| leases::heartbeat(client, account, run_id, worker, effort));
+    let beat = session
+        .store
+        .run(|client, account| leases::heartbeat(client, account, run_id, worker, effort, false));
     match beat {
         Ok(Some(beat)) => {
             if !beat.alive {

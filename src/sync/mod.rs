@@ -400,7 +400,7 @@ fn after_the_end(session: &Session) -> Option<(i64, i64)> {
 fn leave(job: &Job, session: &Session) {
     let (run_id, worker, effort) = (session.run.run_id, session.worker(), session.effort());
     let left = job.store.run(|client, account| {
-        leases::heartbeat(client, account, run_id, worker, effort)?;
+        leases::heartbeat(client, account, run_id, worker, effort, true)?;
         leases::reap(client, account, worker)
     });
     if let Err(error) = left {

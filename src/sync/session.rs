@@ -266,6 +266,9 @@ impl Session {
             retries: signed(counts.retried()),
             rate_limited: signed(counts.rate_limited()),
             token_refreshes: signed(counts.token_refreshes),
+            durations: counts.durations.map(signed),
+            retried: counts.retries.map(signed),
+            limit: self.caller.limiter.limit(),
         }
     }
 

@@ -1,0 +1,171 @@
+//! A run as a page with pictures: one file that needs nothing from elsewhere, runs no script, and can be read on a phone, in
+//! the dark and by a screen reader.
+
+mod axis;
+mod course;
+mod history;
+mod latency;
+mod letters;
+mod markup;
+mod plot;
+mod requests;
+mod retries;
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+
+use self::markup::{counted, escaped, plural};
+use super::text::duration;
+use crate::http::spread::quantile;
+use crate::store::dead_letters::Letters;
+use crate::store::samples::Course;
+use crate::sync::lower_bound;
+
+/// So many runs are compared.
+pub const RUNS: i64 = 30;
+/// So many dead letters are shown one by one.
+pub const LETTERS: i64 = 100;
+
+/// What the page shows.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The account's name.
+    pub account: String,
+    /// The run, with its points.
+    pub run: Course,
+    /// The last [`RUNS`], newest first.
+    pub recent: Vec<Course>,
+    /// What failed of the run, at most [`LETTERS`] of them.
+    pub letters: Letters,
+    /// When the page is made.
+    pub made_at: SystemTime,
+}
+
+/// The whole page. All that comes from outside is escaped.
+#[must_use]
+pub fn html(page: &Page) -> String {
+    let run = &page.run;
+    let account = escaped(&page.account);
+    let sections = [
+        course::section(run),
+        requests::section(run),
+        latency::section(run),
+        retries::section(run),
+        letters::section(run, &page.letters),
+        history::section(run, &page.recent),
+    ];
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\" />\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\" />\n\
+         <meta name=\"color-scheme\" content=\"light dark\" />\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\" />\n\
+         <title>Run {} of {account}: {}</title>\n<style>\n{}</style>\n</head>\n<body>\n{}<main>\n{}</main>\n{}</body>\n</html>\n",
+        run.run_id,
+        escaped(&run.state),
+        include_str!("page/style.css"),
+        header(&account, run),
+        sections.concat(),
+        footer(page),
+    )
+}
+
+fn header(account: &str, run: &Course) -> String {
+    let state = escaped(&run.state);
+    let mut header = format!(
+        "<header>\n<p class=\"over\">campaign-sync, account {account}</p>\n\
+         <h1>Run {}{} <span class=\"state {state}\">{state}</span></h1>\n<p class=\"lead\">{}</p>\n",
+        run.run_id,
+        if run.lists { "" } else { " (retry)" },
+        lead(run),
+    );
+    if let Some(error) = &run.last_error {
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(header, "<p class=\"error\">Last error: {}</p>", escaped(error));
+    }
+    header + &figures(run) + "</header>\n"
+}
+
+/// What there is to say, in two sentences.
+fn lead(run: &Course) -> String {
+    let left = pending(run);
+    let failed = if run.failed > 0 { format!(", {} failed", counted(run.failed)) } else { String::new() };
+    let pending = if left > 0 { format!(", {} pending", counted(left)) } else { String::new() };
+    let mut lead = format!(
+        "{} of {} synced in {}{failed}{pending}.",
+        counted(run.synced),
+        plural(goal(run), "campaign"),
+        duration(run.lasted)
+    );
+    if let (Some(limit), Some(bound)) = (run.limit, least(run)) {
+        let window = markup::seconds(limit.window.as_secs_f64());
+        let requests = plural(i64::from(limit.requests.get()), "request");
+        // Writing to a String cannot fail.
+        let _infallible = if bound.is_zero() {
+            write!(lead, " The rate limit of {requests} in {window} did not slow it down.")
+        } else {
+            write!(
+                lead,
+                " Under the rate limit of {requests} in {window} it takes {} at the least.",
+                duration(bound)
+            )
+        };
+    }
+    lead
+}
+
+fn figures(run: &Course) -> String {
+    let started = markup::time(run.started_at);
+    let percentile = |share| quantile(&run.durations, share).map_or("–".to_owned(), markup::seconds);
+    let mut figures = vec![
+        ("started", started),
+        ("duration", duration(run.lasted)),
+        ("requests", counted(run.requests)),
+        ("refused (429)", counted(run.refused)),
+        ("retries", counted(run.retries)),
+        ("tokens fetched", counted(run.token_refreshes)),
+        ("request, median", percentile(0.5)),
+        ("request, 99 % below", percentile(0.99)),
+    ];
+    if run.removed > 0 {
+        figures.push(("marked as removed", counted(run.removed)));
+    }
+    let figures: String =
+        figures.iter().map(|(name, value)| format!("<div><dt>{name}</dt><dd>{value}</dd></div>\n")).collect();
+    format!("<dl class=\"figures\">\n{figures}</dl>\n")
+}
+
+fn footer(page: &Page) -> String {
+    format!(
+        "<footer><p>Made {} by campaign-sync {}; the run was opened by version {}. Times are UTC.</p></footer>\n",
+        markup::time(page.made_at),
+        env!("CARGO_PKG_VERSION"),
+        escaped(&page.run.binary_version)
+    )
+}
+
+/// How many campaigns the run is about, as far as it knows.
+fn goal(run: &Course) -> i64 {
+    let announced = if run.listing_done { 0 } else { run.total.unwrap_or(0) };
+    announced.max(run.listed).max(run.synced + run.failed)
+}
+
+fn pending(run: &Course) -> i64 {
+    (goal(run) - run.synced - run.failed).max(0)
+}
+
+/// The requests that it takes: those that were let in, and at the least one for each campaign that is left.
+fn needed(run: &Course) -> i64 {
+    (run.limited - run.refused).max(0) + pending(run)
+}
+
+/// The least time for them under the rate limit; none where no limit is known.
+fn least(run: &Course) -> Option<std::time::Duration> {
+    lower_bound(needed(run), run.limit)
+}
+
+/// Seconds since 1970 in UTC, for people and for machines.
+fn timestamp(time: SystemTime) -> Option<Timestamp> {
+    Timestamp::from_second(Timestamp::try_from(time).ok()?.as_second()).ok()
+}

@@ -1,0 +1,154 @@
+//! The last runs side by side.
+
+use std::fmt::Write as _;
+
+use super::axis::Axis;
+use super::markup::{counted, escaped, plural, seconds, time};
+use super::plot::{Plot, bar, legend};
+use crate::http::spread::quantile;
+use crate::report::text::duration;
+use crate::store::samples::Course;
+
+/// A few runs stand to the left of as much room as these would take.
+const FEWEST: usize = 10;
+const STATES: [&str; 5] = ["complete", "partial", "stopped", "abandoned", "running"];
+
+pub(super) fn section(shown: &Course, newest_first: &[Course]) -> String {
+    let runs: Vec<&Course> = newest_first.iter().rev().collect();
+    let title = match runs.len() {
+        0 | 1 => "The only run so far".to_owned(),
+        several => format!("The last {several} runs"),
+    };
+    let x = places(&runs);
+    format!(
+        "<section class=\"wide\">\n<h2>{title}</h2>\n<div class=\"pair\">\n<div>\n{}</div>\n<div>\n{}</div>\n</div>\n{}</section>\n",
+        durations(&runs, shown, &x),
+        campaigns(&runs, shown, &x),
+        table(newest_first, shown)
+    )
+}
+
+/// A place for each run, oldest first; the first, the last and some between have their numbers.
+fn places(runs: &[&Course]) -> Axis {
+    let each = runs.len().div_ceil(6).max(1);
+    let last = runs.len().saturating_sub(1);
+    let numbered = runs.iter().enumerate().filter(|(place, _)| (last - place).is_multiple_of(each));
+    let labels = numbered.map(|(place, run)| (index(place) + 0.5, run.run_id.to_string())).collect();
+    Axis { end: index(runs.len().max(FEWEST)), labels }
+}
+
+fn durations(runs: &[&Course], shown: &Course, x: &Axis) -> String {
+    let longest = runs.iter().map(|run| run.lasted).max().unwrap_or_default();
+    let y = Axis::durations(longest.as_secs_f64());
+    let mut drawn = String::new();
+    for (place, run) in runs.iter().enumerate() {
+        let height = y.percent(run.lasted.as_secs_f64()).max(0.6);
+        drawn += &bar(&class(&run.state, run, shown), between(x, place), 0.0, height, &tip(run));
+    }
+    let seen = |state: &&str| runs.iter().any(|run| run.state == **state);
+    let keys: Vec<(&str, String)> =
+        STATES.into_iter().filter(seen).map(|state| (state, state.to_owned())).collect();
+    let told: Vec<String> = runs
+        .iter()
+        .map(|run| format!("{} {} {}", run.run_id, escaped(&run.state), duration(run.lasted)))
+        .collect();
+    let plot = Plot {
+        id: "durations",
+        title: "How long the last runs took, and how they ended",
+        description: format!("Oldest first: {}.", told.join(", ")),
+        upwards: "duration, by how it ended",
+        rightwards: "run",
+        x,
+        y: &y,
+        drawn,
+    };
+    legend(&keys) + &plot.svg()
+}
+
+fn campaigns(runs: &[&Course], shown: &Course, x: &Axis) -> String {
+    let most = runs.iter().map(|run| run.synced + run.failed).max().unwrap_or(0);
+    let y = Axis::counts(to_float(most));
+    let mut drawn = String::new();
+    for (place, run) in runs.iter().enumerate() {
+        let (synced, failed) = (y.percent(to_float(run.synced)), y.percent(to_float(run.failed)));
+        drawn += &bar(&class("synced", run, shown), between(x, place), 0.0, synced, &tip(run));
+        if run.failed > 0 {
+            // However few they are, they are seen.
+            drawn +=
+                &bar(&class("failed", run, shown), between(x, place), synced, failed.max(1.0), &tip(run));
+        }
+    }
+    let told: Vec<String> =
+        runs.iter().map(|run| format!("{}: {} and {}", run.run_id, run.synced, run.failed)).collect();
+    let plot = Plot {
+        id: "campaigns",
+        title: "How many campaigns the last runs synced, and how many failed",
+        description: format!("Synced and failed, oldest run first: {}.", told.join(", ")),
+        upwards: "campaigns",
+        rightwards: "run",
+        x,
+        y: &y,
+        drawn,
+    };
+    legend(&[("synced", "synced".into()), ("failed", "failed".into())]) + &plot.svg()
+}
+
+fn table(newest_first: &[Course], shown: &Course) -> String {
+    let mut rows = String::new();
+    for run in newest_first {
+        let percentile = |share| quantile(&run.durations, share).map_or("–".to_owned(), seconds);
+        let this = if run.run_id == shown.run_id { " class=\"this\" aria-current=\"true\"" } else { "" };
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(
+            rows,
+            "<tr{this}><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+             <td>{}</td></tr>",
+            run.run_id,
+            time(run.started_at),
+            escaped(&run.state),
+            duration(run.lasted),
+            counted(run.synced),
+            counted(run.failed),
+            counted(run.requests),
+            counted(run.refused),
+            percentile(0.5),
+            percentile(0.99)
+        );
+    }
+    format!(
+        "<details>\n<summary>As a table</summary>\n<div class=\"scroll\" tabindex=\"0\">\n<table class=\"runs\">\n<thead><tr>\
+         <th>run</th><th>started</th><th>state</th><th>duration</th><th>synced</th><th>failed</th><th>requests</th>\
+         <th>refused</th><th>p50</th><th>p99</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n</details>\n"
+    )
+}
+
+fn tip(run: &Course) -> String {
+    format!(
+        "run {}: {}, {}, {} synced, {} failed",
+        run.run_id,
+        escaped(&run.state),
+        duration(run.lasted),
+        plural(run.synced, "campaign"),
+        counted(run.failed)
+    )
+}
+
+/// The run that the page is about stands out.
+fn class(name: &str, run: &Course, shown: &Course) -> String {
+    let other = if run.run_id == shown.run_id { "" } else { " other" };
+    format!("{}{other}", escaped(name))
+}
+
+fn between(x: &Axis, place: usize) -> (f64, f64) {
+    (x.percent(index(place)), x.percent(index(place + 1)))
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn to_float(count: i64) -> f64 {
+    count as f64
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn index(place: usize) -> f64 {
+    place as f64
+}
