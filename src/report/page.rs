@@ -74,8 +74,9 @@ pub fn html(page: &Page) -> String {
 fn header(account: &str, run: &Course) -> String {
     let state = escaped(&run.state);
     let mut header = format!(
-        "<header>\n<p class=\"over\">campaign-sync, account {account}</p>\n\
+        "<header>\n<p class=\"over\">campaign-sync, account {account}, started {}</p>\n\
          <h1>Run {}{} <span class=\"state {state}\">{state}</span></h1>\n<p class=\"lead\">{}</p>\n",
+        markup::time(run.started_at),
         run.run_id,
         if run.lists { "" } else { " (retry)" },
         lead(run),
@@ -116,20 +117,17 @@ fn lead(run: &Course) -> String {
 }
 
 fn figures(run: &Course) -> String {
-    let started = markup::time(run.started_at);
     let percentile = |share| quantile(&run.durations, share).map_or("–".to_owned(), markup::seconds);
     let mut figures = vec![
-        ("started", started),
-        ("duration", duration(run.lasted)),
         ("requests", counted(run.requests)),
         ("refused (429)", counted(run.refused)),
         ("retries", counted(run.retries)),
         ("tokens fetched", counted(run.token_refreshes)),
-        ("request, median", percentile(0.5)),
-        ("request, 99 % below", percentile(0.99)),
+        ("median request", percentile(0.5)),
+        ("99 % below", percentile(0.99)),
     ];
     if run.removed > 0 {
-        figures.push(("marked as removed", counted(run.removed)));
+        figures.push(("marked removed", counted(run.removed)));
     }
     let figures: String =
         figures.iter().map(|(name, value)| format!("<div><dt>{name}</dt><dd>{value}</dd></div>\n")).collect();

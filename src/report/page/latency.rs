@@ -22,8 +22,8 @@ pub(super) fn section(run: &Course) -> String {
         return format!("{head}<p class=\"empty\">No request was timed.</p>\n</section>\n");
     };
     let spare = FEWEST.saturating_sub(last - first + 1);
-    let first = first.saturating_sub(spare / 2);
-    let last = (last + spare.div_ceil(2)).min(BUCKETS - 1);
+    let first = first.saturating_sub(1 + spare / 2);
+    let last = (last + 1 + spare.div_ceil(2)).min(BUCKETS - 1);
     let buckets = last - first + 1;
     let most = run.durations.iter().copied().max().unwrap_or(0);
     let y = Axis::counts(to_float(most) * HEADROOM);
@@ -48,7 +48,7 @@ pub(super) fn section(run: &Course) -> String {
         title: "Requests by the time they took",
         description: format!("{} timed: {}.", plural(all, "request"), percentiles.join(", ")),
         upwards: "requests",
-        rightwards: "time from sending a request to the end of its answer",
+        rightwards: "time to the whole answer",
         x: &x,
         y: &y,
         drawn,
@@ -63,7 +63,7 @@ pub(super) fn section(run: &Course) -> String {
 /// Buckets side by side, with the bounds of some of them.
 fn places(first: usize, buckets: usize) -> Axis {
     let each = buckets.div_ceil(5).max(2);
-    let labels = (0..=buckets).filter(|place| *place > 0 && place.is_multiple_of(each));
+    let labels = (1..buckets).filter(|place| place.is_multiple_of(each));
     let labels = labels.map(|place| (index(place), seconds(bound(first + place - 1)))).collect();
     Axis { end: index(buckets), labels }
 }

@@ -6,7 +6,6 @@ use super::axis::Axis;
 use super::markup::{counted, plural, seconds};
 use super::plot::{Plot, bar, legend};
 use crate::http::RateLimit;
-use crate::report::text::duration;
 use crate::store::samples::{Course, Sample};
 
 /// More could not be told apart on a phone.
@@ -20,8 +19,8 @@ pub(super) fn section(run: &Course) -> String {
         return format!("{head}<p class=\"empty\">No request was counted.</p>\n</section>\n");
     }
     let unit = run.limit.map_or(SECOND, |limit| limit.window);
-    let bars = bars(&run.samples, unit, run.lasted);
     let ceiling = run.limit.map_or(0.0, |limit| f64::from(limit.requests.get()));
+    let bars = bars(&run.samples, unit, ceiling);
     let most = bars.iter().map(|bar| bar.accepted + bar.refused).fold(ceiling, f64::max);
     let x = Axis::time(run.lasted.as_secs_f64());
     let y = Axis::counts(most);
@@ -29,7 +28,7 @@ pub(super) fn section(run: &Course) -> String {
         Some(limit) => format!("requests a window of {}", seconds(limit.window.as_secs_f64())),
         None => "requests a second".into(),
     };
-    let mut drawn: String = bars.iter().map(|bar| bar.drawn(&x, &y, unit)).collect();
+    let mut drawn: String = bars.iter().map(|bar| bar.drawn(&x, &y)).collect();
     let mut keys = vec![("synced", format!("let in: {}", counted(run.limited - run.refused)))];
     keys.push(("failed", format!("refused (429): {}", counted(run.refused))));
     if let Some(limit) = run.limit {
@@ -52,26 +51,25 @@ pub(super) fn section(run: &Course) -> String {
     format!("{head}{}{}</section>\n", legend(&keys), plot.svg())
 }
 
-/// Requests between two samples, for each unit of time.
+/// A stretch of time, in seconds, and its requests for each unit of time.
 #[derive(Debug, PartialEq)]
 struct Bar {
-    from: Duration,
-    to: Duration,
+    from: f64,
+    to: f64,
     accepted: f64,
     refused: f64,
 }
 
 impl Bar {
-    fn drawn(&self, x: &Axis, y: &Axis, unit: Duration) -> String {
-        let place = (x.percent(self.from.as_secs_f64()), x.percent(self.to.as_secs_f64()));
+    fn drawn(&self, x: &Axis, y: &Axis) -> String {
+        let place = (x.percent(self.from), x.percent(self.to));
         let (accepted, refused) = (y.percent(self.accepted), y.percent(self.refused));
         let tip = format!(
-            "{} to {}: {:.1} let in, {:.1} refused, in {}",
-            duration(self.from),
-            duration(self.to),
+            "{} to {}: {:.1} let in, {:.1} refused",
+            seconds(self.from),
+            seconds(self.to),
             self.accepted,
-            self.refused,
-            seconds(unit.as_secs_f64())
+            self.refused
         );
         let mut drawn = bar("synced", place, 0.0, accepted, &tip);
         if self.refused > 0.0 {
@@ -81,31 +79,62 @@ impl Bar {
     }
 }
 
-/// Stretches from sample to sample, each as long as the samples allow and no longer than one window, or several where they
-/// would be too many. So a stretch holds no more than its windows do, wherever the samples lie.
-fn bars(samples: &[Sample], unit: Duration, lasted: Duration) -> Vec<Bar> {
-    let windows = (lasted.as_secs_f64() / unit.as_secs_f64() / MOST_BARS).ceil().max(1.0);
-    let stretch = Duration::try_from_secs_f64(unit.as_secs_f64() * windows).unwrap_or(Duration::MAX);
-    let mut bars = Vec::new();
-    let mut from = Sample::default();
-    let mut last = Sample::default();
+/// Bars of one window each, or of several where they would be too many. What lies between two samples is spread over the
+/// time between them; but a limit that was kept (`ceiling` requests a `unit`) says that what is too much for one bar came
+/// after it.
+fn bars(samples: &[Sample], unit: Duration, ceiling: f64) -> Vec<Bar> {
+    let lasted = samples.last().map_or(0.0, |end| end.at.as_secs_f64());
+    let unit = unit.as_secs_f64();
+    let windows = (lasted / unit / MOST_BARS).ceil().max(1.0);
+    let stretch = windows * unit;
+    let room = if ceiling > 0.0 { ceiling * windows } else { f64::INFINITY };
+    let mut counts: Vec<(f64, f64)> = Vec::new();
+    let mut before = Sample::default();
     for sample in samples {
-        if sample.at.saturating_sub(from.at) > stretch && last.at > from.at {
-            bars.push(between(&from, &last, unit, windows));
-            from = last;
+        let refused = to_float((sample.refused - before.refused).max(0));
+        let accepted = (to_float(sample.limited - before.limited) - refused).max(0.0);
+        let (from, to) = (before.at.as_secs_f64(), sample.at.as_secs_f64());
+        let mut place = index(from / stretch);
+        let last = index(to / stretch).max(place);
+        counts.resize(counts.len().max(last + 1), (0.0, 0.0));
+        let (mut left, mut left_refused) = (accepted, refused);
+        while place < last {
+            let begun = (to_float_index(place) * stretch).max(from);
+            let share = (to_float_index(place + 1) * stretch - begun) / (to - begun);
+            let here = (left * share).min((room - counts[place].0).max(0.0));
+            counts[place].0 += here;
+            counts[place].1 += left_refused * share;
+            left -= here;
+            left_refused -= left_refused * share;
+            place += 1;
         }
-        last = *sample;
+        counts[last].0 += left;
+        counts[last].1 += left_refused;
+        before = *sample;
     }
-    bars.push(between(&from, &last, unit, windows));
-    bars
+    let bar = |(place, (accepted, refused)): (usize, (f64, f64))| {
+        let from = to_float_index(place) * stretch;
+        let to = (from + stretch).min(lasted).max(from);
+        let units = ((to - from) / unit).max(1.0);
+        Bar { from, to, accepted: accepted / units, refused: refused / units }
+    };
+    counts.into_iter().enumerate().map(bar).collect()
+}
+
+/// The bar that a moment lies in, counted in bars; its end is its own.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn index(bars: f64) -> usize {
+    (bars.ceil() as usize).saturating_sub(1)
 }
 
 #[allow(clippy::cast_precision_loss)]
-fn between(from: &Sample, to: &Sample, unit: Duration, windows: f64) -> Bar {
-    let units = ((to.at.saturating_sub(from.at)).as_secs_f64() / unit.as_secs_f64()).max(windows);
-    let refused = (to.refused - from.refused).max(0) as f64;
-    let sent = (to.limited - from.limited).max(0) as f64;
-    Bar { from: from.at, to: to.at, accepted: (sent - refused).max(0.0) / units, refused: refused / units }
+fn to_float_index(place: usize) -> f64 {
+    place as f64
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn to_float(count: i64) -> f64 {
+    count as f64
 }
 
 fn description(run: &Course, bars: &[Bar]) -> String {
@@ -127,30 +156,44 @@ fn window(limit: RateLimit) -> String {
 mod tests {
     use super::*;
 
-    fn sample(seconds: u64, limited: i64) -> Sample {
-        Sample { at: Duration::from_secs(seconds), limited, ..Sample::default() }
+    fn run(samples: &[(u64, i64)]) -> Vec<Sample> {
+        let sample = |(seconds, limited): &(u64, i64)| Sample {
+            at: Duration::from_secs(*seconds),
+            limited: *limited,
+            ..Sample::default()
+        };
+        samples.iter().map(sample).collect()
+    }
+
+    fn accepted(bars: &[Bar]) -> Vec<f64> {
+        bars.iter().map(|bar| bar.accepted.round()).collect()
     }
 
     #[test]
     fn no_bar_is_higher_than_the_limit_that_was_kept() {
         // Ten at once every 60 s, seen every 7 s.
-        let samples: Vec<Sample> =
-            (1..80).map(|n| sample(n * 7, (n * 7 / 60 + 1).cast_signed() * 10)).collect();
-        let bars = bars(&samples, Duration::from_secs(60), Duration::from_secs(553));
-        assert!(bars.iter().all(|bar| bar.accepted <= 10.0), "{bars:?}");
-        let longest = bars.iter().map(|bar| bar.to - bar.from).max();
-        assert_eq!((bars.len(), longest), (10, Some(Duration::from_secs(56))));
+        let seen: Vec<(u64, i64)> =
+            (1..=59u64).map(|n| (n * 7, (n * 7 / 60 + 1).cast_signed() * 10)).collect();
+        let bars = bars(&run(&seen), Duration::from_secs(60), 10.0);
+        assert_eq!(accepted(&bars), [10.0; 7], "{bars:?}");
+    }
+
+    #[test]
+    fn what_was_too_much_is_shown() {
+        let bars = bars(&run(&[(2, 10), (4, 30), (6, 40)]), Duration::from_secs(5), 10.0);
+        assert_eq!(accepted(&bars), [30.0, 10.0], "{bars:?}");
     }
 
     #[test]
     fn samples_farther_apart_than_a_window_give_the_mean() {
-        let bars = bars(&[sample(10, 100), sample(20, 300)], Duration::from_secs(1), Duration::from_secs(20));
-        assert_eq!(bars.iter().map(|bar| bar.accepted).collect::<Vec<_>>(), [10.0, 20.0]);
+        let bars = bars(&run(&[(10, 100), (20, 300)]), Duration::from_secs(1), 0.0);
+        assert_eq!(accepted(&bars), [[10.0; 10], [20.0; 10]].concat());
     }
 
     #[test]
     fn a_long_run_has_a_bounded_number_of_bars() {
-        let samples: Vec<Sample> = (1..=250).map(|n| sample(n * 100, n.cast_signed())).collect();
-        assert!(bars(&samples, Duration::from_secs(1), Duration::from_secs(25_000)).len() <= 60);
+        let seen: Vec<(u64, i64)> = (1..=250u64).map(|n| (n * 100, n.cast_signed())).collect();
+        assert!(bars(&run(&seen), Duration::from_secs(1), 5.0).len() <= 48);
+        assert_eq!(accepted(&bars(&run(&[(0, 7)]), Duration::from_secs(1), 5.0)), [7.0]);
     }
 }
