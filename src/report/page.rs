@@ -25,8 +25,8 @@ use crate::sync::lower_bound;
 
 /// So many runs are compared.
 pub const RUNS: i64 = 30;
-/// So many dead letters are shown one by one.
-pub const LETTERS: i64 = 100;
+/// So many dead letters of each cause are shown.
+pub const LETTERS: i64 = 25;
 
 /// What the page shows.
 #[derive(Clone, Debug)]
@@ -37,8 +37,8 @@ pub struct Page {
     pub run: Course,
     /// The last [`RUNS`], newest first.
     pub recent: Vec<Course>,
-    /// What failed of the run, at most [`LETTERS`] of them.
-    pub letters: Letters,
+    /// What failed of the run, at most [`LETTERS`] of each cause.
+    pub letters: Vec<Letters>,
     /// When the page is made.
     pub made_at: SystemTime,
 }
@@ -53,8 +53,8 @@ pub fn html(page: &Page) -> String {
         requests::section(run),
         latency::section(run),
         retries::section(run),
-        letters::section(run, &page.letters),
         history::section(run, &page.recent),
+        letters::section(run, &page.letters),
     ];
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\" />\n\

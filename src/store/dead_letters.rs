@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use postgres::types::Type;
-use postgres::{Client, Error, Row};
+use postgres::{Client, Error};
 
 /// How many dead letters can be retried: all, or those of some campaigns.
 ///
@@ -77,8 +77,6 @@ pub fn by_cause(client: &mut Client, account: &str) -> Result<Vec<Heap>, Error> 
 pub struct Letter {
     /// The campaign's id, or a name made for a record without one.
     pub id: String,
-    /// The word for grouping.
-    pub cause: String,
     /// The line for people.
     pub reason: String,
     /// How often it was tried.
@@ -87,39 +85,45 @@ pub struct Letter {
     pub failed_at: SystemTime,
 }
 
-/// What still failed of one run.
-#[derive(Clone, Debug, Default)]
+/// Those of one run and one cause.
+#[derive(Clone, Debug)]
 pub struct Letters {
-    /// The first of them, by cause and id.
+    /// The word for grouping.
+    pub cause: String,
+    /// How many there are.
+    pub count: i64,
+    /// The first of them, by id.
     pub first: Vec<Letter>,
-    /// How many there are of each cause, the most first.
-    pub causes: Vec<(String, i64)>,
 }
 
-/// A run's dead letters that no later run has dealt with: so many of them, and how many there are.
+/// A run's dead letters that no later run has dealt with, at most so many of each cause; the most frequent cause first.
 ///
 /// # Errors
 /// The database's.
-pub fn of_run(client: &mut Client, account: &str, run_id: i64, most: i64) -> Result<Letters, Error> {
+pub fn of_run(client: &mut Client, account: &str, run_id: i64, most: i64) -> Result<Vec<Letters>, Error> {
     let rows = client.query_typed(
-        "SELECT id, cause, reason, attempts, failed_at FROM dead_letters WHERE account = $1 AND run_id = $2
-         ORDER BY cause, id LIMIT $3",
+        "SELECT cause, count, id, reason, attempts, failed_at
+         FROM (SELECT l.*, row_number() OVER (PARTITION BY cause ORDER BY id) AS place,
+                      count(*) OVER (PARTITION BY cause) AS count
+               FROM dead_letters l WHERE account = $1 AND run_id = $2) l
+         WHERE place <= $3
+         ORDER BY count DESC, cause, place",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&most, Type::INT8)],
     )?;
-    let letter = |row: &Row| Letter {
-        id: row.get("id"),
-        cause: row.get("cause"),
-        reason: row.get("reason"),
-        attempts: row.get("attempts"),
-        failed_at: row.get("failed_at"),
-    };
-    let causes = client.query_typed(
-        "SELECT cause, count(*) FROM dead_letters WHERE account = $1 AND run_id = $2
-         GROUP BY cause ORDER BY 2 DESC, 1",
-        &[(&account, Type::TEXT), (&run_id, Type::INT8)],
-    )?;
-    Ok(Letters {
-        first: rows.iter().map(letter).collect(),
-        causes: causes.iter().map(|row| (row.get(0), row.get(1))).collect(),
-    })
+    let mut letters: Vec<Letters> = Vec::new();
+    for row in rows {
+        let cause: &str = row.get("cause");
+        if letters.last().is_none_or(|last| last.cause != cause) {
+            letters.push(Letters { cause: cause.to_owned(), count: row.get("count"), first: Vec::new() });
+        }
+        if let Some(last) = letters.last_mut() {
+            last.first.push(Letter {
+                id: row.get("id"),
+                reason: row.get("reason"),
+                attempts: row.get("attempts"),
+                failed_at: row.get("failed_at"),
+            });
+        }
+    }
+    Ok(letters)
 }

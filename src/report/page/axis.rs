@@ -38,8 +38,8 @@ impl Axis {
             _ if at == 0.0 => "0".to_owned(),
             ..1.0 => seconds(at),
             ..60.0 => format!("{at:.0} s"),
-            ..3600.0 => format!("{:.0} min", at / 60.0),
-            _ => format!("{:.0} h", at / 3600.0),
+            _ if end < 7200.0 && step < 3600.0 => format!("{:.0} min", at / 60.0),
+            _ => format!("{:.1} h", at / 3600.0).replace(".0 ", " "),
         };
         Self { end, labels: labels(step, end, label) }
     }
@@ -115,6 +115,7 @@ mod tests {
         assert_eq!(texts(&Axis::time(3.0)), ["0", "1 s", "2 s", "3 s"]);
         assert_eq!(texts(&Axis::time(658.0)), ["0", "5 min", "10 min"]);
         assert_eq!(texts(&Axis::time(90_000.0)), ["0", "6 h", "12 h", "18 h", "24 h"]);
+        assert_eq!(texts(&Axis::time(7200.0)), ["0", "0.5 h", "1 h", "1.5 h", "2 h"]);
         for end in [0.0, 0.0007, 0.4, 4.1, 59.0, 61.0, 3599.0, 86_400.0 * 90.0] {
             let axis = Axis::time(end);
             assert!((2..=6).contains(&axis.labels.len()), "{end}: {axis:?}");

@@ -3,62 +3,69 @@
 use std::fmt::Write as _;
 
 use super::markup::{counted, escaped, plural, time};
-use crate::store::dead_letters::Letters;
+use crate::store::dead_letters::{Letter, Letters};
 use crate::store::samples::Course;
 
-pub(super) fn section(run: &Course, letters: &Letters) -> String {
-    let all: i64 = letters.causes.iter().map(|(_, count)| count).sum();
-    let since = (run.failed - all).max(0);
+/// When there are more, they are folded by cause.
+const MOST_UNFOLDED: i64 = 20;
+
+pub(super) fn section(run: &Course, letters: &[Letters]) -> String {
+    let all: i64 = letters.iter().map(|letters| letters.count).sum();
     let head = "<section class=\"wide\">\n<h2>Dead letters</h2>\n";
+    // A run of `retry` may have met letters of others.
+    let since = (run.failed - all).max(0);
     if all == 0 {
         let empty = match since {
             0 => "None: nothing failed for good.".to_owned(),
-            1 => "The campaign that failed in this run was dealt with by a later one.".to_owned(),
-            _ => {
-                format!("None of the {} that failed in this run: later ones dealt with them.", counted(since))
-            }
+            1 => "The campaign that failed in this run was dealt with later.".to_owned(),
+            _ => format!("The {} campaigns that failed in this run were dealt with later.", counted(since)),
         };
         return format!("{head}<p class=\"empty\">{empty}</p>\n</section>\n");
     }
-    let causes: String = letters
-        .causes
-        .iter()
-        .map(|(cause, count)| format!("<li><b>{}</b> {}</li>\n", counted(*count), escaped(cause)))
-        .collect();
-    let mut rows = String::new();
-    for letter in &letters.first {
-        // Writing to a String cannot fail.
-        let _infallible = writeln!(
-            rows,
-            "<tr><td data-is=\"campaign\"><code>{}</code></td><td data-is=\"cause\">{}</td><td data-is=\"reason\">{}</td>\
-             <td data-is=\"attempts\">{}</td><td data-is=\"when\">{}</td></tr>",
-            escaped(&letter.id),
-            escaped(&letter.cause),
-            escaped(&letter.reason),
-            letter.attempts,
-            time(letter.failed_at)
-        );
-    }
+    let heaps: String = letters.iter().map(|letters| heap(letters, all <= MOST_UNFOLDED)).collect();
+    let since = match since {
+        0 => String::new(),
+        _ => format!(
+            "<p class=\"note\">{} that failed in this run: dealt with later.</p>\n",
+            plural(since, "other")
+        ),
+    };
     format!(
-        "{head}<ul class=\"causes\">\n{causes}</ul>\n<table class=\"letters\">\n<thead><tr><th>campaign</th><th>cause</th>\
-         <th>reason</th><th>attempts</th><th>when</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n{}\
-         <p class=\"note\"><code>campaign-sync retry</code> tries them again.</p>\n</section>\n",
-        remainder(all - i64::try_from(letters.first.len()).unwrap_or(i64::MAX), since)
+        "{head}<p class=\"note\">{}, by cause. <code>campaign-sync retry</code> tries them again.</p>\n{heaps}{since}</section>\n",
+        plural(all, "campaign")
     )
 }
 
-fn remainder(more: i64, since: i64) -> String {
-    let mut text = String::new();
-    if more > 0 {
-        text += &format!(
+fn heap(letters: &Letters, open: bool) -> String {
+    let rows: String = letters.first.iter().map(row).collect();
+    let more = letters.count - i64::try_from(letters.first.len()).unwrap_or(i64::MAX);
+    let more = match more {
+        ..=0 => String::new(),
+        more => format!(
             "<p class=\"note\">And {} more, in the table <code>dead_letters</code>.</p>\n",
             counted(more)
-        );
-    }
-    if since > 0 {
-        let others = plural(since, "other");
-        text +=
-            &format!("<p class=\"note\">{others} that failed in this run: dealt with by later runs.</p>\n");
-    }
-    text
+        ),
+    };
+    format!(
+        "<details{}>\n<summary><b>{}</b> {}</summary>\n<table class=\"letters\">\n<thead><tr><th>campaign</th><th>reason</th>\
+         <th>attempts</th><th>when</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n{more}</details>\n",
+        if open { " open=\"open\"" } else { "" },
+        escaped(&letters.cause),
+        counted(letters.count)
+    )
+}
+
+fn row(letter: &Letter) -> String {
+    let mut row = String::new();
+    // Writing to a String cannot fail.
+    let _infallible = writeln!(
+        row,
+        "<tr><td data-is=\"campaign\"><code>{}</code></td><td data-is=\"reason\">{}</td><td data-is=\"attempts\">{}</td>\
+         <td data-is=\"when\">{}</td></tr>",
+        escaped(&letter.id),
+        escaped(&letter.reason),
+        letter.attempts,
+        time(letter.failed_at)
+    );
+    row
 }
