@@ -212,7 +212,9 @@ fn several_processes_make_one_course() {
     let server = mock_api::start(Settings { sync_latency: latency, ..Settings::fast(400) }).unwrap();
     let database = Database::create();
     let three = [(); 3].map(|()| Program::sync(&server, &database).args(&["--workers", "4"]).spawn());
-    three.map(|running| running.wait().expect_code(0));
+    for running in three {
+        running.wait().expect_code(0);
+    }
     let course = samples::course(&mut database.connect(), "default", 1).unwrap().unwrap();
     assert_eq!(course.durations.iter().sum::<i64>(), course.requests);
     assert!(
