@@ -95,11 +95,6 @@ fn dispatch(
     }
 }
 
-/// Refused rather than ignored: nothing here writes what was asked for.
-fn unavailable(name: &str) -> Failure {
-    Failure::usage(format!("{name}: this version cannot do that; leave it out"))
-}
-
 fn completion(shell: Option<&str>, stdout: &mut dyn Write) -> Result<i32, Failure> {
     let shell = shell.unwrap_or_default();
     match completions::script(shell, &cli::described()) {

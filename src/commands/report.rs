@@ -32,7 +32,7 @@ pub(super) fn run(
     let named = Config::for_database(flags, environment).map_err(Failure::usage)?.account_names;
     let context = Context::new();
     let store = set_up::store(environment, "default", &context, PATIENCE)?;
-    set_up::schema(&store, false)?;
+    set_up::ready(&store, false)?;
     let accounts = match named.is_empty() {
         true => store.run(|client, _| overview::accounts(client)).map_err(set_up::from_store)?,
         false => named,
@@ -44,7 +44,7 @@ pub(super) fn run(
     if file == "-" {
         return Ok(written(stdout, &page));
     }
-    match whole_file::replace(Path::new(file), &page) {
+    match whole_file::replace(Path::new(file), page.as_bytes()) {
         Ok(()) => Ok(0),
         Err(error) => Err(Failure::usage(format!("--html {}: cannot be written: {error}", visible(file)))),
     }

@@ -8,8 +8,8 @@ use super::set_up::{self, Context};
 use super::{Failure, written};
 use crate::cli::Flags;
 use crate::config::{Config, Output};
-use crate::report::status;
-use crate::store::overview;
+use crate::report::{page, sparkline, status};
+use crate::store::{Store, overview, samples};
 
 /// Whoever asks for the state wants to know soon that the database does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,14 +27,31 @@ pub(super) fn run(
     let accounts = store.run(|client, _| overview::accounts(client)).map_err(set_up::from_store)?;
     let accounts = if named.is_empty() { accounts } else { named };
     let accounts = if accounts.is_empty() { vec!["default".to_owned()] } else { accounts };
+    let drawn = sparkline::are_shown(environment);
     for account in accounts {
         let seen = store.run(|client, _| overview::look(client, &account)).map_err(set_up::from_store)?;
-        let shown =
-            if output.json { status::json(&account, &seen) + "\n" } else { status::text(&account, &seen) };
+        let shown = match (output.json, &seen.run) {
+            (true, _) => status::json(&account, &seen) + "\n",
+            (false, Some(run)) if drawn => {
+                status::text(&account, &seen) + &pictures(&store, &account, run.run_id)?
+            }
+            (false, _) => status::text(&account, &seen),
+        };
         match written(stdout, &shown) {
             0 => {}
             code => return Ok(code),
         }
     }
     Ok(0)
+}
+
+/// The run in small.
+fn pictures(store: &Store, account: &str, run_id: i64) -> Result<String, Failure> {
+    let (course, recent) = store
+        .run(|client, _| {
+            Ok((samples::course(client, account, run_id)?, samples::recent(client, account, page::RUNS)?))
+        })
+        .map_err(set_up::from_store)?;
+    let lines = course.map(|course| sparkline::lines(&course, &recent)).unwrap_or_default();
+    Ok(lines.iter().map(|line| line.clone() + "\n").collect())
 }

@@ -7,6 +7,7 @@ pub mod page;
 pub mod progress;
 #[cfg(test)]
 mod scratch;
+pub mod sparkline;
 pub mod status;
 pub mod summary;
 pub mod text;

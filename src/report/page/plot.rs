@@ -42,10 +42,10 @@ impl Plot<'_> {
         for (value, label) in &self.y.labels {
             let y = 100.0 - self.y.percent(*value);
             // Writing to a String cannot fail.
-            let _infallible = write!(
+            let _infallible = writeln!(
                 grid,
                 "<line class=\"grid\" x1=\"0\" x2=\"100%\" y1=\"{y:.2}%\" y2=\"{y:.2}%\" />\
-                 <text class=\"end\" x=\"-0.5em\" y=\"{y:.2}%\" dy=\"0.35em\">{label}</text>\n"
+                 <text class=\"end\" x=\"-0.5em\" y=\"{y:.2}%\" dy=\"0.35em\">{label}</text>"
             );
         }
         grid
@@ -57,9 +57,9 @@ impl Plot<'_> {
             let x = self.x.percent(*value);
             let anchor = if x > 96.0 { "end" } else { "middle" };
             // Writing to a String cannot fail.
-            let _infallible = write!(
+            let _infallible = writeln!(
                 below,
-                "<text class=\"{anchor}\" x=\"{x:.2}%\" y=\"100%\" dy=\"1.4em\">{label}</text>\n"
+                "<text class=\"{anchor}\" x=\"{x:.2}%\" y=\"100%\" dy=\"1.4em\">{label}</text>"
             );
         }
         below

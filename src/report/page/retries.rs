@@ -20,11 +20,11 @@ pub(super) fn section(run: &Course) -> String {
     for (row, (cause, count)) in causes.iter().enumerate() {
         let (width, top) = (width(*count, most), row * 2);
         // Writing to a String cannot fail.
-        let _infallible = write!(
+        let _infallible = writeln!(
             rows,
             "<text class=\"end\" x=\"-0.6em\" y=\"{top}em\" dy=\"1.25em\">{}</text>\
              <rect class=\"failed\" x=\"0\" y=\"{}em\" width=\"{width:.2}%\" height=\"1.2em\" />\
-             <text class=\"strong\" x=\"{width:.2}%\" dx=\"0.4em\" y=\"{top}em\" dy=\"1.25em\">{}</text>\n",
+             <text class=\"strong\" x=\"{width:.2}%\" dx=\"0.4em\" y=\"{top}em\" dy=\"1.25em\">{}</text>",
             words(*cause),
             format_args!("{top}.3"),
             counted(*count)
