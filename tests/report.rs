@@ -346,3 +346,33 @@ fn a_browser_shows_the_page_on_a_phone_and_a_desk_by_day_and_night() {
     }
     assert!(grounds[0] == grounds[2] && grounds[1] == grounds[3] && grounds[0] != grounds[1], "{grounds:?}");
 }
+
+#[test]
+fn status_draws_the_run_in_small_on_a_terminal_and_nowhere_else() {
+    let (server, database) = (mock_api::start(Settings::fast(30)).unwrap(), Database::create());
+    sync(&server, &database, &[]).expect_code(0);
+    sync(&server, &database, &[]).expect_code(0);
+    let piped = Program::new(&["status"]).env("TERM", "xterm").env("LANG", "C.UTF-8");
+    let piped = piped.database(&database.url()).run().expect_code(0).stdout;
+    assert!(piped.is_ascii(), "{piped}");
+    if Command::new("script").arg("--version").output().is_err() {
+        println!("script is not installed: no terminal to try");
+        return;
+    }
+    let on_a_terminal = |term: &str| {
+        let line = format!("'{}' status", env!("CARGO_BIN_EXE_campaign-sync"));
+        let shown = Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .envs([("DATABASE_URL", database.url().as_str()), ("TERM", term), ("LC_ALL", "C.UTF-8")])
+            .output()
+            .unwrap();
+        String::from_utf8(shown.stdout).unwrap()
+    };
+    let (able, dumb) = (on_a_terminal("xterm"), on_a_terminal("dumb"));
+    for what in ["  synced   ", "  requests ", "  runs     "] {
+        let line =
+            able.lines().find(|line| line.starts_with(what)).unwrap_or_else(|| panic!("{what}: {able}"));
+        assert!(line.contains('█'), "{line}");
+    }
+    assert!(dumb.contains("30 of 30 synced") && !dumb.contains('█'), "{dumb}");
+}

@@ -18,10 +18,10 @@ const TIMES: [f64; 17] = [
 ];
 
 impl Axis {
-    /// An axis for counts up to `most`, which ends at a label.
+    /// An axis for counts, which ends with the highest.
     pub fn counts(most: f64) -> Self {
         let step = step(most, 4.0).max(1.0);
-        let end = (most / step).ceil().max(1.0) * step;
+        let end = most.max(1.0);
         Self { end, labels: labels(step, end, short) }
     }
 
@@ -102,11 +102,11 @@ mod tests {
     }
 
     #[test]
-    fn counts_end_at_a_round_number() {
+    fn counts_have_round_labels() {
         assert_eq!(texts(&Axis::counts(0.0)), ["0", "1"]);
         assert_eq!(texts(&Axis::counts(3.0)), ["0", "1", "2", "3"]);
         assert_eq!(texts(&Axis::counts(100.0)), ["0", "50", "100"]);
-        assert_eq!(texts(&Axis::counts(1_050_000.0)), ["0", "500k", "1.0M", "1.5M"]);
+        assert_eq!(texts(&Axis::counts(1_050_000.0)), ["0", "500k", "1.0M"]);
     }
 
     #[test]
