@@ -100,7 +100,7 @@ fn lead(run: &Course) -> String {
         duration(run.lasted)
     );
     if let (Some(limit), Some(bound)) = (run.limit, least(run)) {
-        let window = markup::seconds(limit.window.as_secs_f64());
+        let window = markup::window(limit.window);
         let requests = plural(i64::from(limit.requests.get()), "request");
         // Writing to a String cannot fail.
         let _infallible = if bound.is_zero() {

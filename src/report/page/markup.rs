@@ -58,6 +58,15 @@ pub(super) fn seconds(seconds: f64) -> String {
     }
 }
 
+/// A rate limit's window, as people set it: in seconds up to two minutes.
+pub(super) fn window(window: Duration) -> String {
+    match window.as_secs() {
+        _ if window.subsec_nanos() > 0 => seconds(window.as_secs_f64()),
+        short @ 1..=120 => format!("{short} s"),
+        _ => duration(window).replace(" min 0 s", " min").replace(" h 0 min", " h"),
+    }
+}
+
 /// A moment.
 pub(super) fn time(time: SystemTime) -> String {
     let Some(at) = timestamp(time).map(|at| at.to_string()) else { return "–".into() };
@@ -84,6 +93,10 @@ mod tests {
         assert_eq!(
             [0.0004, 0.001, 0.0123, 0.9996, 2.0, 75.0].map(seconds),
             ["0.4 ms", "1 ms", "12 ms", "1 s", "2 s", "1 min 15 s"]
+        );
+        assert_eq!(
+            [500, 60_000, 300_000, 86_400_000].map(|ms| window(Duration::from_millis(ms))),
+            ["500 ms", "60 s", "5 min", "24 h"]
         );
     }
 }

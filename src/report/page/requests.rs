@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use super::axis::Axis;
-use super::markup::{counted, plural, seconds};
+use super::markup::{counted, plural, seconds, window};
 use super::plot::{Plot, bar, legend};
-use crate::http::RateLimit;
 use crate::store::samples::{Course, Sample};
 
 /// More could not be told apart on a phone.
@@ -25,7 +24,7 @@ pub(super) fn section(run: &Course) -> String {
     let x = Axis::time(run.lasted.as_secs_f64());
     let y = Axis::counts(most);
     let upwards = match run.limit {
-        Some(limit) => format!("requests a window of {}", seconds(limit.window.as_secs_f64())),
+        Some(limit) => format!("requests a window of {}", window(limit.window)),
         None => "requests a second".into(),
     };
     let mut drawn: String = bars.iter().map(|bar| bar.drawn(&x, &y)).collect();
@@ -118,13 +117,14 @@ fn bars(samples: &[Sample], unit: Duration, ceiling: f64) -> Vec<Bar> {
         let units = ((to - from) / unit).max(1.0);
         Bar { from, to, accepted: accepted / units, refused: refused / units }
     };
-    counts.into_iter().enumerate().map(bar).collect()
+    let bars = counts.into_iter().enumerate().map(bar);
+    bars.filter(|bar| bar.to > bar.from || bar.accepted + bar.refused > 0.0).collect()
 }
 
-/// The bar that a moment lies in, counted in bars; its end is its own.
+/// The bar that a moment lies in, counted in bars.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn index(bars: f64) -> usize {
-    (bars.ceil() as usize).saturating_sub(1)
+    bars as usize
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -139,17 +139,14 @@ fn to_float(count: i64) -> f64 {
 
 fn description(run: &Course, bars: &[Bar]) -> String {
     let most = bars.iter().map(|bar| bar.accepted + bar.refused).fold(0.0, f64::max);
-    let unit = run.limit.map_or_else(|| "second".into(), |limit| format!("window of {}", window(limit)));
+    let unit =
+        run.limit.map_or_else(|| "second".into(), |limit| format!("window of {}", window(limit.window)));
     let limit = run.limit.map_or_else(String::new, |limit| format!(" The limit is {}.", limit.requests));
     format!(
         "{} counted towards the rate limit, {} of them refused; at most {most:.1} a {unit}.{limit}",
         plural(run.limited, "request"),
         counted(run.refused)
     )
-}
-
-fn window(limit: RateLimit) -> String {
-    seconds(limit.window.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -173,9 +170,9 @@ mod tests {
     fn no_bar_is_higher_than_the_limit_that_was_kept() {
         // Ten at once every 60 s, seen every 7 s.
         let seen: Vec<(u64, i64)> =
-            (1..=59u64).map(|n| (n * 7, (n * 7 / 60 + 1).cast_signed() * 10)).collect();
+            (1..=60u64).map(|n| (n * 7, (n * 7 / 60 + 1).cast_signed() * 10)).collect();
         let bars = bars(&run(&seen), Duration::from_secs(60), 10.0);
-        assert_eq!(accepted(&bars), [10.0; 7], "{bars:?}");
+        assert_eq!(accepted(&bars), [10.0; 8], "{bars:?}");
     }
 
     #[test]
