@@ -29,8 +29,15 @@ pub enum Signal {
 impl Program {
     /// `campaign-sync` with `arguments`.
     pub fn new(arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_campaign-sync"));
-        command.env_clear().args(arguments);
+        Self::by(&[], arguments)
+    }
+
+    /// The same, started by another program that becomes it, as `ip netns exec NAME` does.
+    pub fn by(starter: &[&str], arguments: &[&str]) -> Self {
+        let program = env!("CARGO_BIN_EXE_campaign-sync");
+        let mut words = starter.iter().chain([&program]).chain(arguments);
+        let mut command = Command::new(words.next().unwrap_or(&program));
+        command.env_clear().args(words);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self { command, timeout: PATIENCE }
