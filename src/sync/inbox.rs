@@ -146,6 +146,12 @@ impl Inbox {
         state.fresh.len() + state.later.len()
     }
 
+    /// Whether nothing is waiting here and this holds at the same moment: nothing is taken or put back in between.
+    pub fn is_empty_while(&self, holds: impl FnOnce() -> bool) -> bool {
+        let state = lock(&self.state);
+        state.fresh.is_empty() && state.later.is_empty() && holds()
+    }
+
     /// Waits until there is room for `wanted` below `capacity`, for at most `timeout`; gives the room there is.
     pub fn room(&self, capacity: usize, wanted: usize, timeout: Duration) -> usize {
         let deadline = self.clock.now() + timeout;
@@ -217,7 +223,7 @@ mod tests {
                     in_hand.fetch_sub(1, Ordering::AcqRel);
                 }
             });
-            let nothing = || inbox.len() == 0 && in_hand.load(Ordering::Acquire) == 0 && inbox.len() == 0;
+            let nothing = || inbox.is_empty_while(|| in_hand.load(Ordering::Acquire) == 0);
             let seen = (0..200_000).all(|_| !nothing());
             over.store(true, Ordering::Release);
             seen

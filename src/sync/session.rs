@@ -208,8 +208,8 @@ impl Session {
 
     /// Whether this process has nothing in hand at all.
     pub fn idle(&self) -> bool {
-        // In this order: a task goes from the inbox to the crew to the writer, and never out of sight.
-        self.inbox.len() == 0 && self.resting() && self.idle_writer() && self.inbox.len() == 0
+        // In this order: a task goes from the inbox to the crew, or back, and then to the writer, and never out of sight.
+        self.inbox.is_empty_while(|| self.resting()) && self.idle_writer()
     }
 
     /// Something has changed that somebody may be waiting for.
