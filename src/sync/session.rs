@@ -55,6 +55,8 @@ pub(super) struct Session {
     pub crew: Arc<Crew>,
     pub workers: usize,
     worker: AtomicI64,
+    /// Held while a lost lease is replaced.
+    renewal: Mutex<()>,
     done: SyncSender<Done>,
     /// Results that the writer has not committed yet.
     unwritten: AtomicUsize,
@@ -90,6 +92,7 @@ impl Session {
             crew,
             workers,
             worker: AtomicI64::new(0),
+            renewal: Mutex::default(),
             done,
             unwritten: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
@@ -284,6 +287,8 @@ impl Session {
     /// Another process took this one for dead: nothing it holds is its own any more, and results that are still under way
     /// will find no task. It goes on as a new worker.
     pub fn lease_lost(&self, lost: WorkerId) {
+        // Writer and keeper notice it at the same moment: with two new workers, what one of them takes would be nobody's.
+        let _one_at_a_time = lock(&self.renewal);
         if self.worker() != lost || self.finished.load(Ordering::Acquire) {
             return;
         }
