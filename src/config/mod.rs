@@ -17,6 +17,7 @@ pub use self::password::Password;
 use self::setting::Source;
 use crate::cli::Flags;
 use crate::http::RateLimit;
+use crate::http::client::check_trusted_roots;
 
 /// How the environment is looked up: passed in, so that tests need no real one.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -297,12 +298,15 @@ fn client_id(text: &str) -> Option<String> {
 
 fn trusted_roots(env: Environment<'_>) -> Result<Option<Vec<u8>>, ConfigError> {
     let Some(path) = value(env, "SSL_CERT_FILE") else { return Ok(None) };
-    std::fs::read(&path).map(Some).map_err(|error| {
+    let wrong = |cause: &dyn fmt::Display| {
         ConfigError(format!(
-            "SSL_CERT_FILE={}: cannot read certificates: {error}; such as /etc/ssl/certs/ca-certificates.crt",
+            "SSL_CERT_FILE={}: cannot read certificates: {cause}; such as /etc/ssl/certs/ca-certificates.crt",
             path.to_string_lossy().escape_debug()
         ))
-    })
+    };
+    let pem = std::fs::read(&path).map_err(|error| wrong(&error))?;
+    check_trusted_roots(&pem).map_err(|error| wrong(&error))?;
+    Ok(Some(pem))
 }
 
 impl Output {

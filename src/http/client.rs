@@ -254,6 +254,14 @@ fn body_retry_after(status: u16, body: &[u8]) -> Option<f64> {
     serde_json::from_slice::<Hint>(body).ok()?.retry_after
 }
 
+/// Whether these are certificates that [`ClientSettings::trusted_roots`] can be.
+///
+/// # Errors
+/// When they hold no certificate in PEM form.
+pub fn check_trusted_roots(pem: &[u8]) -> Result<(), BadClientSettings> {
+    trusted_roots(pem).map(drop)
+}
+
 fn trusted_roots(pem: &[u8]) -> Result<RootCerts, BadClientSettings> {
     let mut roots: Vec<Certificate<'static>> = Vec::new();
     for item in ureq::tls::parse_pem(pem) {
