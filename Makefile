@@ -1,8 +1,9 @@
 POSTGRES := tests/support/postgres.sh
 SCRIPTS := $(wildcard tests/*/*.sh) .ci/run
 
-.PHONY: help run demo-db demo-db-stop test torture lint bench dist clean
+.PHONY: help run demo-db demo-db-stop test torture lint bench dist install uninstall clean
 .DEFAULT_GOAL := help
+export PREFIX DESTDIR
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +34,8 @@ lint: ## Check format, lints, documentation and scripts
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 	@for script in $(SCRIPTS); do bash -n $$script || exit 1; done
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check --config .deny.toml bans licenses sources; \
+		else echo 'cargo-deny is not installed: dependencies and licences are not checked'; fi
 	@if command -v shellcheck >/dev/null; then shellcheck -x -S warning $(SCRIPTS); fi
 
 bench: dist ## Measure speed, memory and limits as one table, in about 10 minutes (PARTS="a b c d e" for some of it)
@@ -40,8 +43,16 @@ bench: dist ## Measure speed, memory and limits as one table, in about 10 minute
 	@cargo build --release --workspace --bins --examples --locked
 	@$(POSTGRES) with target/bench -- sh -c 'exec target/release/examples/bench "$$POSTGRES_URL" $(PARTS)'
 
-dist: ## Build target/dist/campaign-sync, one static binary, and prove that it is static and starts
+dist: ## Build target/dist/campaign-sync, one static binary, prove that it is static and starts, and pack it all up
 	@tests/support/dist.sh
+
+install: ## Install program, manual page, completions and systemd units below PREFIX (/usr/local), within DESTDIR if set
+	@cargo build --release --locked -p campaign-sync --bin campaign-sync --example man-page
+	@target/release/examples/man-page >target/campaign-sync.1
+	@tests/support/install.sh target/release/campaign-sync target/campaign-sync.1
+
+uninstall: ## Remove what install has put there
+	@tests/support/install.sh --remove
 
 clean: demo-db-stop ## Remove everything that was built
 	@cargo clean
