@@ -38,7 +38,7 @@ lint: ## Check format, lints, documentation and scripts
 		else echo 'cargo-deny is not installed: dependencies and licences are not checked'; fi
 	@if command -v shellcheck >/dev/null; then shellcheck -x -S warning $(SCRIPTS); fi
 
-bench: dist ## Measure speed, memory and limits as one table, in about 10 minutes (PARTS="a b c d e" for some of it)
+bench: dist ## Measure speed, memory and limits as one table, in about 10 minutes (PARTS="a b c d e f" for some of it)
 	@$(POSTGRES) install
 	@cargo build --release --workspace --bins --examples --locked
 	@$(POSTGRES) with target/bench -- sh -c 'exec target/release/examples/bench "$$POSTGRES_URL" $(PARTS)'

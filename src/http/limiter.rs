@@ -357,15 +357,6 @@ impl Limiter {
         }
         let known = self.configured.or(state.learned).or(told).is_some();
         let recorded = state.paced < PACED_SENDS;
-        let hint = seen.hints.retry_after.or(seen.hints.reset);
-        if seen.refused
-            && !known
-            && let Some(hint) = hint
-        {
-            let fresh = Discovery { first: seen.answered_at, last: seen.answered_at, hint, recorded };
-            let discovery = state.discovery.get_or_insert(fresh);
-            discovery.last = seen.answered_at;
-        }
         drop(state);
         self.share(seen, wait, told.or(found), known, recorded);
     }
@@ -386,6 +377,12 @@ impl Limiter {
             }
             let ages = self.ages(seen.answered_at, recorded);
             let mut state = lock(&self.state);
+            if !known && let Some(hint) = seen.hints.retry_after.or(seen.hints.reset) {
+                // Only now that what was refused is no longer on record: the ledger may be slow, and others would count it.
+                let now = self.clock.now();
+                let fresh = Discovery { first: seen.answered_at, last: now, hint, recorded };
+                state.discovery.get_or_insert(fresh).last = now;
+            }
             let limit = self.configured.or(state.learned);
             match seen.hints.retry_after.or(seen.hints.reset) {
                 Some(hint) if known && state.corrected.is_none_or(|at| seen.sent_at > at) => {
@@ -409,7 +406,10 @@ impl Limiter {
         let Some(discovery) = ripe else { return };
         let ages = self.ages(discovery.first, discovery.recorded);
         self.adopt(learning::from_refusal(None, &ages, discovery.hint));
-        lock(&self.state).discovery = None;
+        let mut state = lock(&self.state);
+        state.discovery = None;
+        // Stragglers of the burst are no reason to think it was one too many.
+        state.corrected = Some(now);
     }
 
     /// The ages at `moment` of the sends that count, oldest first; from the ledger, where they are on record.

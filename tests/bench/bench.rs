@@ -1,6 +1,6 @@
 //! Measures whole processes against mock-api and a real Postgres, and prints one table of medians and ratios.
 //!
-//! `bench DATABASE_URL [PART…]`, where a part is one of a, b, c, d, e; see `make bench`.
+//! `bench DATABASE_URL [PART…]`, where a part is one of a, b, c, d, e, f; see `make bench`.
 
 mod measured;
 
@@ -14,7 +14,7 @@ const ROUNDS: usize = 5;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let server = arguments.next().ok_or("usage: bench DATABASE_URL [a|b|c|d|e]…")?;
+    let server = arguments.next().ok_or("usage: bench DATABASE_URL [a|b|c|d|e|f]…")?;
     let parts: Vec<String> = arguments.collect();
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|other| other == part);
     let tools = Tools::find(server)?;
@@ -33,6 +33,9 @@ fn main() -> Result<()> {
     }
     if wanted("e") {
         cold_start(&tools)?;
+    }
+    if wanted("f") {
+        queue(&tools)?;
     }
     Ok(())
 }
@@ -170,6 +173,19 @@ fn cold_start(tools: &Tools) -> Result<()> {
         "100 campaigns, static binary, start to exit",
         &format!("{:.3} s", median(&times)),
         &format!("slowest {:.3} s", slowest.as_secs_f64()),
+    );
+    Ok(())
+}
+
+/// A million tasks, claimed and committed without an API: does the queue slow down?
+fn queue(tools: &Tools) -> Result<()> {
+    let database = Database::create(tools)?;
+    let tenths = tools.million(&database)?;
+    let (Some(first), Some(last)) = (tenths.first(), tenths.last()) else { return Err("no tenths".into()) };
+    row(
+        "1,000,000 tasks queued and drained, last tenth",
+        &format!("{:.2} of the first", last / first),
+        &format!("{first:.2} s and {last:.2} s, median {:.2} s", median(&tenths)),
     );
     Ok(())
 }

@@ -52,6 +52,19 @@ impl Tools {
             .env("DATABASE_URL", &database.url)
     }
 
+    /// The seconds of each tenth of a million tasks.
+    pub fn million(&self, database: &Database) -> Result<Vec<f64>> {
+        let output = Command::new(self.folder.join("examples/million")).arg(&database.url).output()?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into());
+        }
+        let said = String::from_utf8(output.stdout)?;
+        let tenths = said.lines().filter(|line| line.starts_with("tenth"));
+        // `tenth  1: claims 1.23 s, commits 4.56 s`
+        let seconds = |line: &str| line.split(' ').filter_map(|word| word.parse::<f64>().ok()).sum();
+        Ok(tenths.map(seconds).collect())
+    }
+
     pub fn bare_loop(&self, mock: &Mock, campaigns: u32, database: Option<&Database>) -> Program {
         let arguments = [&mock.url, EMAIL, PASSWORD, &campaigns.to_string(), "16"];
         let program = Program::new(&self.folder.join("examples/bare-loop")).args(&arguments);

@@ -436,3 +436,56 @@ fn a_generous_limit_is_asked_for_many_turns_at_once_and_a_small_one_for_each() {
         );
     }
 }
+
+/// A ledger that takes its time to take a refused send back, while another thread asks for a turn.
+struct Slow {
+    ledger: MemoryLedger,
+    clock: Arc<VirtualClock>,
+    limiter: std::sync::OnceLock<std::sync::Weak<Limiter>>,
+}
+
+impl Ledger for Arc<Slow> {
+    fn reserve(
+        &self,
+        limit: Option<RateLimit>,
+        margin: Duration,
+        want: u32,
+    ) -> Result<Reservation, SharingError> {
+        self.ledger.reserve(limit, margin, want)
+    }
+
+    fn ages(&self) -> Result<Vec<Duration>, SharingError> {
+        self.ledger.ages()
+    }
+
+    fn take_back(&self) -> Result<(), SharingError> {
+        self.clock.sleep(3 * SETTLE);
+        let other = self.limiter.get().and_then(std::sync::Weak::upgrade);
+        assert!(matches!(other.unwrap().try_acquire(1), Ok(Turn::Wait(..))), "the gate is closed");
+        self.ledger.take_back()
+    }
+
+    fn learn(&self, limit: RateLimit) -> Result<(), SharingError> {
+        self.ledger.learn(limit)
+    }
+
+    fn close_gate(&self, wait: Duration) -> Result<(), SharingError> {
+        self.ledger.close_gate(wait)
+    }
+}
+
+#[test]
+fn a_slow_ledger_does_not_have_the_refused_request_counted() {
+    let clock = Arc::new(VirtualClock::new(3));
+    let slow = Arc::new(Slow {
+        ledger: MemoryLedger::new(clock.clone()),
+        clock: clock.clone(),
+        limiter: std::sync::OnceLock::new(),
+    });
+    let limiter = Arc::new(Limiter::new(None, Box::new(slow.clone()), clock.clone()));
+    assert!(slow.limiter.set(Arc::downgrade(&limiter)).is_ok());
+    let mut server = Server::new(10, WINDOW, Tells::Window);
+    job(&limiter, &clock, &mut server, 40, MS);
+    assert_eq!(limiter.limit().map(|limit| limit.requests.get()), Some(10));
+    assert_eq!(server.refused.len(), 1);
+}
