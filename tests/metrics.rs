@@ -84,18 +84,8 @@ impl Drop for Metrics {
 
 /// Has `promtool` read `input`: what it says against it, if anything. None when it is not to be had.
 fn promtool(arguments: &[&str], input: &str) -> Option<Result<(), String>> {
-    static PATH: OnceLock<Option<String>> = OnceLock::new();
-    let path = PATH.get_or_init(|| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/promtool.sh");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("promtool");
-        let found = Command::new("bash").arg(script).arg(folder).output().expect("bash runs");
-        if !found.status.success() {
-            let reason = String::from_utf8_lossy(&found.stderr);
-            eprintln!("skipped: promtool is not to be had: {}", reason.trim_end());
-            return None;
-        }
-        Some(String::from_utf8(found.stdout).unwrap().trim_end().to_owned())
-    });
+    static PATH: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let path = PATH.get_or_init(|| support::unpacked("promtool", "prometheus").map(|(path, _)| path));
     let mut command = Command::new(path.as_ref()?);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use mock_api::{EMAIL, PASSWORD, Settings};
-use support::{Database, PATIENCE, Program, eventually};
+use support::{Database, PATIENCE, Program, eventually, unpacked};
 
 /// PgBouncer in transaction mode before one database; ends with its value.
 struct Bouncer {
@@ -20,15 +20,18 @@ struct Bouncer {
 }
 
 impl Bouncer {
-    /// Nothing where the program is not installed.
+    /// Nothing where the program is not to be had.
     fn before(database: &Database) -> Option<Self> {
-        let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"]
-            .into_iter()
-            .find(|path| PathBuf::from(path).exists())?;
+        let (program, libraries) = unpacked("pgbouncer", "pgbouncer")?;
         let server: postgres::Config = database.url().parse().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = std::env::temp_dir().join(format!("campaign-sync-bouncer-{port}"));
         std::fs::create_dir_all(&folder).unwrap();
+        // Where the user that it runs as can reach it, whoever owns the checkout.
+        for file in libraries.iter().chain([&program]) {
+            std::fs::copy(file, folder.join(file.file_name().unwrap())).unwrap();
+        }
+        let program = folder.join("pgbouncer");
         let settings = folder.join("pgbouncer.ini");
         let (user, password) =
             (server.get_user().unwrap(), std::str::from_utf8(server.get_password().unwrap()).unwrap());
@@ -49,12 +52,18 @@ impl Bouncer {
                 == 0;
         let mut command = if root {
             let mut command = Command::new("setpriv");
-            command.args(["--reuid", "nobody", "--clear-groups", "--pdeathsig", "TERM", program]);
+            command.args(["--reuid", "nobody", "--clear-groups", "--pdeathsig", "TERM"]).arg(program);
             command
         } else {
             Command::new(program)
         };
-        let child = command.arg(&settings).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let child = command
+            .arg(&settings)
+            .env("LD_LIBRARY_PATH", &folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let bouncer = Self { child, folder, port };
         eventually(PATIENCE, "PgBouncer listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Some(bouncer)
@@ -76,7 +85,6 @@ impl Drop for Bouncer {
 fn three_processes_sync_through_a_transaction_pooler() {
     let database = Database::create();
     let Some(bouncer) = Bouncer::before(&database) else {
-        println!("pgbouncer is not installed: nothing tried");
         return;
     };
     let latency = Duration::from_millis(20);

@@ -12,6 +12,7 @@ mod cluster;
 mod database;
 mod program;
 mod secrets;
+mod unpacked;
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ pub use cluster::Cluster;
 pub use database::Database;
 pub use program::{Outcome, Program, Running, Signal};
 pub use secrets::assert_no_secret;
+pub use unpacked::unpacked;
 
 /// Long enough for anything that is going to happen at all on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
