@@ -256,7 +256,9 @@ fn ending(plan: &Plan, end: &End) -> Vec<String> {
         must(!outcome.stderr.contains(sign) && !outcome.stdout.contains(sign), sign);
     }
     let Some(code) = outcome.code() else {
-        must(end.killed && outcome.signal() == Some(9), "ended by a signal that nobody sent");
+        // Before it has begun to listen for signals, an interrupt is the system's business.
+        let sent = (end.killed, end.interrupted > 0, outcome.signal());
+        must(matches!(sent, (true, _, Some(9)) | (_, true, Some(2))), "ended by a signal that nobody sent");
         return violations;
     };
     let known = match code {
