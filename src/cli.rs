@@ -286,7 +286,11 @@ pub fn described() -> CommandInfoWithArgs {
 
 fn usage(message: &str) -> Exit {
     let line: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    Exit { code: 2, text: format!("campaign-sync: {}; see campaign-sync --help\n", line.join(" ")) }
+    let line = line.join(" ");
+    Exit {
+        code: 2,
+        text: format!("campaign-sync: {}; see campaign-sync --help\n", line.trim_end_matches('.')),
+    }
 }
 
 #[cfg(test)]
@@ -314,6 +318,7 @@ mod tests {
         {
             let exit = parse_words(words).unwrap_err();
             assert_eq!((exit.code, exit.text.lines().count()), (2, 1), "{words:?}: {}", exit.text);
+            assert!(!exit.text.contains(".;"), "{}", exit.text);
         }
     }
 
