@@ -17,12 +17,11 @@ demo-db: ## The same, but leave the database up and say how to connect
 demo-db-stop: ## End and remove the database of demo-db
 	@tests/support/demo.sh db-stop
 
-# Most tests wait for something most of the time: four at once are not too many for two cores.
 test: ## Run all tests, against a real Postgres
 	@$(POSTGRES) install
 	@cargo test --workspace --locked --no-run
 	@$(POSTGRES) with target/test -- sh -c \
-		'CAMPAIGN_SYNC_TEST_DATABASE=$$POSTGRES_URL RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} exec cargo test --workspace --locked --no-fail-fast'
+		'CAMPAIGN_SYNC_TEST_DATABASE=$$POSTGRES_URL exec cargo test --workspace --locked --no-fail-fast'
 
 torture: ## Sync under ever new schedules of faults (SECONDS=600; SEED=n: the first of them), and count what breaks
 	@$(POSTGRES) install

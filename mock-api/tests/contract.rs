@@ -118,12 +118,13 @@ fn a_token_dies_when_its_time_is_over_whatever_the_answer_said() {
         let token_lifetime = Duration::from_millis(50);
         let server = mock_api::start(Settings { token_lifetime, expires_in, ..Settings::fast(5) }).unwrap();
         let mut client = Client::stranger(&server);
-        assert_eq!(client.renew().json()["expires_in"].as_f64(), said);
+        // Before it is there: on a busy machine its way here takes its time.
         let from = Instant::now();
+        assert_eq!(client.renew().json()["expires_in"].as_f64(), said);
         while client.list(1, 10).unwrap().status == 200 {
             assert!(from.elapsed() < Duration::from_secs(10), "the token never dies");
         }
-        assert!(from.elapsed() >= Duration::from_millis(40), "it died too early");
+        assert!(from.elapsed() >= token_lifetime, "it died too early");
     }
 }
 
