@@ -1,10 +1,7 @@
--- Ends the lease of workers whose heartbeat is older than $2 seconds by the database's own clock, and of worker $3, which
--- leaves by itself: their tasks are free again, their counts go to their runs, and none of them is a lister any more.
+-- Ends the lease of workers that are locked already: their tasks are free again, their counts go to their runs, and none of
+-- them is a lister any more. A statement of its own after the lock: it must see the tasks that they were given until then.
 WITH gone AS (
-    SELECT worker_id
-    FROM workers
-    WHERE account = $1 AND (worker_id = $3 OR heartbeat_at < now() - make_interval(secs => $2))
-    FOR UPDATE SKIP LOCKED
+    SELECT worker_id FROM workers WHERE account = $1 AND worker_id = ANY ($2)
 ), freed AS (
     UPDATE sync_tasks t SET worker_id = 0 FROM gone g WHERE t.account = $1 AND t.worker_id = g.worker_id
     RETURNING t.id

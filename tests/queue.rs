@@ -276,11 +276,40 @@ fn a_claim_during_the_end_of_its_lease_leaves_no_task_with_nobody() {
     let late = leases::register(client, ACCOUNT, run, "host", 3).unwrap();
     grow_silent(&database, late);
     client.batch_execute("BEGIN").unwrap();
-    assert_eq!(leases::reap(client, ACCOUNT, 0).unwrap(), (1, 0));
+    assert_eq!(leases::end(client, ACCOUNT, 0).unwrap(), (1, 0));
     overlapped(&database, client, |other| {
         assert!(queue::claim(other, ACCOUNT, late, 5).unwrap().is_empty());
     });
     assert_eq!(held_by_nobody(&database), 0);
+}
+
+#[test]
+fn a_claim_committed_just_before_its_lease_ends_leaves_no_task_with_nobody() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, lister) = run_with_lister(client);
+    for round in 0..30 {
+        let late = leases::register(client, ACCOUNT, run, "host", 2).unwrap();
+        add(client, run, lister, round * 10, 10, false);
+        // Ends of many leases at once take a while: the claim comes in the middle of it.
+        client.execute("INSERT INTO workers (account, run_id, host, pid) SELECT $1, $2, 'host', n FROM generate_series(1, 2000) n", &[&ACCOUNT, &run]).unwrap();
+        client
+            .execute(
+                "UPDATE workers SET heartbeat_at = now() - interval '11 s' WHERE worker_id >= $1",
+                &[&late],
+            )
+            .unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let client = &mut database.connect();
+                std::thread::sleep(Duration::from_millis(u64::try_from(round).unwrap() % 15));
+                queue::claim(client, ACCOUNT, late, 10).unwrap();
+            });
+            leases::reap(&mut database.connect(), ACCOUNT, 0).unwrap();
+        });
+        leases::reap(client, ACCOUNT, 0).unwrap();
+        assert_eq!(held_by_nobody(&database), 0, "round {round}");
+    }
 }
 
 #[test]
@@ -301,7 +330,7 @@ fn pages_committed_during_the_end_of_their_listers_lease_leave_no_task_with_nobo
     assert_eq!(leases::take_listing(client, ACCOUNT, run, lister).unwrap(), Some((2, 100)));
     grow_silent(&database, lister);
     client.batch_execute("BEGIN").unwrap();
-    assert_eq!(leases::reap(client, ACCOUNT, 0).unwrap(), (1, 0));
+    assert_eq!(leases::end(client, ACCOUNT, 0).unwrap(), (1, 0));
     overlapped(&database, client, |other| {
         let tasks = vec![NewTask { id: "late", seq: 99, payload: "{}", held: true }];
         let pages = Pages {
@@ -325,7 +354,7 @@ fn a_listing_is_never_taken_by_a_worker_whose_lease_ends_at_that_moment() {
     let (run, lister) = run_with_lister(client);
     grow_silent(&database, lister);
     client.batch_execute("BEGIN").unwrap();
-    assert_eq!(leases::reap(client, ACCOUNT, 0).unwrap(), (1, 0));
+    assert_eq!(leases::end(client, ACCOUNT, 0).unwrap(), (1, 0));
     overlapped(&database, client, |other| {
         assert_eq!(leases::take_listing(other, ACCOUNT, run, lister).unwrap(), None);
     });

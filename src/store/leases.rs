@@ -2,8 +2,9 @@
 //! write keeps all that it holds.
 
 use postgres::types::Type;
-use postgres::{Client, Error};
+use postgres::{Client, Error, GenericClient};
 
+use super::LOSE_WHEN_IDLE;
 use super::queue::WorkerId;
 use crate::http::retry::Cause;
 use crate::http::{RateLimit, spread};
@@ -113,9 +114,33 @@ pub fn heartbeat(
 /// # Errors
 /// The database's.
 pub fn reap(client: &mut Client, account: &str, leaving: WorkerId) -> Result<(i64, i64), Error> {
-    let row = client.query_typed_one(
-        include_str!("../../sql/reap.sql"),
+    let mut transaction = client.transaction()?;
+    transaction.batch_execute(LOSE_WHEN_IDLE)?;
+    let ended = end(&mut transaction, account, leaving)?;
+    transaction.commit()?;
+    Ok(ended)
+}
+
+/// The same within the caller's transaction.
+///
+/// # Errors
+/// The database's.
+pub fn end(
+    transaction: &mut impl GenericClient,
+    account: &str,
+    leaving: WorkerId,
+) -> Result<(i64, i64), Error> {
+    let silent = transaction.query_typed(
+        include_str!("../../sql/silent.sql"),
         &[(&account, Type::TEXT), (&LEASE_SECONDS, Type::FLOAT8), (&leaving, Type::INT8)],
+    )?;
+    if silent.is_empty() {
+        return Ok((0, 0));
+    }
+    let silent: Vec<WorkerId> = silent.iter().map(|row| row.get(0)).collect();
+    let row = transaction.query_typed_one(
+        include_str!("../../sql/reap.sql"),
+        &[(&account, Type::TEXT), (&silent, Type::INT8_ARRAY), (&leaving, Type::INT8)],
     )?;
     Ok((row.get("dead"), row.get("freed")))
 }
