@@ -32,7 +32,8 @@ pub fn play(ground: &Ground, seed: u64) -> Report {
     let played = catch_unwind(AssertUnwindSafe(|| acts(ground, &plan, &tally)));
     let violations = played.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
-        vec![text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()]
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        vec![format!("{}\n{plan:?}", text.unwrap_or_default())]
     });
     Report { seed, violations, tally, took: begun.elapsed() }
 }

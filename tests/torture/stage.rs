@@ -1,8 +1,9 @@
 //! One schedule's cast: the platform, the database, the networks between, and the program's processes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use campaign_sync::store::leases;
 use mock_api::{EMAIL, PASSWORD, Server};
 
 use crate::ground::{Database, Place};
@@ -12,9 +13,7 @@ use crate::support::{Outcome, Program, Running, Signal};
 use crate::tally::Tally;
 
 /// A process must come to its end within this time, whatever has happened.
-const PATIENCE: Duration = Duration::from_secs(55);
-/// A lease, and a bit.
-const LEASE_SECONDS: f64 = 10.0;
+const PATIENCE: Duration = Duration::from_secs(50);
 
 /// Everything that a schedule plays with.
 pub struct Stage<'a> {
@@ -107,7 +106,7 @@ impl<'a> Stage<'a> {
             .env("RUST_LOG", "debug")
             .api(&format!("http://{}", self.api.address), EMAIL, PASSWORD)
             .database(&self.database.url_by(self.way_to_database.address))
-            .timeout(PATIENCE);
+            .timeout(PATIENCE * 2);
         if let (true, Some((limit, window))) = (plan.told, plan.settings.rate_limit) {
             program = program.args(&["--rate-limit", &format!("{limit}/{}", millis(window))]);
         }
@@ -132,7 +131,12 @@ impl<'a> Stage<'a> {
 
     /// Waits for one; gives its code.
     pub fn wait(&mut self, place: usize) -> Option<i32> {
-        let process = self.processes.remove(place);
+        let mut process = self.processes.remove(place);
+        let begun = Instant::now();
+        while process.running.is_running() {
+            assert!(begun.elapsed() < PATIENCE, "{}", self.stuck(process));
+            std::thread::sleep(Duration::from_millis(2));
+        }
         let outcome = process.running.wait();
         let code = outcome.code();
         self.ends.push(End {
@@ -143,6 +147,24 @@ impl<'a> Stage<'a> {
             faulty: process.faulty,
         });
         code
+    }
+
+    /// What is to be known of a process that does not come to its end.
+    fn stuck(&self, process: Process) -> String {
+        let mut text = String::from("still running:\n");
+        for table in ["sync_runs", "workers", "sync_tasks", "access_tokens"] {
+            let rows = self
+                .database
+                .rows(&format!("SELECT (to_jsonb(t) - '{{payload,sealed}}'::text[])::text FROM {table} t"));
+            rows.iter().for_each(|row| text += &format!("  {table} {}\n", row.get::<_, String>(0)));
+        }
+        for row in self.database.rows(
+            "SELECT to_jsonb(a)::text FROM (SELECT pid, state, wait_event, state_change, query FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()) a",
+        ) {
+            text += &format!("  {}\n", row.get::<_, String>(0));
+        }
+        text + &process.running.kill().to_string()
     }
 
     /// Waits for all.
@@ -186,7 +208,10 @@ impl<'a> Stage<'a> {
                 self.tally.count("database: crash");
                 self.place.server().crash();
             }
-            Event::EndLeases => self.end_leases(true),
+            Event::EndLeases => {
+                self.leases_ended += 1;
+                self.end_leases(true);
+            }
             Event::Stop(who) => self.signal(who, Signal::Stop),
             // Whoever was meant may have moved up.
             Event::Continue(_) => self.continue_all(),
@@ -230,14 +255,13 @@ impl<'a> Stage<'a> {
     /// once, by the statement with which processes find it out.
     pub fn end_leases(&mut self, at_once: bool) {
         self.tally.count("leases: ended");
-        self.leases_ended += 1;
         let Ok(mut client) = self.database.connect() else { return };
         let aged = client.batch_execute(
             "UPDATE workers SET heartbeat_at = heartbeat_at - interval '11 s';
              UPDATE access_tokens SET refresh_until = '-infinity'",
         );
         if aged.is_ok() && at_once {
-            let _ = client.query(include_str!("../../sql/reap.sql"), &[&"default", &LEASE_SECONDS, &0_i64]);
+            let _ = leases::reap(&mut client, "default", 0);
         }
     }
 

@@ -178,7 +178,7 @@ pub fn rate_limit(stage: &Stage<'_>) -> Option<String> {
 /// How often a process or a lease ended such that what was done may have to be done again.
 fn losses(stage: &Stage<'_>) -> usize {
     let bad_ends = stage.ends.iter().filter(|end| end.is_bad(stage.plan)).count();
-    bad_ends + stage.leases_ended.saturating_sub(1) * stage.launched
+    bad_ends + stage.leases_ended * stage.launched
 }
 
 /// A sync that was answered with success is not asked for again in its run, unless the answer or what was made of it was
