@@ -284,6 +284,29 @@ fn a_claim_during_the_end_of_its_lease_leaves_no_task_with_nobody() {
 }
 
 #[test]
+fn what_is_just_being_finished_is_not_new_to_the_next_lister() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, lister) = run_with_lister(client);
+    add(client, run, lister, 0, 2, true);
+    let (c0, gone) = (campaign("c0"), letter("c1", 1));
+    client.batch_execute("BEGIN").unwrap();
+    assert_eq!(queue::complete(client, ACCOUNT, lister, &[(1, &c0)]).unwrap(), Some(1));
+    assert_eq!(queue::bury(client, ACCOUNT, lister, &[gone]).unwrap(), Some(1));
+    let next = leases::register(&mut database.connect(), ACCOUNT, run, "host", 2).unwrap();
+    database.execute(&format!("UPDATE sync_runs SET lister = {next}"));
+    overlapped(&database, client, |other| {
+        let again = ["c0", "c1", "c2"].map(|id| NewTask { id, seq: 0, payload: "{}", held: false });
+        let (tasks, invalid) = (again.into(), Vec::new());
+        let pages =
+            Pages { from_page: 2, next_page: 3, page_size: 100, last: false, total: None, tasks, invalid };
+        let added = queue::add_pages_after_another(other, ACCOUNT, run, next, &pages).unwrap();
+        assert_eq!(added.unwrap().new, 1);
+    });
+    assert_eq!(database.column::<String>("SELECT id FROM sync_tasks"), ["c2"]);
+}
+
+#[test]
 fn a_claim_committed_just_before_its_lease_ends_leaves_no_task_with_nobody() {
     let database = Database::create();
     let client = &mut database.connect();

@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use postgres::types::Type;
-use postgres::{Client, Error};
+use postgres::{Client, Error, GenericClient};
 
 use super::LOSE_WHEN_IDLE;
 use crate::platform::Campaign;
@@ -79,7 +79,7 @@ pub struct Added {
 /// # Errors
 /// The database's.
 pub fn add_pages(
-    client: &mut Client,
+    client: &mut impl GenericClient,
     account: &str,
     run_id: i64,
     lister: WorkerId,
@@ -115,6 +115,30 @@ pub fn add_pages(
         ],
     )?;
     Ok(row.get::<_, Option<i64>>("added").map(|new| Added { new, left_out: row.get("left_out") }))
+}
+
+/// The same for the first pages of a lister that goes on where another one was, and may show what that one had shown: what
+/// is just being finished is waited for, else it would be taken for new.
+///
+/// # Errors
+/// The database's.
+pub fn add_pages_after_another(
+    client: &mut Client,
+    account: &str,
+    run_id: i64,
+    lister: WorkerId,
+    pages: &Pages<'_>,
+) -> Result<Option<Added>, Error> {
+    let ids: Vec<&str> = pages.tasks.iter().map(|task| task.id).collect();
+    let mut transaction = client.transaction()?;
+    transaction.batch_execute(LOSE_WHEN_IDLE)?;
+    transaction.query_typed(
+        "SELECT FROM sync_tasks WHERE account = $1 AND id = ANY ($2) FOR UPDATE",
+        &[(&account, Type::TEXT), (&ids, Type::TEXT_ARRAY)],
+    )?;
+    let added = add_pages(&mut transaction, account, run_id, lister, pages)?;
+    transaction.commit()?;
+    Ok(added)
 }
 
 /// For one transaction: a table of which nothing is known yet is taken for an empty one, and sorting all of it for cheap.

@@ -207,6 +207,7 @@ impl<'a> Committer<'a> {
         let total = batch.iter().rev().find_map(|page| page.total);
         let next_page = batch.last().map_or(self.next_page, |page| page.page + 1);
         let page_size = batch.last().map_or(self.session.run.page_size, |page| page.page_size);
+        let taken_over = self.next_page > 1 && self.recent.is_empty();
         let records = self.new_records(batch);
         let room = self.session.inbox.room(self.session.capacity(), 0, Duration::ZERO);
         let tasks = records.valid.iter().enumerate().map(|(place, (campaign, raw, seq))| NewTask {
@@ -227,7 +228,8 @@ impl<'a> Committer<'a> {
         let worker = self.session.worker();
         let step = self.session.caller.trace.begin();
         let added = self.session.transact_gift(|client, account| {
-            queue::add_pages(client, account, self.session.run.run_id, worker, &commit)
+            let add = if taken_over { queue::add_pages_after_another } else { queue::add_pages };
+            add(client, account, self.session.run.run_id, worker, &commit)
         });
         self.session.caller.trace.commit(step, "sync_tasks", commit.tasks.len(), &added);
         drop(commit);
@@ -339,6 +341,10 @@ struct RecentIds {
 }
 
 impl RecentIds {
+    fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     fn is_new(&mut self, id: &str) -> bool {
         let hash = (self.keys.0.hash_one(id), self.keys.1.hash_one(id));
         if !self.known.insert(hash) {
