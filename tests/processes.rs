@@ -36,7 +36,7 @@ fn three_processes_share_the_work_the_limit_and_the_token() {
 
 #[test]
 fn one_is_killed_and_one_is_stopped_for_longer_than_its_lease() {
-    let limit = Some((30, Duration::from_millis(900)));
+    let limit = Some((30, Duration::from_secs(1)));
     let latency = Duration::from_millis(300);
     let server =
         mock_api::start(Settings { rate_limit: limit, sync_latency: latency, ..Settings::fast(500) })
