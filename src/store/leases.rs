@@ -4,7 +4,7 @@
 use postgres::types::Type;
 use postgres::{Client, Error, GenericClient};
 
-use super::LOSE_WHEN_IDLE;
+use super::begin;
 use super::queue::WorkerId;
 use crate::http::retry::Cause;
 use crate::http::{RateLimit, spread};
@@ -114,8 +114,7 @@ pub fn heartbeat(
 /// # Errors
 /// The database's.
 pub fn reap(client: &mut Client, account: &str, leaving: WorkerId) -> Result<(i64, i64), Error> {
-    let mut transaction = client.transaction()?;
-    transaction.batch_execute(LOSE_WHEN_IDLE)?;
+    let mut transaction = begin(client)?;
     let ended = end(&mut transaction, account, leaving)?;
     transaction.commit()?;
     Ok(ended)

@@ -18,7 +18,7 @@ pub mod tokens;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postgres::Client;
+use postgres::{Client, Transaction};
 
 pub use conninfo::{Conninfo, ConninfoError};
 pub use error::StoreError;
@@ -26,8 +26,13 @@ pub use pool::{Connection, Pool};
 
 use crate::http::{Clock, Stop};
 
-/// For one transaction: whoever is cut off or suspended in the middle of it loses it, lest all others wait for its locks.
-pub(crate) const LOSE_WHEN_IDLE: &str = "SET LOCAL idle_in_transaction_session_timeout = '5s'";
+/// Begins a transaction of several statements: whoever is cut off or suspended in the middle of it loses it, lest all others
+/// wait for its locks.
+pub(crate) fn begin(client: &mut Client) -> Result<Transaction<'_>, postgres::Error> {
+    let mut transaction = client.transaction()?;
+    transaction.batch_execute("SET LOCAL idle_in_transaction_session_timeout = '5s'")?;
+    Ok(transaction)
+}
 
 /// One account's way into the database: every call is a whole transaction, tried again while the database is away.
 #[derive(Clone)]

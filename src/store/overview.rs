@@ -6,8 +6,8 @@ use postgres::types::Type;
 use postgres::{Client, Error};
 
 use super::dead_letters::{self, Heap};
-use super::queue;
 use super::runs::{self, Progress};
+use super::{queue, quota};
 use crate::http::RateLimit;
 
 /// An account at one moment.
@@ -68,10 +68,7 @@ pub fn look(client: &mut Client, account: &str) -> Result<Overview, Error> {
     )?;
     let quota = client
         .query_typed_opt("SELECT limit_requests, limit_window_ms FROM quotas WHERE account = $1", &key)?;
-    let learned_limit = quota.and_then(|row| {
-        let requests = u32::try_from(row.get::<_, Option<i32>>(0)?).ok()?;
-        RateLimit::new(requests, Duration::from_millis(u64::try_from(row.get::<_, Option<i64>>(1)?).ok()?))
-    });
+    let learned_limit = quota.as_ref().and_then(quota::limit);
     Ok(Overview {
         run,
         workers: workers(client, account)?,

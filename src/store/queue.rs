@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use postgres::types::Type;
 use postgres::{Client, Error, GenericClient};
 
-use super::LOSE_WHEN_IDLE;
+use super::begin;
 use crate::platform::Campaign;
 
 /// A process at work on an account's run; it holds tasks.
@@ -130,8 +130,7 @@ pub fn add_pages_after_another(
     pages: &Pages<'_>,
 ) -> Result<Option<Added>, Error> {
     let ids: Vec<&str> = pages.tasks.iter().map(|task| task.id).collect();
-    let mut transaction = client.transaction()?;
-    transaction.batch_execute(LOSE_WHEN_IDLE)?;
+    let mut transaction = begin(client)?;
     transaction.query_typed(
         "SELECT FROM sync_tasks WHERE account = $1 AND id = ANY ($2) FOR UPDATE",
         &[(&account, Type::TEXT), (&ids, Type::TEXT_ARRAY)],
@@ -152,8 +151,8 @@ pub const CLAIM_SETTINGS: &str = "SET LOCAL enable_sort = off; SET LOCAL enable_
 /// # Errors
 /// The database's.
 pub fn claim(client: &mut Client, account: &str, worker: WorkerId, most: i64) -> Result<Vec<Held>, Error> {
-    let mut transaction = client.transaction()?;
-    transaction.batch_execute(&format!("{CLAIM_SETTINGS}; {LOSE_WHEN_IDLE}"))?;
+    let mut transaction = begin(client)?;
+    transaction.batch_execute(CLAIM_SETTINGS)?;
     let rows = transaction.query_typed(
         include_str!("../../sql/claim.sql"),
         &[(&account, Type::TEXT), (&worker, Type::INT8), (&most, Type::INT8)],

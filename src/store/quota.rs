@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postgres::Row;
 use postgres::types::{ToSql, Type};
 
 use super::Store;
@@ -21,6 +22,13 @@ impl SharedLedger {
     pub fn new(store: Store) -> Self {
         Self { store }
     }
+}
+
+/// The rate limit in a row's `limit_requests` and `limit_window_ms`, when it has one.
+pub(super) fn limit(row: &Row) -> Option<RateLimit> {
+    let requests = u32::try_from(row.get::<_, Option<i32>>("limit_requests")?).ok()?;
+    let millis = u64::try_from(row.get::<_, Option<i64>>("limit_window_ms")?).ok()?;
+    RateLimit::new(requests, Duration::from_millis(millis))
 }
 
 impl Ledger for SharedLedger {

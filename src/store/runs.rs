@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use postgres::types::Type;
 use postgres::{Client, Error, Row};
 
-use super::LOSE_WHEN_IDLE;
+use super::begin;
 
 /// The open run of an account, new or found.
 #[derive(Clone, Debug)]
@@ -42,8 +42,7 @@ pub struct Opening {
 /// # Errors
 /// The database's; a unique violation when two processes open at once: try again.
 pub fn open(client: &mut Client, account: &str, opening: &Opening) -> Result<OpenRun, Error> {
-    let mut transaction = client.transaction()?;
-    transaction.batch_execute(LOSE_WHEN_IDLE)?;
+    let mut transaction = begin(client)?;
     let abandoned = transaction.query_typed(
         "UPDATE sync_runs SET state = 'abandoned', finished_at = now(), lister = 0
          WHERE account = $1 AND state IN ('running', 'stopped')
@@ -202,8 +201,7 @@ pub enum Closing {
 pub fn close(client: &mut Client, account: &str, run_id: i64, max_removed: u8) -> Result<Closing, Error> {
     let key: [(&(dyn postgres::types::ToSql + Sync), Type); 2] =
         [(&account, Type::TEXT), (&run_id, Type::INT8)];
-    let mut transaction = client.transaction()?;
-    transaction.batch_execute(LOSE_WHEN_IDLE)?;
+    let mut transaction = begin(client)?;
     let Some(row) = transaction.query_typed_opt(include_str!("../../sql/close_run.sql"), &key)? else {
         let state = transaction
             .query_typed_opt("SELECT state FROM sync_runs WHERE account = $1 AND run_id = $2", &key)?;

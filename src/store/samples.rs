@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use postgres::types::Type;
 use postgres::{Client, Error, Row};
 
+use super::quota;
 use crate::http::RateLimit;
 
 /// A run at one moment.
@@ -98,8 +99,6 @@ fn courses(client: &mut Client, account: &str, run_id: Option<i64>, most: i64) -
 }
 
 fn read(row: &Row) -> Course {
-    let requests = row.get::<_, Option<i32>>("limit_requests").and_then(|n| u32::try_from(n).ok());
-    let window = row.get::<_, Option<i64>>("limit_window_ms").and_then(|ms| u64::try_from(ms).ok());
     let lasted = row.get::<_, f64>("lasted_s");
     let mut course = Course {
         run_id: row.get("run_id"),
@@ -118,9 +117,7 @@ fn read(row: &Row) -> Course {
         refused: row.get("rate_limited"),
         retries: row.get("retries"),
         token_refreshes: row.get("token_refreshes"),
-        limit: requests
-            .zip(window)
-            .and_then(|(requests, ms)| RateLimit::new(requests, Duration::from_millis(ms))),
+        limit: quota::limit(row),
         durations: row.get("durations"),
         retried: row.get("retried"),
         last_error: row.get("last_error"),

@@ -79,8 +79,7 @@ pub fn migrate(client: &mut Client) -> Result<Result<usize, String>, Error> {
     if state(client)? == SchemaState::Current {
         return Ok(Ok(0));
     }
-    let mut transaction = client.transaction()?;
-    transaction.batch_execute(super::LOSE_WHEN_IDLE)?;
+    let mut transaction = super::begin(client)?;
     transaction.batch_execute(LOCK)?;
     transaction.batch_execute(HISTORY)?;
     // The state again, now that nobody else can change it.
