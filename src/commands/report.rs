@@ -3,20 +3,17 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use super::set_up::{self, Context};
+use super::set_up;
 use super::{Failure, written};
 use crate::cli::Flags;
-use crate::config::Config;
 use crate::report::page::{self, Page};
 use crate::report::text::visible;
 use crate::report::whole_file;
 use crate::store::samples::{self, Course};
-use crate::store::{Store, dead_letters, overview};
+use crate::store::{Store, dead_letters};
 
-/// Whoever wants a page now wants to know soon that the database does not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// So many runs are named to who asks for one that is not there.
 const NAMED: i64 = 5;
 
@@ -29,14 +26,7 @@ pub(super) fn run(
         return Err(Failure::usage("report: --html FILE is missing: where to write the page, - for stdout"));
     };
     let wanted = flags.run.as_deref().map(number).transpose()?;
-    let named = Config::for_database(flags, environment).map_err(Failure::usage)?.account_names;
-    let context = Context::new();
-    let store = set_up::store(environment, "default", &context, PATIENCE)?;
-    set_up::ready(&store, false)?;
-    let accounts = match named.is_empty() {
-        true => store.run(|client, _| overview::accounts(client)).map_err(set_up::from_store)?,
-        false => named,
-    };
+    let (store, accounts) = set_up::look(flags, environment)?;
     let Some((account, run)) = find(&store, &accounts, wanted)? else {
         return Err(unknown(&store, &accounts, wanted)?);
     };

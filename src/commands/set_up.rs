@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Failure;
+use crate::cli::Flags;
 use crate::config::{Account, Config};
 use crate::http::client::{Client, ClientSettings};
 use crate::http::limiter::{Ledger, Limiter, MemoryLedger};
@@ -19,7 +20,7 @@ use crate::http::{Clock, Secret, Stop, SystemClock};
 use crate::platform::Api;
 use crate::store::quota::SharedLedger;
 use crate::store::tokens::SharedVault;
-use crate::store::{Conninfo, Pool, Store, StoreError, schema};
+use crate::store::{Conninfo, Pool, Store, StoreError, overview, schema};
 use crate::sync::{Caller, Ending, Patience};
 
 /// Connections for one account: list, write, claim, and keep; more would only wait for each other.
@@ -108,6 +109,24 @@ pub(super) fn store(
 ) -> Result<Store, Failure> {
     let pool = pool(environment, 1)?;
     Ok(Store::new(pool, account, context.clock.clone(), context.stop.clone(), give_up_after))
+}
+
+/// Whoever only looks wants to know soon that the database does not answer.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// For commands that only look at the database: a store, and the accounts to look at.
+pub(super) fn look(
+    flags: &Flags,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<(Store, Vec<String>), Failure> {
+    let named = Config::account_names(flags, environment).map_err(Failure::usage)?;
+    let store = store(environment, "default", &Context::new(), LOOK_PATIENCE)?;
+    ready(&store, false)?;
+    let accounts = match named.is_empty() {
+        true => store.run(|client, _| overview::accounts(client)).map_err(from_store)?,
+        false => named,
+    };
+    Ok((store, accounts))
 }
 
 /// Brings the schema up to date, or checks that it is.

@@ -2,17 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::time::Duration;
 
-use super::set_up::{self, Context};
+use super::set_up;
 use super::{Failure, written};
 use crate::cli::Flags;
-use crate::config::{Config, Output};
+use crate::config::Output;
 use crate::report::{page, sparkline, status};
 use crate::store::{Store, overview, samples};
-
-/// Whoever asks for the state wants to know soon that the database does not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(
     flags: &Flags,
@@ -20,12 +16,7 @@ pub(super) fn run(
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
-    let named = Config::for_database(flags, environment).map_err(Failure::usage)?.account_names;
-    let context = Context::new();
-    let store = set_up::store(environment, "default", &context, PATIENCE)?;
-    set_up::ready(&store, false)?;
-    let accounts = store.run(|client, _| overview::accounts(client)).map_err(set_up::from_store)?;
-    let accounts = if named.is_empty() { accounts } else { named };
+    let (store, accounts) = set_up::look(flags, environment)?;
     let accounts = if accounts.is_empty() { vec!["default".to_owned()] } else { accounts };
     let drawn = sparkline::are_shown(environment);
     for account in accounts {

@@ -80,7 +80,7 @@ fn work(
     };
     let worked = config.and_then(|config| {
         let results = Results::new(output, stdout, metrics.as_mut(), &config);
-        work_on(&config, environment, results, retry)
+        work_on(&config, output, environment, results, retry)
     });
     if let Some(metrics) = &mut metrics {
         match &worked {
@@ -93,6 +93,7 @@ fn work(
 
 fn work_on(
     config: &Config,
+    output: &Output,
     environment: &dyn Fn(&str) -> Option<OsString>,
     mut results: Results<'_>,
     retry: Option<&Retry>,
@@ -118,8 +119,8 @@ fn work_on(
         }
     }
     let crew = Arc::new(crew(config)?);
-    let display = Display::new(config.output.progress, parts.len());
-    let tracer = tracer(&config.output);
+    let display = Display::new(output.progress, parts.len());
+    let tracer = tracer(output);
     let whole = Whole { config, signalled, crew, display, deadline, tracer };
     let (sender, outcomes) = mpsc::channel();
     std::thread::scope(|scope| {

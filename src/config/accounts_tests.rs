@@ -133,7 +133,7 @@ fn only_chooses_and_names_what_there_is() {
     assert!(unknown.contains("\"north\", \"off\", \"broken\""), "{unknown}");
     assert!(read(&only("off"), &good()).unwrap_err().contains("enabled = true"));
     assert!(read(&only("broken"), &good()).unwrap_err().contains("such as 16"));
-    let names = Config::for_database(&folder.flags(), &|_| None).unwrap().account_names;
+    let names = Config::account_names(&folder.flags(), &|_| None).unwrap();
     assert_eq!(names, ["broken", "north"], "no credentials are asked for");
     let alone = read(&Flags { only: vec!["west".into()], ..Flags::default() }, &good()).unwrap_err();
     assert!(alone.contains("--accounts"), "{alone}");

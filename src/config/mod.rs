@@ -126,17 +126,6 @@ pub struct Config {
     pub migrate: bool,
     /// PEM certificates to trust for the API instead of the built-in ones (`SSL_CERT_FILE`).
     pub trusted_roots: Option<Vec<u8>>,
-    /// What is shown, and how.
-    pub output: Output,
-}
-
-/// What commands need that only look at the database: no credentials.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DatabaseConfig {
-    /// The accounts that the accounts file or `--only` names; empty without both: all that the database knows.
-    pub account_names: Vec<String>,
-    /// What is shown, and how.
-    pub output: Output,
 }
 
 impl Config {
@@ -183,22 +172,22 @@ impl Config {
             fresh: flags.fresh,
             migrate: !flags.no_migrate,
             trusted_roots: trusted_roots(env)?,
-            output: Output::read(flags, env)?,
         })
     }
 
-    /// Reads what a command needs that only looks at the database.
+    /// The accounts that the accounts file or `--only` names, for commands that only look at the database and need no
+    /// credentials; empty without both: all that the database knows.
     ///
     /// # Errors
     /// The first setting that is wrong.
-    pub fn for_database(flags: &Flags, env: Environment<'_>) -> Result<DatabaseConfig, ConfigError> {
-        let mut account_names = match accounts::chosen(flags, env)? {
+    pub fn account_names(flags: &Flags, env: Environment<'_>) -> Result<Vec<String>, ConfigError> {
+        let mut names: Vec<String> = match accounts::chosen(flags, env)? {
             Some(entries) => entries.iter().map(|entry| entry.name().to_owned()).collect(),
             None => flags.only.clone(),
         };
-        account_names.sort();
-        account_names.dedup();
-        Ok(DatabaseConfig { account_names, output: Output::read(flags, env)? })
+        names.sort();
+        names.dedup();
+        Ok(names)
     }
 
     /// The account of a command that takes one at a time.
