@@ -1,7 +1,7 @@
 //! A run as a page with pictures: one file that needs nothing from elsewhere, runs no script, and can be read on a phone, in
 //! the dark and by a screen reader.
 
-mod axis;
+pub(super) mod axis;
 mod course;
 mod history;
 mod latency;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use super::page::axis::to_float;
 use super::text::duration;
 use crate::store::samples::{Course, Sample};
 
@@ -80,11 +81,6 @@ fn blocks(shares: impl Iterator<Item = f64>) -> String {
         level => BLOCKS[level.min(8) - 1],
     };
     shares.map(block).collect()
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn to_float(count: i64) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

@@ -17,6 +17,18 @@ const TIMES: [f64; 17] = [
     21_600.0, 43_200.0,
 ];
 
+/// A count as a value on an axis; those that are drawn are far below 2^53.
+#[allow(clippy::cast_precision_loss)]
+pub(in crate::report) fn to_float(count: i64) -> f64 {
+    count as f64
+}
+
+/// A place in a row as a value on an axis.
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn as_position(place: usize) -> f64 {
+    place as f64
+}
+
 impl Axis {
     /// An axis for counts, which ends with the highest.
     pub fn counts(most: f64) -> Self {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::axis::Axis;
+use super::axis::{Axis, to_float};
 use super::markup::{counted, plural};
 use super::plot::{Plot, legend, path, stretched};
 use super::{goal, least, needed};
@@ -108,9 +108,4 @@ fn description(run: &Course, bound: Option<Duration>) -> String {
         counted(run.failed),
         duration(run.lasted)
     )
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn to_float(count: i64) -> f64 {
-    count as f64
 }

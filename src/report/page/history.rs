@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::axis::Axis;
+use super::axis::{Axis, as_position, to_float};
 use super::markup::{counted, escaped, plural, seconds, time};
 use super::plot::{Plot, bar, legend};
 use crate::http::spread::quantile;
@@ -33,8 +33,8 @@ fn places(runs: &[&Course]) -> Axis {
     let each = runs.len().div_ceil(6).max(1);
     let last = runs.len().saturating_sub(1);
     let numbered = runs.iter().enumerate().filter(|(place, _)| (last - place).is_multiple_of(each));
-    let labels = numbered.map(|(place, run)| (index(place) + 0.5, run.run_id.to_string())).collect();
-    Axis { end: index(runs.len().max(FEWEST)), labels }
+    let labels = numbered.map(|(place, run)| (as_position(place) + 0.5, run.run_id.to_string())).collect();
+    Axis { end: as_position(runs.len().max(FEWEST)), labels }
 }
 
 fn durations(runs: &[&Course], shown: &Course, x: &Axis) -> String {
@@ -140,15 +140,5 @@ fn class(name: &str, run: &Course, shown: &Course) -> String {
 }
 
 fn between(x: &Axis, place: usize) -> (f64, f64) {
-    (x.percent(index(place)), x.percent(index(place + 1)))
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn to_float(count: i64) -> f64 {
-    count as f64
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn index(place: usize) -> f64 {
-    place as f64
+    (x.percent(as_position(place)), x.percent(as_position(place + 1)))
 }

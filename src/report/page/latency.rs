@@ -1,6 +1,6 @@
 //! How long requests took: their spread, with percentiles.
 
-use super::axis::Axis;
+use super::axis::{Axis, as_position, to_float};
 use super::markup::{counted, plural, seconds};
 use super::plot::{Plot, bar};
 use crate::http::spread::{BUCKETS, bound, quantile};
@@ -30,13 +30,13 @@ pub(super) fn section(run: &Course) -> String {
     let x = places(first, buckets);
     let mut drawn = String::new();
     for (place, count) in run.durations.iter().skip(first).take(buckets).enumerate() {
-        let (from, to) = (x.percent(index(place)), x.percent(index(place + 1)));
+        let (from, to) = (x.percent(as_position(place)), x.percent(as_position(place + 1)));
         let tip = format!("up to {}: {}", seconds(bound(first + place)), plural(*count, "request"));
         drawn += &bar("synced", (from, to), 0.0, y.percent(to_float(*count)), &tip);
     }
     let marks = PERCENTILES.iter().enumerate().filter_map(|(row, (name, share))| {
         let took = quantile(&run.durations, *share)?;
-        Some(mark(row, name, took, x.percent(position(took) - index(first))))
+        Some(mark(row, name, took, x.percent(position(took) - as_position(first))))
     });
     // All lines first: no text is crossed out.
     let (lines, names): (Vec<String>, Vec<String>) = marks.unzip();
@@ -66,8 +66,8 @@ pub(super) fn section(run: &Course) -> String {
 fn places(first: usize, buckets: usize) -> Axis {
     let each = buckets.div_ceil(5).max(2);
     let labels = (1..buckets).filter(|place| place.is_multiple_of(each));
-    let labels = labels.map(|place| (index(place), seconds(bound(first + place - 1)))).collect();
-    Axis { end: index(buckets), labels }
+    let labels = labels.map(|place| (as_position(place), seconds(bound(first + place - 1)))).collect();
+    Axis { end: as_position(buckets), labels }
 }
 
 /// Where a time lies among the buckets.
@@ -79,7 +79,7 @@ fn position(took: f64) -> f64 {
 /// A percentile's line and its name.
 fn mark(row: usize, name: &str, took: f64, x: f64) -> (String, String) {
     let (anchor, shift) = if x > 72.0 { ("end", "-0.4em") } else { ("start", "0.4em") };
-    let line = 1.1f64.mul_add(index(row), 0.9);
+    let line = 1.1f64.mul_add(as_position(row), 0.9);
     (
         format!("<line class=\"mark\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"0\" y2=\"100%\" />\n"),
         format!(
@@ -89,16 +89,6 @@ fn mark(row: usize, name: &str, took: f64, x: f64) -> (String, String) {
     )
 }
 
-#[allow(clippy::cast_precision_loss)]
-fn to_float(count: i64) -> f64 {
-    count as f64
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn index(place: usize) -> f64 {
-    place as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,7 +96,7 @@ mod tests {
     #[test]
     fn a_time_lies_in_its_bucket() {
         for bucket in 0..BUCKETS {
-            assert!((position(bound(bucket)) - index(bucket + 1)).abs() < 1e-9, "{bucket}");
+            assert!((position(bound(bucket)) - as_position(bucket + 1)).abs() < 1e-9, "{bucket}");
         }
         assert!((position(0.0005) - 0.5).abs() < 1e-9);
     }

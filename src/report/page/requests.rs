@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::axis::Axis;
+use super::axis::{Axis, as_position, to_float};
 use super::markup::{counted, plural, seconds, window};
 use super::plot::{Plot, bar, legend};
 use crate::store::samples::{Course, Sample};
@@ -98,8 +98,8 @@ fn bars(samples: &[Sample], unit: Duration, ceiling: f64) -> Vec<Bar> {
         counts.resize(counts.len().max(last + 1), (0.0, 0.0));
         let (mut left, mut left_refused) = (accepted, refused);
         while place < last {
-            let begun = (to_float_index(place) * stretch).max(from);
-            let share = (to_float_index(place + 1) * stretch - begun) / (to - begun);
+            let begun = (as_position(place) * stretch).max(from);
+            let share = (as_position(place + 1) * stretch - begun) / (to - begun);
             let here = (left * share).min((room - counts[place].0).max(0.0));
             counts[place].0 += here;
             counts[place].1 += left_refused * share;
@@ -112,7 +112,7 @@ fn bars(samples: &[Sample], unit: Duration, ceiling: f64) -> Vec<Bar> {
         before = *sample;
     }
     let bar = |(place, (accepted, refused)): (usize, (f64, f64))| {
-        let from = to_float_index(place) * stretch;
+        let from = as_position(place) * stretch;
         let to = (from + stretch).min(lasted).max(from);
         let units = ((to - from) / unit).max(1.0);
         Bar { from, to, accepted: accepted / units, refused: refused / units }
@@ -125,16 +125,6 @@ fn bars(samples: &[Sample], unit: Duration, ceiling: f64) -> Vec<Bar> {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn index(bars: f64) -> usize {
     bars as usize
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn to_float_index(place: usize) -> f64 {
-    place as f64
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn to_float(count: i64) -> f64 {
-    count as f64
 }
 
 fn description(run: &Course, bars: &[Bar]) -> String {
