@@ -1,6 +1,8 @@
 //! Whole jobs on virtual time, against a server that counts arrivals in a sliding window.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
 
 use proptest::prelude::*;
 
@@ -78,8 +80,28 @@ struct Sent {
     answer: Option<(bool, Hints)>,
 }
 
-/// A ledger that outlives its limiter, as the database's does.
-struct Kept(Arc<MemoryLedger>);
+/// A ledger that outlives its limiter, as the database's does, and that a test can watch.
+#[derive(Clone)]
+struct Kept(Arc<Watched>);
+
+struct Watched {
+    ledger: MemoryLedger,
+    /// How often it was asked for turns.
+    asked: AtomicU32,
+    /// What goes on before a refused send is taken back.
+    meanwhile: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Kept {
+    fn new(clock: Arc<VirtualClock>) -> Self {
+        let ledger = MemoryLedger::new(clock);
+        Self(Arc::new(Watched { ledger, asked: AtomicU32::new(0), meanwhile: OnceLock::new() }))
+    }
+
+    fn asked(&self) -> u32 {
+        self.0.asked.load(Ordering::Relaxed)
+    }
+}
 
 impl Ledger for Kept {
     fn reserve(
@@ -88,23 +110,25 @@ impl Ledger for Kept {
         margin: Duration,
         want: u32,
     ) -> Result<Reservation, SharingError> {
-        self.0.reserve(limit, margin, want)
+        self.0.asked.fetch_add(1, Ordering::Relaxed);
+        self.0.ledger.reserve(limit, margin, want)
     }
 
     fn ages(&self) -> Result<Vec<Duration>, SharingError> {
-        self.0.ages()
+        self.0.ledger.ages()
     }
 
     fn take_back(&self) -> Result<(), SharingError> {
-        self.0.take_back()
+        self.0.meanwhile.get().into_iter().for_each(|meanwhile| meanwhile());
+        self.0.ledger.take_back()
     }
 
     fn learn(&self, limit: RateLimit) -> Result<(), SharingError> {
-        self.0.learn(limit)
+        self.0.ledger.learn(limit)
     }
 
     fn close_gate(&self, wait: Duration) -> Result<(), SharingError> {
-        self.0.close_gate(wait)
+        self.0.ledger.close_gate(wait)
     }
 }
 
@@ -289,10 +313,10 @@ fn bare_429s_are_backed_off_from_in_spite_of_a_configured_limit() {
 #[test]
 fn what_was_learned_is_known_to_the_next_run() {
     let clock = Arc::new(VirtualClock::new(1));
-    let ledger = Arc::new(MemoryLedger::new(clock.clone()));
+    let ledger = Kept::new(clock.clone());
     let mut server = Server::new(10, WINDOW, Tells::Window);
     for run in 0..3 {
-        let limiter = Limiter::new(None, Box::new(Kept(ledger.clone())), clock.clone());
+        let limiter = Limiter::new(None, Box::new(ledger.clone()), clock.clone());
         let job = job(&limiter, &clock, &mut server, 40, MS * 10);
         assert!(run == 0 || job.refused.is_empty(), "{run}: {job:?}");
     }
@@ -357,37 +381,6 @@ proptest! {
     }
 }
 
-/// A ledger that counts how often it is asked.
-struct Counted(MemoryLedger, std::sync::atomic::AtomicU32);
-
-impl Ledger for Arc<Counted> {
-    fn reserve(
-        &self,
-        limit: Option<RateLimit>,
-        margin: Duration,
-        want: u32,
-    ) -> Result<Reservation, SharingError> {
-        self.1.fetch_add(1, Ordering::Relaxed);
-        self.0.reserve(limit, margin, want)
-    }
-
-    fn ages(&self) -> Result<Vec<Duration>, SharingError> {
-        self.0.ages()
-    }
-
-    fn take_back(&self) -> Result<(), SharingError> {
-        self.0.take_back()
-    }
-
-    fn learn(&self, limit: RateLimit) -> Result<(), SharingError> {
-        self.0.learn(limit)
-    }
-
-    fn close_gate(&self, wait: Duration) -> Result<(), SharingError> {
-        self.0.close_gate(wait)
-    }
-}
-
 proptest! {
     #[test]
     fn turns_taken_in_advance_never_exceed_the_limit_however_irregularly_they_are_used(
@@ -397,8 +390,7 @@ proptest! {
         let clock = Arc::new(VirtualClock::new(7));
         let window = Duration::from_secs(1);
         let limit = RateLimit::new(requests, window).unwrap();
-        let ledger = Arc::new(Counted(MemoryLedger::new(clock.clone()), Default::default()));
-        let limiter = Limiter::new(Some(limit), Box::new(ledger.clone()), clock.clone());
+        let limiter = Limiter::new(Some(limit), Box::new(Kept::new(clock.clone())), clock.clone());
         let mut sent: VecDeque<Instant> = VecDeque::new();
         for pause in pauses {
             clock.sleep(Duration::from_micros(pause));
@@ -420,7 +412,7 @@ fn a_generous_limit_is_asked_for_many_turns_at_once_and_a_small_one_for_each() {
     for (requests, most_asked) in [(1_000_000, 60), (100, 2_200)] {
         let clock = Arc::new(VirtualClock::new(7));
         let limit = RateLimit::new(requests, Duration::from_secs(1)).unwrap();
-        let ledger = Arc::new(Counted(MemoryLedger::new(clock.clone()), Default::default()));
+        let ledger = Kept::new(clock.clone());
         let limiter = Limiter::new(Some(limit), Box::new(ledger.clone()), clock.clone());
         for _ in 0..2_000 {
             clock.sleep(Duration::from_micros(20));
@@ -428,7 +420,7 @@ fn a_generous_limit_is_asked_for_many_turns_at_once_and_a_small_one_for_each() {
                 clock.sleep(wait);
             }
         }
-        let asked = ledger.1.load(Ordering::Relaxed);
+        let asked = ledger.asked();
         assert!(asked <= most_asked, "{requests}: {asked}");
         assert!(
             requests > 100 || asked >= 2_000,
@@ -437,53 +429,19 @@ fn a_generous_limit_is_asked_for_many_turns_at_once_and_a_small_one_for_each() {
     }
 }
 
-/// A ledger that takes its time to take a refused send back, while another thread asks for a turn.
-struct Slow {
-    ledger: MemoryLedger,
-    clock: Arc<VirtualClock>,
-    limiter: std::sync::OnceLock<std::sync::Weak<Limiter>>,
-}
-
-impl Ledger for Arc<Slow> {
-    fn reserve(
-        &self,
-        limit: Option<RateLimit>,
-        margin: Duration,
-        want: u32,
-    ) -> Result<Reservation, SharingError> {
-        self.ledger.reserve(limit, margin, want)
-    }
-
-    fn ages(&self) -> Result<Vec<Duration>, SharingError> {
-        self.ledger.ages()
-    }
-
-    fn take_back(&self) -> Result<(), SharingError> {
-        self.clock.sleep(3 * SETTLE);
-        let other = self.limiter.get().and_then(std::sync::Weak::upgrade);
-        assert!(matches!(other.unwrap().try_acquire(1), Ok(Turn::Wait(..))), "the gate is closed");
-        self.ledger.take_back()
-    }
-
-    fn learn(&self, limit: RateLimit) -> Result<(), SharingError> {
-        self.ledger.learn(limit)
-    }
-
-    fn close_gate(&self, wait: Duration) -> Result<(), SharingError> {
-        self.ledger.close_gate(wait)
-    }
-}
-
 #[test]
 fn a_slow_ledger_does_not_have_the_refused_request_counted() {
     let clock = Arc::new(VirtualClock::new(3));
-    let slow = Arc::new(Slow {
-        ledger: MemoryLedger::new(clock.clone()),
-        clock: clock.clone(),
-        limiter: std::sync::OnceLock::new(),
-    });
+    let slow = Kept::new(clock.clone());
     let limiter = Arc::new(Limiter::new(None, Box::new(slow.clone()), clock.clone()));
-    assert!(slow.limiter.set(Arc::downgrade(&limiter)).is_ok());
+    // It takes its time to take a refused send back, while another thread asks for a turn.
+    let (other, time) = (Arc::downgrade(&limiter), clock.clone());
+    let meanwhile = move || {
+        time.sleep(3 * SETTLE);
+        let turn = other.upgrade().unwrap().try_acquire(1);
+        assert!(matches!(turn, Ok(Turn::Wait(..))), "the gate is closed");
+    };
+    assert!(slow.0.meanwhile.set(Box::new(meanwhile)).is_ok());
     let mut server = Server::new(10, WINDOW, Tells::Window);
     job(&limiter, &clock, &mut server, 40, MS);
     assert_eq!(limiter.limit().map(|limit| limit.requests.get()), Some(10));
