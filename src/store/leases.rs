@@ -165,15 +165,3 @@ pub fn take_listing(
     )?;
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
-
-/// Gives the listing back, for another process to take.
-///
-/// # Errors
-/// The database's.
-pub fn leave_listing(client: &mut Client, account: &str, run_id: i64, worker: WorkerId) -> Result<(), Error> {
-    client.execute_typed(
-        "UPDATE sync_runs SET lister = 0 WHERE account = $1 AND run_id = $2 AND lister = $3",
-        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&worker, Type::INT8)],
-    )?;
-    Ok(())
-}
