@@ -232,14 +232,9 @@ fn next(session: &Session) -> Option<Work> {
     if session.caller.stop.requested() || session.crew.wanted() || !session.concurrency.try_acquire() {
         return None;
     }
-    let work = session.inbox.try_pop().and_then(|work| past_breaker(session, work));
-    let work = work.and_then(|work| {
-        if session.caller.limiter.try_acquire_at_once() {
-            return Some(work);
-        }
-        session.inbox.put_back(work);
-        None
-    });
+    // The turn first: a task that has none would go back, and with it the breaker's trial would be lost.
+    let turn = session.caller.limiter.try_acquire_at_once();
+    let work = turn.then(|| session.inbox.try_pop()).flatten().and_then(|work| past_breaker(session, work));
     if work.is_none() {
         session.concurrency.release(Outcome::Neutral, Instant::now());
     }
