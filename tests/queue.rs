@@ -35,8 +35,16 @@ fn add(client: &mut Client, run: i64, worker: i64, from: usize, count: usize, he
     let row = client.query_one("SELECT next_page FROM sync_runs WHERE run_id = $1", &[&run]).unwrap();
     let from_page: i64 = row.get(0);
     let (next_page, page_size) = (from_page + 1, 100);
-    let pages =
-        Pages { from_page, next_page, page_size, last: false, total: None, tasks, invalid: Vec::new() };
+    let pages = Pages {
+        from_page,
+        next_page,
+        page_size,
+        last: false,
+        total: None,
+        tasks,
+        invalid: Vec::new(),
+        finished: Vec::new(),
+    };
     let added = queue::add_pages(client, ACCOUNT, run, worker, &pages).unwrap().expect("it lists");
     assert_eq!(added.new, i64::try_from(count).unwrap());
 }
@@ -298,8 +306,16 @@ fn what_is_just_being_finished_is_not_new_to_the_next_lister() {
     overlapped(&database, client, |other| {
         let again = ["c0", "c1", "c2"].map(|id| NewTask { id, seq: 0, payload: "{}", held: false });
         let (tasks, invalid) = (again.into(), Vec::new());
-        let pages =
-            Pages { from_page: 2, next_page: 3, page_size: 100, last: false, total: None, tasks, invalid };
+        let pages = Pages {
+            from_page: 2,
+            next_page: 3,
+            page_size: 100,
+            last: false,
+            total: None,
+            tasks,
+            invalid,
+            finished: vec![],
+        };
         let added = queue::add_pages_after_another(other, ACCOUNT, run, next, &pages).unwrap();
         assert_eq!(added.unwrap().new, 1);
     });
@@ -364,6 +380,7 @@ fn pages_committed_during_the_end_of_their_listers_lease_leave_no_task_with_nobo
             total: None,
             tasks,
             invalid: vec![],
+            finished: vec![],
         };
         assert_eq!(queue::add_pages(other, ACCOUNT, run, lister, &pages).unwrap(), None);
     });
@@ -438,8 +455,16 @@ impl Model {
         let task = |n: usize| NewTask { id: &ids[n], seq: places[n], payload: "{}", held: is_held(n) };
         let (from_page, next_page) = (self.pages + 1, self.pages + 2);
         let tasks = (0..ids.len()).map(task).collect();
-        let pages =
-            Pages { from_page, next_page, page_size: 100, last: false, total: None, tasks, invalid: vec![] };
+        let pages = Pages {
+            from_page,
+            next_page,
+            page_size: 100,
+            last: false,
+            total: None,
+            tasks,
+            invalid: vec![],
+            finished: vec![],
+        };
         let added = queue::add_pages(client, ACCOUNT, run, worker, &pages).unwrap();
         if !may {
             return assert_eq!(added, None);

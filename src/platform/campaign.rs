@@ -2,6 +2,7 @@
 //! rounded, defaulted or cut.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -43,7 +44,7 @@ pub struct Campaign {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Listed {
     /// It can be synced and stored.
-    Valid(Box<Campaign>),
+    Valid(Arc<Campaign>),
     /// It cannot; it is kept with its reason.
     Invalid(Invalid),
 }
@@ -83,7 +84,7 @@ pub fn read_record(raw: &RawValue) -> Listed {
         Err(reason) => return Listed::Invalid(Invalid { id: None, reason }),
     };
     match read_fields(id.clone(), fields) {
-        Ok(campaign) => Listed::Valid(Box::new(campaign)),
+        Ok(campaign) => Listed::Valid(Arc::new(campaign)),
         Err(reason) => Listed::Invalid(Invalid { id: Some(id), reason }),
     }
 }
@@ -243,7 +244,7 @@ mod tests {
 
     fn campaign(listed: Listed) -> Campaign {
         match listed {
-            Listed::Valid(campaign) => *campaign,
+            Listed::Valid(campaign) => (*campaign).clone(),
             Listed::Invalid(invalid) => panic!("{invalid:?}"),
         }
     }

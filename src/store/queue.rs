@@ -48,6 +48,7 @@ pub struct NewDeadLetter<'a> {
 }
 
 /// What the lister has got, to be committed with its checkpoint.
+#[derive(Default)]
 pub struct Pages<'a> {
     /// The page that the run stands at.
     pub from_page: i64,
@@ -59,8 +60,10 @@ pub struct Pages<'a> {
     pub last: bool,
     /// The platform's word on the number of campaigns.
     pub total: Option<i64>,
-    /// The valid ones, ids not repeated.
+    /// The valid ones, ids not repeated, save those that are …
     pub tasks: Vec<NewTask<'a>>,
+    /// … finished already: they never become tasks.
+    pub finished: Vec<&'a Campaign>,
     /// The others.
     pub invalid: Vec<NewDeadLetter<'a>>,
 }
@@ -112,6 +115,15 @@ pub fn add_pages(
             (&pages.last, Type::BOOL),
             (&pages.total, Type::INT8),
             (&pages.page_size, Type::INT4),
+            (&texts(&pages.finished, |campaign| &campaign.id), Type::TEXT_ARRAY),
+            (&texts(&pages.finished, |campaign| &campaign.name), Type::TEXT_ARRAY),
+            (&texts(&pages.finished, |campaign| &campaign.status), Type::TEXT_ARRAY),
+            (&texts(&pages.finished, |campaign| &campaign.budget), Type::TEXT_ARRAY),
+            (&counts(&pages.finished, |campaign| campaign.impressions), Type::INT8_ARRAY),
+            (&counts(&pages.finished, |campaign| campaign.clicks), Type::INT8_ARRAY),
+            (&counts(&pages.finished, |campaign| campaign.conversions), Type::INT8_ARRAY),
+            (&times(&pages.finished), Type::TIMESTAMPTZ_ARRAY),
+            (&texts(&pages.finished, |campaign| &campaign.extra), Type::TEXT_ARRAY),
         ],
     )?;
     Ok(row.get::<_, Option<i64>>("added").map(|new| Added { new, left_out: row.get("left_out") }))
@@ -176,31 +188,37 @@ pub fn complete(
     finished: &[(i32, &Campaign)],
 ) -> Result<Option<i64>, Error> {
     let attempts: Vec<i32> = finished.iter().map(|(attempt, _)| *attempt).collect();
-    let texts = |field: fn(&Campaign) -> &str| -> Vec<&str> {
-        finished.iter().map(|(_, campaign)| field(campaign)).collect()
-    };
-    let counts = |field: fn(&Campaign) -> i64| -> Vec<i64> {
-        finished.iter().map(|(_, campaign)| field(campaign)).collect()
-    };
-    let created: Vec<SystemTime> = finished.iter().map(|(_, campaign)| campaign.created_at).collect();
+    let campaigns: Vec<&Campaign> = finished.iter().map(|(_, campaign)| *campaign).collect();
     let row = client.query_typed_opt(
         include_str!("../../sql/complete.sql"),
         &[
             (&account, Type::TEXT),
             (&worker, Type::INT8),
-            (&texts(|campaign| &campaign.id), Type::TEXT_ARRAY),
+            (&texts(&campaigns, |campaign| &campaign.id), Type::TEXT_ARRAY),
             (&attempts, Type::INT4_ARRAY),
-            (&texts(|campaign| &campaign.name), Type::TEXT_ARRAY),
-            (&texts(|campaign| &campaign.status), Type::TEXT_ARRAY),
-            (&texts(|campaign| &campaign.budget), Type::TEXT_ARRAY),
-            (&counts(|campaign| campaign.impressions), Type::INT8_ARRAY),
-            (&counts(|campaign| campaign.clicks), Type::INT8_ARRAY),
-            (&counts(|campaign| campaign.conversions), Type::INT8_ARRAY),
-            (&created, Type::TIMESTAMPTZ_ARRAY),
-            (&texts(|campaign| &campaign.extra), Type::TEXT_ARRAY),
+            (&texts(&campaigns, |campaign| &campaign.name), Type::TEXT_ARRAY),
+            (&texts(&campaigns, |campaign| &campaign.status), Type::TEXT_ARRAY),
+            (&texts(&campaigns, |campaign| &campaign.budget), Type::TEXT_ARRAY),
+            (&counts(&campaigns, |campaign| campaign.impressions), Type::INT8_ARRAY),
+            (&counts(&campaigns, |campaign| campaign.clicks), Type::INT8_ARRAY),
+            (&counts(&campaigns, |campaign| campaign.conversions), Type::INT8_ARRAY),
+            (&times(&campaigns), Type::TIMESTAMPTZ_ARRAY),
+            (&texts(&campaigns, |campaign| &campaign.extra), Type::TEXT_ARRAY),
         ],
     )?;
     Ok(row.map(|row| row.get(0)))
+}
+
+fn texts<'a>(campaigns: &[&'a Campaign], field: fn(&Campaign) -> &str) -> Vec<&'a str> {
+    campaigns.iter().map(|campaign| field(campaign)).collect()
+}
+
+fn counts(campaigns: &[&Campaign], field: fn(&Campaign) -> i64) -> Vec<i64> {
+    campaigns.iter().map(|campaign| field(campaign)).collect()
+}
+
+fn times(campaigns: &[&Campaign]) -> Vec<SystemTime> {
+    campaigns.iter().map(|campaign| campaign.created_at).collect()
 }
 
 /// A task that failed for good.

@@ -5,6 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::pages::{Fate, Origin};
 use super::trace::CampaignSpan;
 use crate::http::Clock;
 use crate::http::lock::lock;
@@ -14,7 +15,7 @@ use crate::platform::Campaign;
 #[derive(Debug)]
 pub(super) struct Work {
     /// The campaign to sync.
-    pub campaign: Box<Campaign>,
+    pub campaign: Arc<Campaign>,
     /// The fencing token.
     pub attempt: i32,
     /// Tries that failed, since the API was last down.
@@ -27,12 +28,28 @@ pub(super) struct Work {
     pub unauthorized: u32,
     /// Its way through this process, when that is wanted; from its first attempt on.
     pub span: Option<CampaignSpan>,
+    /// Where it comes from, when it was handed out before its page was committed.
+    pub origin: Option<Origin>,
 }
 
 impl Work {
     /// A task that was not tried yet.
-    pub fn new(campaign: Box<Campaign>, attempt: i32) -> Self {
-        Self { campaign, attempt, tries: 0, first_failed: None, recoveries: 0, unauthorized: 0, span: None }
+    pub fn new(campaign: Arc<Campaign>, attempt: i32) -> Self {
+        Self {
+            campaign,
+            attempt,
+            tries: 0,
+            first_failed: None,
+            recoveries: 0,
+            unauthorized: 0,
+            span: None,
+            origin: None,
+        }
+    }
+
+    /// Whether there is no use in it any more.
+    fn is_dropped(&self) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.fate() == Fate::Dropped)
     }
 }
 
@@ -167,6 +184,15 @@ impl Inbox {
         }
     }
 
+    /// Drops the tasks of pages that were dropped.
+    pub fn forget_dropped(&self) {
+        let mut state = lock(&self.state);
+        state.fresh.retain(|work| !work.is_dropped());
+        state.later.retain(|Reverse(later)| !later.work.is_dropped());
+        drop(state);
+        self.changed.notify_all();
+    }
+
     /// Drops everything: the lease is lost, none of it is ours any more.
     pub fn clear(&self) {
         let mut state = lock(&self.state);
@@ -204,7 +230,7 @@ mod tests {
             created_at: SystemTime::UNIX_EPOCH,
             extra: "{}".into(),
         };
-        Work::new(Box::new(campaign), 1)
+        Work::new(Arc::new(campaign), 1)
     }
 
     #[test]

@@ -1,27 +1,28 @@
-//! The lister: fetches page after page, and commits what it has with the run's next page. One process lists at a time;
-//! fetching goes on while the last pages are being committed, and several pages may share a transaction.
+//! The lister: fetches page after page, and gives what it has to the writer with the run's next page. One process lists at
+//! a time; fetching goes on while the last pages are being committed, and several pages may share a transaction.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use ring::digest::{SHA256, digest};
 use serde_json::value::RawValue;
 
 use super::caller::{Caller, Halt};
 use super::ending::Ending;
-use super::inbox::Work;
-use super::session::Session;
-use crate::platform::{Campaign, Invalid, Listed, PageNumber, read_record};
+use super::pages::{Chain, NewPages, PendingPages, Record, key_of};
+use super::session::{Done, Session};
+use crate::platform::{Invalid, Listed, PageNumber, read_record};
 use crate::store::leases;
-use crate::store::queue::{self, Added, NewDeadLetter, NewTask, Pages};
 
 /// Pages that may wait to be committed.
 const PAGES_AHEAD: usize = 8;
 /// Records of one transaction, about.
 const BATCH: usize = 2_000;
+/// Records that may wait for their commit.
+const UNCOMMITTED: usize = 2 * BATCH;
 /// Ids that are remembered to tell repetitions without asking the database; a page repeats its neighbours, if any.
 const REMEMBERED: usize = 16_384;
 /// Pages in a row without one new record: the listing goes round in circles.
@@ -74,7 +75,7 @@ fn fetch(caller: &Caller, page: i64, page_size: i32) -> Result<Fetched, Halt> {
 }
 
 /// Why a listing that goes on has no end, if so.
-fn endless(barren: usize, listed: i64, total: Option<i64>) -> Option<String> {
+pub(super) fn endless(barren: usize, listed: i64, total: Option<i64>) -> Option<String> {
     if barren >= BARREN_PAGES {
         return Some(format!("{barren} pages in a row brought nothing new, and has_more is still true"));
     }
@@ -148,7 +149,7 @@ fn list_from(session: &Session, first_page: i64, page_size: i32) {
     std::thread::scope(|scope| {
         scope.spawn(|| fetch_pages(session, first_page, page_size, sender));
         // Dropped at its end, the receiver ends the fetching too.
-        Committer::new(session, first_page, receiver).run();
+        Feeder::new(session, first_page, receiver).run();
     });
 }
 
@@ -163,18 +164,18 @@ fn fetch_pages(session: &Session, first_page: i64, page_size: i32, pages: SyncSe
     }
 }
 
-struct Committer<'a> {
+/// Makes commits of fetched pages, and hands their tasks out.
+struct Feeder<'a> {
     session: &'a Session,
     pages: Receiver<Fetched>,
+    chain: Arc<Chain>,
     next_page: i64,
     recent: RecentIds,
-    barren: usize,
-    listed: i64,
 }
 
-impl<'a> Committer<'a> {
+impl<'a> Feeder<'a> {
     fn new(session: &'a Session, next_page: i64, pages: Receiver<Fetched>) -> Self {
-        Self { session, pages, next_page, recent: RecentIds::default(), barren: 0, listed: 0 }
+        Self { session, pages, chain: Arc::default(), next_page, recent: RecentIds::default() }
     }
 
     fn run(mut self) {
@@ -191,87 +192,56 @@ impl<'a> Committer<'a> {
                 records += page.entries.len();
                 batch.push(page);
             }
-            // Its tasks are not in the inbox before they are committed.
-            self.session.job_begun();
-            let go_on = self.commit(batch);
-            self.session.job_ended();
-            if !go_on {
+            self.feed(batch);
+            if self.chain.is_over() {
                 return;
             }
         }
+        // Whoever lists next goes on from what is committed.
+        self.await_commits(0);
     }
 
-    /// False when there is nothing more to do for this lister.
-    fn commit(&mut self, batch: Vec<Fetched>) -> bool {
-        let (pages, last) = (batch.len(), batch.last().is_some_and(|page| !page.has_more));
-        let total = batch.iter().rev().find_map(|page| page.total);
-        let next_page = batch.last().map_or(self.next_page, |page| page.page + 1);
-        let page_size = batch.last().map_or(self.session.run.page_size, |page| page.page_size);
-        let taken_over = self.next_page > 1 && self.recent.is_empty();
+    fn feed(&mut self, batch: Vec<Fetched>) {
+        let Some(newest) = batch.last() else { return };
+        let (next_page, page_size, last) = (newest.page + 1, newest.page_size, !newest.has_more);
+        let after_another = self.next_page > 1 && self.recent.is_empty();
+        let (count, total) = (batch.len(), batch.iter().rev().find_map(|page| page.total));
         let records = self.new_records(batch);
         let room = self.session.inbox.room(self.session.capacity(), 0, Duration::ZERO);
-        let tasks = records.valid.iter().enumerate().map(|(place, (campaign, raw, seq))| NewTask {
-            id: &campaign.id,
-            seq: *seq,
-            payload: raw.get(),
-            held: place < room,
-        });
-        let commit = Pages {
+        // A few more than there is room for are better off here than as free tasks.
+        let held = if records.valid.len() <= 2 * room { records.valid.len() } else { room };
+        let pages = NewPages {
+            count,
             from_page: self.next_page,
             next_page,
             page_size,
             last,
             total,
-            tasks: tasks.collect(),
-            invalid: records.invalid.iter().map(|(invalid, raw)| dead_letter(invalid, raw)).collect(),
+            after_another,
+            held,
+            valid: records.valid,
+            invalid: records.invalid,
         };
-        let worker = self.session.worker();
-        let step = self.session.caller.trace.begin();
-        let added = self.session.transact_gift(|client, account| {
-            let add = if taken_over { queue::add_pages_after_another } else { queue::add_pages };
-            add(client, account, self.session.run.run_id, worker, &commit)
-        });
-        self.session.caller.trace.commit(step, "sync_tasks", commit.tasks.len(), &added);
-        drop(commit);
-        match added {
-            Ok(Some(added)) => {
-                self.next_page = next_page;
-                self.after_commit(records, room, &added, pages, last, total)
-            }
-            // The lease is lost, or a commit of which nobody knew was ours: the database knows where to go on.
-            Ok(None) | Err(_) => false,
+        self.next_page = next_page;
+        let mut pending = PendingPages::new(pages, &self.chain, self.session.number_pages());
+        // Others would have to wait for their share; and what another lister had shown is looked up first.
+        if self.session.view().others > 0 || after_another {
+            self.session.deliver(Done::Listed(Box::new(pending)));
+            self.await_commits(0);
+        } else {
+            let works = pending.hand_out();
+            self.session.deliver(Done::Listed(Box::new(pending)));
+            self.session.inbox.push(works);
+            self.await_commits(UNCOMMITTED);
         }
     }
 
-    fn after_commit(
-        &mut self,
-        records: Records,
-        room: usize,
-        added: &Added,
-        pages: usize,
-        last: bool,
-        total: Option<i64>,
-    ) -> bool {
-        let held: HashSet<&str> = added.left_out.iter().map(String::as_str).collect();
-        if records.valid.len() > room {
-            self.session.free_tasks.store(true, Ordering::Release);
+    /// Waits until there are no more uncommitted records than this.
+    fn await_commits(&self, most: usize) {
+        let mut news = 0;
+        while self.chain.uncommitted() > most && !self.chain.is_over() {
+            news = self.session.await_news(news, LOOK_AGAIN);
         }
-        let mine =
-            records.valid.into_iter().take(room).filter(|(campaign, ..)| !held.contains(&*campaign.id));
-        self.session.inbox.push(mine.map(|(campaign, ..)| Work::new(campaign, 1)));
-        self.barren = if added.new > 0 { 0 } else { self.barren + pages };
-        self.listed += added.new;
-        if last {
-            self.session.update_view(|view| view.listing_done = true);
-            return false;
-        }
-        if let Some(reason) = endless(self.barren, self.listed, total) {
-            log::warn!(account = self.session.store.account(); "the listing does not end: {reason}");
-            self.session.update_view(|view| view.listing_error = Some(reason));
-            return false;
-        }
-        self.session.tell();
-        true
     }
 
     /// The records that were not seen just before.
@@ -283,7 +253,7 @@ impl<'a> Committer<'a> {
                 match entry.listed {
                     Listed::Valid(campaign) => {
                         if self.recent.is_new(&campaign.id) {
-                            records.valid.push((campaign, entry.raw, place));
+                            records.valid.push(Record { campaign, raw: entry.raw, seq: place });
                         }
                     }
                     Listed::Invalid(invalid) => {
@@ -310,26 +280,8 @@ impl<'a> Committer<'a> {
 
 #[derive(Default)]
 struct Records {
-    valid: Vec<(Box<Campaign>, Box<RawValue>, i64)>,
+    valid: Vec<Record>,
     invalid: Vec<(Invalid, Box<RawValue>)>,
-}
-
-fn dead_letter<'a>(invalid: &'a Invalid, raw: &'a RawValue) -> NewDeadLetter<'a> {
-    NewDeadLetter {
-        key: key_of(invalid, raw),
-        named: invalid.id.is_some(),
-        reason: &invalid.reason,
-        payload: raw.get(),
-    }
-}
-
-/// The campaign's id, or, when there is none that could be a key, a name made of the record.
-fn key_of(invalid: &Invalid, raw: &RawValue) -> String {
-    invalid.id.clone().unwrap_or_else(|| {
-        let hash = digest(&SHA256, raw.get().as_bytes());
-        let hex = hash.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        format!("sha256:{hex}")
-    })
 }
 
 /// The ids of the last pages, as hashes: a collision would hide a campaign, so the hashes are 128 bits, of two random keys.

@@ -8,6 +8,8 @@ mod ending;
 mod inbox;
 mod keeper;
 mod lister;
+mod outbox;
+mod pages;
 mod session;
 mod spans;
 mod trace;
@@ -16,7 +18,6 @@ mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 pub use caller::{Caller, Halt, Patience};
@@ -202,7 +203,6 @@ fn open(job: &Job) -> Result<Opened, StoreError> {
 }
 
 fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, outcome: &mut Outcome) {
-    let (sender, receiver) = sync_channel(writer::QUEUED);
     let account = job.store.account();
     let run_id = opened.run.run_id;
     if opened.run.new {
@@ -220,16 +220,11 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
         concurrency,
         crew.clone(),
         job.workers,
-        sender,
     ));
     if requeue(job, run_id) && session.register().is_ok() {
         std::thread::scope(|scope| {
             scope.spawn(|| keeper::keep(&session));
-            let write = {
-                let session = session.clone();
-                move || writer::write(&session, &receiver)
-            };
-            scope.spawn(write);
+            scope.spawn(|| writer::write(&session));
             let lister = scope.spawn(|| lister::list(&session));
             let pump = scope.spawn(|| workers::pump(&session));
             outcome.removal_refused = steer(job, &session, watcher);
@@ -242,7 +237,7 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
             while !session.resting() {
                 news = session.await_news(news, LOOK_AGAIN);
             }
-            session.end_writer();
+            session.outbox.close();
             while !session.idle_writer() {
                 news = session.await_news(news, LOOK_AGAIN);
             }

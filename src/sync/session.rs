@@ -1,7 +1,6 @@
 //! One account's part in a run, as its threads share it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +10,8 @@ use serde_json::value::RawValue;
 use super::caller::Caller;
 use super::ending::Ending;
 use super::inbox::{Inbox, Work};
+use super::outbox::Outbox;
+use super::pages::{Origin, PendingPages};
 use super::workers::Crew;
 use crate::http::concurrency::Concurrency;
 use crate::http::lock::lock;
@@ -25,15 +26,19 @@ const MOST_HELD: usize = 2_048;
 /// It holds what it can do in this time.
 const HELD_SECONDS: f64 = 0.5;
 
-/// What a task has come to, on its way to the writer.
+/// What the writer is given: pages, and what tasks have come to.
 pub(super) enum Done {
+    /// Pages to be committed.
+    Listed(Box<PendingPages>),
     Synced {
         attempt: i32,
-        campaign: Box<Campaign>,
+        campaign: Arc<Campaign>,
+        origin: Option<Origin>,
     },
-    Dead(Failed),
-    /// Nothing more will come.
-    End,
+    Dead {
+        failed: Failed,
+        origin: Option<Origin>,
+    },
 }
 
 /// What this process knows of its run.
@@ -57,8 +62,8 @@ pub(super) struct Session {
     worker: AtomicI64,
     /// Held while a lost lease is replaced.
     renewal: Mutex<()>,
-    done: SyncSender<Done>,
-    /// Results that the writer has not committed yet.
+    pub outbox: Outbox,
+    /// Pages and results that the writer has not committed yet.
     unwritten: AtomicUsize,
     /// Jobs that are with the crew or on their way to it, and pages that are being committed.
     under_way: AtomicUsize,
@@ -66,6 +71,7 @@ pub(super) struct Session {
     /// Tasks may have been given to this process by a transaction of whose commit it did not hear.
     doubt: AtomicBool,
     pace: AtomicU64,
+    pages: AtomicU64,
     view: Mutex<View>,
     news: Mutex<u64>,
     told: Condvar,
@@ -82,7 +88,6 @@ impl Session {
         concurrency: Concurrency,
         crew: Arc<Crew>,
         workers: usize,
-        done: SyncSender<Done>,
     ) -> Self {
         Self {
             inbox: Inbox::new(caller.clock.clone()),
@@ -93,12 +98,13 @@ impl Session {
             workers,
             worker: AtomicI64::new(0),
             renewal: Mutex::default(),
-            done,
+            outbox: Outbox::default(),
             unwritten: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
             free_tasks: AtomicBool::new(true),
             doubt: AtomicBool::new(false),
             pace: AtomicU64::new(0),
+            pages: AtomicU64::new(0),
             view: Mutex::new(View { listing_done: run.listing_done, ..View::default() }),
             news: Mutex::new(0),
             told: Condvar::new(),
@@ -167,22 +173,26 @@ impl Session {
         }
     }
 
+    /// There are tasks that nobody holds.
+    pub fn leave_free_tasks(&self) {
+        self.free_tasks.store(true, Ordering::Release);
+    }
+
+    /// A number for pages on their way to the writer, counting up.
+    pub fn number_pages(&self) -> u64 {
+        self.pages.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Hands a result to the writer; waits while the writer has too much to do.
     pub fn deliver(&self, done: Done) {
         self.unwritten.fetch_add(1, Ordering::AcqRel);
-        // The writer outlives all who deliver.
-        let _never_closed = self.done.send(done);
+        self.outbox.put(done);
     }
 
     /// The writer has dealt with so many results.
     pub fn written(&self, count: usize) {
         self.unwritten.fetch_sub(count, Ordering::AcqRel);
         self.tell();
-    }
-
-    /// Ends the writer.
-    pub fn end_writer(&self) {
-        let _never_closed = self.done.send(Done::End);
     }
 
     pub fn job_begun(&self) {
@@ -320,7 +330,8 @@ impl Session {
 }
 
 fn invalid_record(id: String, attempt: i32, reason: String) -> Done {
-    Done::Dead(Failed { id, attempt, cause: "invalid", reason, tries: 0, retryable: true })
+    let failed = Failed { id, attempt, cause: "invalid", reason, tries: 0, retryable: true };
+    Done::Dead { failed, origin: None }
 }
 
 fn hex_digit(nibble: u8) -> char {

@@ -259,7 +259,11 @@ fn settle(session: &Session, mut work: Work, after: After) {
     match after {
         After::Synced => {
             work.span.as_mut().into_iter().for_each(CampaignSpan::synced);
-            session.deliver(Done::Synced { attempt: work.attempt, campaign: work.campaign });
+            session.deliver(Done::Synced {
+                attempt: work.attempt,
+                campaign: work.campaign,
+                origin: work.origin,
+            });
         }
         After::Dead { cause, reason } => bury(session, work, cause, reason),
         After::Again(wait) if wait.is_zero() => session.inbox.put_back(work),
@@ -285,14 +289,9 @@ fn bury(session: &Session, mut work: Work, cause: &'static str, reason: String) 
     log::debug!(account = session.store.account(), campaign = work.campaign.id.as_str(), cause = cause; "failed for good: {reason}");
     work.span.as_mut().into_iter().for_each(|span| span.dead(cause, &reason));
     let tries = i32::try_from(work.tries.max(1)).unwrap_or(i32::MAX);
-    session.deliver(Done::Dead(Failed {
-        id: work.campaign.id,
-        attempt: work.attempt,
-        cause,
-        reason,
-        tries,
-        retryable: true,
-    }));
+    let id = work.campaign.id.clone();
+    let failed = Failed { id, attempt: work.attempt, cause, reason, tries, retryable: true };
+    session.deliver(Done::Dead { failed, origin: work.origin });
 }
 
 #[cfg(test)]

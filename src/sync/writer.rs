@@ -1,66 +1,197 @@
-//! The writer: results in, batches out. It waits a moment for a batch to grow, never long, and whoever delivers waits for
-//! it when it has too much.
+//! The writer: pages and results in, batches out. It waits a moment for a batch to grow, never long, and whoever delivers
+//! waits for it when it has too much.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::lister::endless;
+use super::pages::{Chain, Fate, Origin, PageQueue, PendingPages};
 use super::session::{Done, Session};
 use crate::platform::Campaign;
 use crate::store::StoreError;
-use crate::store::queue::{self, Failed, WorkerId};
+use crate::store::queue::{self, Added, Failed, WorkerId};
 
-/// The most results of one transaction.
-const BATCH: usize = 1_000;
-/// A result is committed at most this much later, for the sake of others.
-const LINGER: Duration = Duration::from_millis(20);
-/// Results that may wait for the writer.
-pub(super) const QUEUED: usize = 2_000;
+/// How long to wait for news when nothing is held back, and when something is.
+const PATIENCE: Duration = Duration::from_secs(1);
+const SHORT_PATIENCE: Duration = Duration::from_millis(20);
+/// The most records of pages in one transaction, about.
+const PAGE_RECORDS: usize = 2_000;
 
-/// Commits results until [`Done::End`] has come and everything before it is committed.
-pub(super) fn write(session: &Session, results: &Receiver<Done>) {
+/// Commits pages and results until nothing more will come and all of it is committed.
+pub(super) fn write(session: &Session) {
+    let mut writer =
+        Writer { session, pages: PageQueue::default(), chain: Arc::default(), barren: 0, listed: 0 };
     let mut last_flush = Instant::now();
     let mut open = true;
     while open {
-        let Ok(first) = results.recv() else { return };
+        let patience = if writer.pages.is_empty() { PATIENCE } else { SHORT_PATIENCE };
+        let results;
+        (results, open) = session.outbox.take(patience);
         let mut batch = Batch::default();
-        open = batch.add(first);
-        let until = Instant::now() + LINGER;
-        while open && batch.len() < BATCH {
-            match results.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(done) => open = batch.add(done),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        for done in results {
+            writer.sort(done, &mut batch);
+        }
+        // A leaving process holds nothing back, nor does one whose fellows wait for tasks.
+        let all = !open || session.caller.stop.requested() || session.view().others > 0;
+        let mut count = writer.commit_pages(all, &mut batch);
+        count += batch.len();
+        batch.commit(session);
+        if count > 0 {
+            session.paced(count, last_flush.elapsed());
+            last_flush = Instant::now();
+        }
+    }
+}
+
+struct Writer<'a> {
+    session: &'a Session,
+    pages: PageQueue,
+    /// The chain of the last pages, …
+    chain: Arc<Chain>,
+    /// … how many of its pages in a row brought nothing new, and what it listed in all.
+    barren: usize,
+    listed: i64,
+}
+
+impl Writer<'_> {
+    fn sort(&mut self, done: Done, batch: &mut Batch) {
+        match done {
+            Done::Listed(pages) => self.pages.push(*pages),
+            Done::Synced { attempt, campaign, origin } => match fate(origin.as_ref()) {
+                (Fate::Pending, Some(origin)) => self.pages.synced(origin),
+                (Fate::Dropped, _) => self.session.written(1),
+                _ => batch.synced.push((attempt, campaign)),
+            },
+            Done::Dead { failed, origin } => match fate(origin.as_ref()) {
+                (Fate::Pending, Some(origin)) => self.pages.dead(origin, failed),
+                (Fate::Dropped, _) => self.session.written(1),
+                _ => batch.dead.push(failed),
+            },
+        }
+    }
+
+    /// Commits the pages whose time has come; gives how many results went with them.
+    fn commit_pages(&mut self, all: bool, batch: &mut Batch) -> usize {
+        let mut results = 0;
+        loop {
+            let pages = self.pages.take_ready(PAGE_RECORDS, all);
+            if pages.is_empty() {
+                return results;
+            }
+            // Tasks that are handed out only now are not in the inbox before.
+            self.session.job_begun();
+            results += self.commit(pages, batch);
+            self.session.job_ended();
+        }
+    }
+
+    fn commit(&mut self, pages: Vec<PendingPages>, batch: &mut Batch) -> usize {
+        let Some(first) = pages.first() else { return 0 };
+        let chain = first.chain.clone();
+        let mut stored = true;
+        let mut added = if chain.is_over() { Ok(None) } else { self.add(&pages, stored) };
+        if let Err(StoreError::Row { .. }) = added {
+            // Some campaign cannot be stored: which one, is found when they are finished as tasks.
+            stored = false;
+            added = self.add(&pages, stored);
+        }
+        match added {
+            Ok(Some(added)) => self.committed(pages, stored, &added, batch),
+            // The lease is lost, or a commit of which nobody knew was ours: the database knows where to go on.
+            Ok(None) | Err(_) => {
+                chain.end();
+                let useless: usize = pages.into_iter().map(|pending| 1 + pending.dropped()).sum();
+                self.session.inbox.forget_dropped();
+                self.session.written(useless);
+                0
             }
         }
-        let count = batch.len();
-        batch.commit(session);
-        session.paced(count, last_flush.elapsed());
-        last_flush = Instant::now();
-        session.written(count);
     }
+
+    fn add(&self, pages: &[PendingPages], stored: bool) -> Result<Option<Added>, StoreError> {
+        let (session, worker) = (self.session, self.session.worker());
+        let (Some(first), Some(rows)) = (pages.first(), PendingPages::rows(pages, stored)) else {
+            return Ok(None);
+        };
+        let step = session.caller.trace.begin();
+        let added = session.transact_gift(|client, account| {
+            let add =
+                if first.pages.after_another { queue::add_pages_after_another } else { queue::add_pages };
+            add(client, account, session.run.run_id, worker, &rows)
+        });
+        session.caller.trace.commit(step, "sync_runs", rows.tasks.len() + rows.finished.len(), &added);
+        added
+    }
+
+    fn committed(
+        &mut self,
+        pages: Vec<PendingPages>,
+        stored: bool,
+        added: &Added,
+        batch: &mut Batch,
+    ) -> usize {
+        let Some(newest) = pages.last() else { return 0 };
+        let (chain, last, total) = (newest.chain.clone(), newest.pages.last, newest.pages.total);
+        let count: usize = pages.iter().map(|pending| pending.pages.count).sum();
+        // Before they settle: whoever waits for that looks at it then.
+        self.look_for_the_end(&chain, count, added.new, last, total);
+        let mut results = 0;
+        for pending in pages {
+            if pending.pages.valid.len() > pending.pages.held {
+                self.session.leave_free_tasks();
+            }
+            self.session.inbox.push(pending.not_handed_out(&added.left_out));
+            let settled = pending.committed(stored);
+            results += settled.results;
+            batch.dead.extend(settled.dead);
+            let unstored = settled.unstored.len();
+            batch.synced.extend(settled.unstored.into_iter().map(|campaign| (1, campaign)));
+            self.session.written(1 + settled.results - unstored);
+        }
+        results
+    }
+
+    /// Whether the listing is done, or has no end.
+    fn look_for_the_end(
+        &mut self,
+        chain: &Arc<Chain>,
+        pages: usize,
+        new: i64,
+        last: bool,
+        total: Option<i64>,
+    ) {
+        if !Arc::ptr_eq(chain, &self.chain) {
+            (self.chain, self.barren, self.listed) = (chain.clone(), 0, 0);
+        }
+        self.barren = if new > 0 { 0 } else { self.barren + pages };
+        self.listed += new;
+        if last {
+            self.session.update_view(|view| view.listing_done = true);
+        } else if let Some(reason) = endless(self.barren, self.listed, total) {
+            log::warn!(account = self.session.store.account(); "the listing does not end: {reason}");
+            chain.end();
+            self.session.update_view(|view| view.listing_error = Some(reason));
+        }
+    }
+}
+
+fn fate(origin: Option<&Origin>) -> (Fate, Option<&Origin>) {
+    (origin.map_or(Fate::Committed, Origin::fate), origin)
 }
 
 #[derive(Default)]
 struct Batch {
-    synced: Vec<(i32, Box<Campaign>)>,
+    synced: Vec<(i32, Arc<Campaign>)>,
     dead: Vec<Failed>,
 }
 
 impl Batch {
-    /// False when nothing more will come.
-    fn add(&mut self, done: Done) -> bool {
-        match done {
-            Done::Synced { attempt, campaign } => self.synced.push((attempt, campaign)),
-            Done::Dead(failed) => self.dead.push(failed),
-            Done::End => return false,
-        }
-        true
-    }
-
     fn len(&self) -> usize {
         self.synced.len() + self.dead.len()
     }
 
     fn commit(mut self, session: &Session) {
+        let count = self.len();
         let synced: Vec<(i32, &Campaign)> =
             self.synced.iter().map(|(attempt, campaign)| (*attempt, &**campaign)).collect();
         complete(session, &synced, &mut self.dead);
@@ -71,6 +202,7 @@ impl Batch {
             session.caller.trace.commit(step, "dead_letters", self.dead.len(), &buried);
             check_lease(session, worker, buried, self.dead.len());
         }
+        session.written(count);
     }
 }
 

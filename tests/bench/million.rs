@@ -38,6 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             total: None,
             tasks: new,
             invalid: Vec::new(),
+            finished: Vec::new(),
         };
         queue::add_pages(client, "default", run, worker, &pages)?.ok_or("the listing was taken away")?;
     }

@@ -1,0 +1,64 @@
+//! What has come of things, on its way to the writer: bounded, and read in batches. The writer is woken when there is a
+//! batch or its time has come, not for every single result.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::session::Done;
+use crate::http::lock::lock;
+
+/// Enough for one transaction: whoever waits for more need not wait longer.
+pub(super) const BATCH: usize = 1_000;
+/// Results that may wait for the writer; whoever has another waits.
+const MOST: usize = 2_000;
+/// A result waits at most this much longer for the sake of others.
+const LINGER: Duration = Duration::from_millis(20);
+
+#[derive(Default)]
+pub(super) struct Outbox {
+    state: Mutex<State>,
+    filled: Condvar,
+    emptied: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    results: Vec<Done>,
+    closed: bool,
+}
+
+impl Outbox {
+    /// Adds a result; waits while there are too many.
+    pub fn put(&self, done: Done) {
+        let room = self.emptied.wait_while(lock(&self.state), |state| state.results.len() >= MOST);
+        let mut state = room.unwrap_or_else(PoisonError::into_inner);
+        state.results.push(done);
+        let count = state.results.len();
+        drop(state);
+        if count == 1 || count == BATCH {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Takes what is there, after waiting at most `patience` for the first, and a moment for others to come. Nothing more
+    /// will come when this gives false.
+    pub fn take(&self, patience: Duration) -> (Vec<Done>, bool) {
+        let wait = |state, most, until: fn(&State) -> bool| {
+            let waited = self.filled.wait_timeout_while(state, most, |state| !until(state) && !state.closed);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        };
+        let mut state = wait(lock(&self.state), patience, |state| !state.results.is_empty());
+        if !state.results.is_empty() {
+            state = wait(state, LINGER, |state| state.results.len() >= BATCH);
+        }
+        let results = std::mem::take(&mut state.results);
+        self.emptied.notify_all();
+        (results, !state.closed)
+    }
+
+    /// Nothing more will come.
+    pub fn close(&self) {
+        lock(&self.state).closed = true;
+        self.filled.notify_all();
+    }
+}

@@ -1,0 +1,305 @@
+//! Pages between their listing and their commit. While this process is alone on its run, their tasks are handed out at
+//! once and the pages are held back for a moment: what is finished by then is stored with the checkpoint that covers it, and
+//! never was a row in the queue. What a crash takes with it, the listing shows again.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ring::digest::{SHA256, digest};
+use serde_json::value::RawValue;
+
+use super::inbox::Work;
+use crate::platform::{Campaign, Invalid};
+use crate::store::queue::{Failed, NewDeadLetter, NewTask, Pages};
+
+/// Pages are held back for at most this long. A result is stored at most so much later.
+const HOLD: Duration = Duration::from_millis(250);
+
+const PENDING: u8 = 0;
+const COMMITTED: u8 = 1;
+const DROPPED: u8 = 2;
+
+/// Pages of one lister, one after another, each commit upon the one before.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    /// A commit was refused, or the listing has no end: nothing more of it will be committed.
+    over: AtomicBool,
+    /// Records, and one for each lot of pages, that are neither committed nor dropped.
+    uncommitted: AtomicUsize,
+}
+
+impl Chain {
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+
+    pub fn uncommitted(&self) -> usize {
+        self.uncommitted.load(Ordering::Acquire)
+    }
+}
+
+/// Where a task comes from that was handed out before its page was committed.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    pages: Arc<Handed>,
+    place: usize,
+}
+
+#[derive(Debug)]
+struct Handed {
+    number: u64,
+    fate: AtomicU8,
+}
+
+/// What has become of the pages of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Not committed yet.
+    Pending,
+    /// The task is a row like any other.
+    Committed,
+    /// Somebody else lists, or will list, this campaign again: what comes of this task is of no use.
+    Dropped,
+}
+
+impl Origin {
+    pub fn fate(&self) -> Fate {
+        match self.pages.fate.load(Ordering::Acquire) {
+            PENDING => Fate::Pending,
+            COMMITTED => Fate::Committed,
+            _ => Fate::Dropped,
+        }
+    }
+}
+
+/// A valid record.
+pub(super) struct Record {
+    pub campaign: Arc<Campaign>,
+    pub raw: Box<RawValue>,
+    /// Its place in the listing.
+    pub seq: i64,
+}
+
+/// What the lister found on some pages.
+pub(super) struct NewPages {
+    /// How many pages these are.
+    pub count: usize,
+    pub from_page: i64,
+    pub next_page: i64,
+    pub page_size: i32,
+    pub last: bool,
+    pub total: Option<i64>,
+    /// The first ones of a lister that goes on where another one was.
+    pub after_another: bool,
+    pub valid: Vec<Record>,
+    pub invalid: Vec<(Invalid, Box<RawValue>)>,
+    /// So many of the valid ones are for this process.
+    pub held: usize,
+}
+
+/// Pages on their way to the database, and what has come of their tasks in the meantime.
+pub(super) struct PendingPages {
+    pub pages: NewPages,
+    pub chain: Arc<Chain>,
+    number: u64,
+    /// Their tasks are with the crew already.
+    handed: Option<Arc<Handed>>,
+    since: Instant,
+    finished: Vec<bool>,
+    /// Of those that this process holds.
+    unfinished: usize,
+    dead: Vec<Failed>,
+    /// Results that came in.
+    results: usize,
+}
+
+impl PendingPages {
+    /// Pages whose tasks are handed out when they are committed.
+    pub fn new(pages: NewPages, chain: &Arc<Chain>, number: u64) -> Self {
+        let records = pages.valid.len();
+        chain.uncommitted.fetch_add(records + 1, Ordering::AcqRel);
+        Self {
+            chain: chain.clone(),
+            number,
+            handed: None,
+            since: Instant::now(),
+            finished: vec![false; records],
+            unfinished: pages.held,
+            dead: Vec::new(),
+            results: 0,
+            pages,
+        }
+    }
+
+    /// Hands the tasks out now; gives those that this process holds.
+    pub fn hand_out(&mut self) -> Vec<Work> {
+        let handed = Arc::new(Handed { number: self.number, fate: AtomicU8::new(PENDING) });
+        self.handed = Some(handed.clone());
+        let held = self.pages.valid.iter().take(self.pages.held).enumerate();
+        held.map(|(place, record)| {
+            let origin = Origin { pages: handed.clone(), place };
+            Work { origin: Some(origin), ..Work::new(record.campaign.clone(), 1) }
+        })
+        .collect()
+    }
+
+    /// The tasks to hand out now that they are committed, unless that was done; not those that were left out.
+    pub fn not_handed_out(&self, left_out: &[String]) -> Vec<Work> {
+        if self.handed.is_some() {
+            return Vec::new();
+        }
+        let left_out: HashSet<&str> = left_out.iter().map(String::as_str).collect();
+        let held = self.pages.valid.iter().take(self.pages.held);
+        held.filter(|record| !left_out.contains(&*record.campaign.id))
+            .map(|record| Work::new(record.campaign.clone(), 1))
+            .collect()
+    }
+
+    /// Whether they should be committed now: everything is finished, or it has taken long enough.
+    fn ready(&self) -> bool {
+        self.handed.is_none() || self.unfinished == 0 || self.since.elapsed() >= HOLD
+    }
+
+    /// The rows that a commit makes: tasks of what is not finished, campaigns of what is.
+    pub fn rows<'a>(several: &'a [Self], finished: bool) -> Option<Pages<'a>> {
+        let (first, last) = (several.first()?, several.last()?);
+        let mut rows = Pages {
+            from_page: first.pages.from_page,
+            next_page: last.pages.next_page,
+            page_size: last.pages.page_size,
+            last: last.pages.last,
+            total: several.iter().rev().find_map(|pending| pending.pages.total),
+            ..Pages::default()
+        };
+        for pending in several {
+            for (place, record) in pending.pages.valid.iter().enumerate() {
+                if finished && pending.finished[place] {
+                    rows.finished.push(&record.campaign);
+                    continue;
+                }
+                rows.tasks.push(NewTask {
+                    id: &record.campaign.id,
+                    seq: record.seq,
+                    payload: record.raw.get(),
+                    held: place < pending.pages.held,
+                });
+            }
+            let letters = pending.pages.invalid.iter();
+            rows.invalid.extend(letters.map(|(invalid, raw)| dead_letter(invalid, raw)));
+        }
+        Some(rows)
+    }
+
+    fn settle(&mut self, fate: u8) {
+        if let Some(handed) = &self.handed {
+            handed.fate.store(fate, Ordering::Release);
+        }
+        self.chain.uncommitted.fetch_sub(self.pages.valid.len() + 1, Ordering::AcqRel);
+    }
+
+    /// They are committed, with what was finished as campaigns (or not: `stored`). Gives what is still to be written.
+    pub fn committed(mut self, stored: bool) -> Settled {
+        self.settle(COMMITTED);
+        let finished = if stored { 0 } else { self.finished.len() };
+        let unstored = self.pages.valid.iter().zip(&self.finished).take(finished).filter(|(_, done)| **done);
+        Settled {
+            unstored: unstored.map(|(record, _)| record.campaign.clone()).collect(),
+            results: self.results,
+            dead: self.dead,
+        }
+    }
+
+    /// They will not be committed; gives how many results that leaves without use.
+    pub fn dropped(mut self) -> usize {
+        self.settle(DROPPED);
+        self.results + self.dead.len()
+    }
+}
+
+/// What committed pages leave to be written.
+pub(super) struct Settled {
+    /// Finished campaigns that were committed as tasks.
+    pub unstored: Vec<Arc<Campaign>>,
+    /// Results that are dealt with, or are in `unstored`.
+    pub results: usize,
+    /// Tasks that failed for good.
+    pub dead: Vec<Failed>,
+}
+
+/// All pages that wait for their commit, in order.
+#[derive(Default)]
+pub(super) struct PageQueue {
+    pages: VecDeque<PendingPages>,
+}
+
+impl PageQueue {
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    pub fn push(&mut self, pages: PendingPages) {
+        self.pages.push_back(pages);
+    }
+
+    /// A task is finished whose pages are pending.
+    pub fn synced(&mut self, origin: &Origin) {
+        if let Some(pending) = self.find(origin) {
+            pending.results += 1;
+            if !std::mem::replace(&mut pending.finished[origin.place], true) {
+                pending.unfinished -= 1;
+            }
+        }
+    }
+
+    /// A task has failed for good whose pages are pending: it is buried once it is a row.
+    pub fn dead(&mut self, origin: &Origin, failed: Failed) {
+        if let Some(pending) = self.find(origin) {
+            pending.dead.push(failed);
+            pending.unfinished -= 1;
+        }
+    }
+
+    fn find(&mut self, origin: &Origin) -> Option<&mut PendingPages> {
+        let place = self.pages.binary_search_by_key(&origin.pages.number, |pending| pending.number).ok()?;
+        self.pages.get_mut(place)
+    }
+
+    /// The next pages that should be committed, about `most` records of one chain; `all` when nothing is to be held back.
+    pub fn take_ready(&mut self, most: usize, all: bool) -> Vec<PendingPages> {
+        let mut taken: Vec<PendingPages> = Vec::new();
+        let mut records = 0;
+        while let Some(next) = self.pages.front()
+            && (all || next.ready())
+            && (taken.is_empty() || records + next.pages.valid.len() <= most)
+            && taken.last().is_none_or(|last| Arc::ptr_eq(&last.chain, &next.chain))
+        {
+            records += next.pages.valid.len();
+            taken.extend(self.pages.pop_front());
+        }
+        taken
+    }
+}
+
+fn dead_letter<'a>(invalid: &'a Invalid, raw: &'a RawValue) -> NewDeadLetter<'a> {
+    NewDeadLetter {
+        key: key_of(invalid, raw),
+        named: invalid.id.is_some(),
+        reason: &invalid.reason,
+        payload: raw.get(),
+    }
+}
+
+/// The campaign's id, or, when there is none that could be a key, a name made of the record.
+pub(super) fn key_of(invalid: &Invalid, raw: &RawValue) -> String {
+    invalid.id.clone().unwrap_or_else(|| {
+        let hash = digest(&SHA256, raw.get().as_bytes());
+        let hex = hash.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        format!("sha256:{hex}")
+    })
+}
