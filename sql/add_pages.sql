@@ -5,8 +5,9 @@
 -- statistics that a young table does not have.
 -- Tasks that the lister's own process can take at once are inserted as held: no second write to claim them.
 WITH alive AS (
-    -- Locked before the run, as by the end of a lease, which would otherwise leave the held tasks with nobody.
-    SELECT worker_id FROM workers WHERE account = $1 AND worker_id = $3 FOR KEY SHARE
+    -- Locked before the run, as by a heartbeat and by the end of a lease, which would otherwise leave the held tasks with
+    -- nobody; and as strongly as it is written to below.
+    SELECT worker_id FROM workers WHERE account = $1 AND worker_id = $3 FOR NO KEY UPDATE
 ), run AS (
     SELECT s.run_id
     FROM alive a JOIN sync_runs s ON s.lister = a.worker_id

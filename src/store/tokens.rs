@@ -1,7 +1,8 @@
 //! The account's token, shared by its processes: sealed, so that the database alone does not give it away.
 
 use std::num::NonZeroU32;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use postgres::types::Type;
@@ -21,12 +22,32 @@ const FETCH_SECONDS: f64 = 30.0;
 /// How often the others look whether it is there.
 const POLL: Duration = Duration::from_millis(50);
 
+/// What tokens are sealed with, derived once.
+struct Key {
+    password: Secret,
+    salt: digest::Digest,
+    derived: OnceLock<Option<LessSafeKey>>,
+}
+
+impl Key {
+    fn get(&self) -> Option<&LessSafeKey> {
+        self.derived.get_or_init(|| self.derive()).as_ref()
+    }
+
+    fn derive(&self) -> Option<LessSafeKey> {
+        let mut key = [0; 32];
+        let password = self.password.reveal().as_bytes();
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, self.salt.as_ref(), password, &mut key);
+        let sealing = UnboundKey::new(&CHACHA20_POLY1305, &key).ok().map(LessSafeKey::new);
+        zeroize::Zeroize::zeroize(&mut key);
+        sealing
+    }
+}
+
 /// The shared token of an account.
 pub struct SharedVault {
     store: Store,
-    email: String,
-    password: Secret,
-    key: OnceLock<Option<LessSafeKey>>,
+    key: Arc<Key>,
     /// Names this process as the one that fetches. Random: two processes must never take each other's turn.
     myself: i64,
 }
@@ -39,30 +60,20 @@ impl SharedVault {
         // Without randomness from the system nothing is sealed either; then a turn is still unlikely to be shared.
         let _checked_when_sealing = SystemRandom::new().fill(&mut bytes);
         let myself = (i64::from_be_bytes(bytes) & i64::MAX).max(1);
-        Self { store, email: email.to_owned(), password, key: OnceLock::new(), myself }
+        // The salt separates accounts; it need not be secret.
+        let salt = format!("campaign-sync token\0{}\0{email}", store.account());
+        let salt = digest::digest(&digest::SHA256, salt.as_bytes());
+        let key = Arc::new(Key { password, salt, derived: OnceLock::new() });
+        let early = key.clone();
+        // While the run is being opened there is nothing else to do. Whoever needs it sooner waits, or does it if there is
+        // no such thread.
+        let _derived_when_needed =
+            thread::Builder::new().name("key".into()).spawn(move || early.get().is_some());
+        Self { store, key, myself }
     }
 
     fn key(&self) -> Option<&LessSafeKey> {
-        self.key.get_or_init(|| self.derive_key()).as_ref()
-    }
-
-    fn derive_key(&self) -> Option<LessSafeKey> {
-        // The salt separates accounts; it need not be secret.
-        let salt = digest::digest(
-            &digest::SHA256,
-            format!("campaign-sync token\0{}\0{}", self.store.account(), self.email).as_bytes(),
-        );
-        let mut key = [0; 32];
-        pbkdf2::derive(
-            pbkdf2::PBKDF2_HMAC_SHA256,
-            ROUNDS,
-            salt.as_ref(),
-            self.password.reveal().as_bytes(),
-            &mut key,
-        );
-        let sealing = UnboundKey::new(&CHACHA20_POLY1305, &key).ok().map(LessSafeKey::new);
-        zeroize::Zeroize::zeroize(&mut key);
-        sealing
+        self.key.get()
     }
 
     /// Nonce, then ciphertext and tag; nothing when the system has no randomness to give.

@@ -24,6 +24,8 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct State {
     results: Vec<Done>,
+    /// Nothing is under way that the writer could wait for.
+    hurry: bool,
     closed: bool,
 }
 
@@ -49,11 +51,18 @@ impl Outbox {
         };
         let mut state = wait(lock(&self.state), patience, |state| !state.results.is_empty());
         if !state.results.is_empty() {
-            state = wait(state, LINGER, |state| state.results.len() >= BATCH);
+            state = wait(state, LINGER, |state| state.results.len() >= BATCH || state.hurry);
         }
+        state.hurry = false;
         let results = std::mem::take(&mut state.results);
         self.emptied.notify_all();
         (results, !state.closed)
+    }
+
+    /// Nothing more will come for now: there is nothing to wait for.
+    pub fn hurry(&self) {
+        lock(&self.state).hurry = true;
+        self.filled.notify_one();
     }
 
     /// Nothing more will come.

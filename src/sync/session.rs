@@ -205,7 +205,9 @@ impl Session {
     }
 
     pub fn job_ended(&self) {
-        self.under_way.fetch_sub(1, Ordering::AcqRel);
+        if self.under_way.fetch_sub(1, Ordering::AcqRel) == 1 && self.inbox.len() == 0 {
+            self.outbox.hurry();
+        }
         self.tell();
     }
 
