@@ -20,7 +20,7 @@ const PACED_SENDS: u32 = 64;
 const FIRST_GAP: Duration = Duration::from_millis(2);
 const LEAST_GAP: Duration = Duration::from_micros(500);
 /// What a request may need to the server more than another, at least: a cold connection and a busy machine.
-const LEAST_MARGIN: Duration = Duration::from_millis(25);
+const LEAST_MARGIN: Duration = Duration::from_millis(10);
 /// After the last refusal of a burst, so long until the limit behind it is worked out: by then all of the burst was
 /// answered that is answered at once.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -496,7 +496,7 @@ impl State {
     }
 
     /// What a window is lengthened by: requests need different times to the server, and it is the arrivals that it counts.
-    /// A two-hundredth of the window, at least 25 ms (at 11 windows a job that is 0.5 % of its time), and more on a machine
+    /// A two-hundredth of the window, at least 10 ms (at 11 windows a job that is 0.5 % of its time), and more on a machine
     /// that is seen to be slow with its turns.
     fn margin(&self, limit: Option<RateLimit>) -> Duration {
         let Some(limit) = limit else { return LEAST_MARGIN };

@@ -22,7 +22,7 @@ const PAGES_AHEAD: usize = 8;
 /// Records of one transaction, about.
 const BATCH: usize = 2_000;
 /// Records that may wait for their commit.
-const UNCOMMITTED: usize = 2 * BATCH;
+const UNCOMMITTED: usize = BATCH;
 /// Ids that are remembered to tell repetitions without asking the database; a page repeats its neighbours, if any.
 const REMEMBERED: usize = 16_384;
 /// Pages in a row without one new record: the listing goes round in circles.
