@@ -596,3 +596,109 @@ fn whatever_workers_do_in_whatever_order_the_queue_is_that_of_a_simple_model() {
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
 }
+
+/// Pages with campaigns that are finished, and tasks that are not.
+fn pages<'a>(from_page: i64, tasks: &[&'a str], finished: &'a [Campaign]) -> Pages<'a> {
+    let tasks = tasks.iter().map(|id| NewTask { id, seq: 0, payload: "{}", held: true });
+    Pages {
+        from_page,
+        next_page: from_page + 1,
+        page_size: 100,
+        tasks: tasks.collect(),
+        finished: finished.iter().collect(),
+        ..Pages::default()
+    }
+}
+
+fn campaigns(ids: &[&str]) -> Vec<Campaign> {
+    ids.iter().map(|id| campaign(id)).collect()
+}
+
+#[test]
+fn what_is_finished_before_its_page_is_committed_is_stored_with_it_and_never_a_task() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, worker) = run_with_lister(client);
+    let finished = campaigns(&["a", "b"]);
+    let first = pages(1, &["c"], &finished);
+    let stranger = leases::register(client, ACCOUNT, run, "host", 2).unwrap();
+    assert_eq!(queue::add_pages(client, ACCOUNT, run, stranger, &first).unwrap(), None, "it does not list");
+    assert_eq!(database.count("campaigns") + database.count("sync_tasks"), 0);
+
+    assert_eq!(queue::add_pages(client, ACCOUNT, run, worker, &first).unwrap().unwrap().new, 3);
+    assert_eq!(queue::add_pages(client, ACCOUNT, run, worker, &first).unwrap(), None, "the run has gone on");
+    assert_eq!(database.column::<String>("SELECT id FROM sync_tasks"), ["c"]);
+    assert_eq!(database.column::<String>("SELECT id FROM campaigns ORDER BY id"), ["a", "b"]);
+    assert_eq!(database.value::<i64>(&format!("SELECT synced FROM workers WHERE worker_id = {worker}")), 2);
+    let (listed, next_page) =
+        (database.value("SELECT listed FROM sync_runs"), database.value("SELECT next_page FROM sync_runs"));
+    assert_eq!((listed, next_page), (3_i64, 2_i64));
+
+    grow_silent(&database, worker);
+    assert_eq!(leases::reap(client, ACCOUNT, 0).unwrap(), (1, 1));
+    let late = campaigns(&["d"]);
+    assert_eq!(queue::add_pages(client, ACCOUNT, run, worker, &pages(2, &[], &late)).unwrap(), None);
+    assert_eq!(database.count("campaigns"), 2, "a worker whose lease has ended stores nothing");
+    assert_eq!(database.value::<i64>("SELECT synced FROM sync_runs"), 2);
+}
+
+#[test]
+fn what_a_run_has_dealt_with_or_is_about_to_is_not_finished_a_second_time() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, worker) = run_with_lister(client);
+    let before = campaigns(&["synced", "old letter"]);
+    queue::add_pages(client, ACCOUNT, run, worker, &pages(1, &["task", "dead"], &before[..1])).unwrap();
+    queue::bury(client, ACCOUNT, worker, &[letter("dead", 1)]).unwrap();
+    database.execute(&format!(
+        "INSERT INTO dead_letters (account, id, run_id, cause, reason, attempts, payload, retryable)
+         VALUES ('{ACCOUNT}', 'old letter', {run} - 1, 'gone', 'r', 1, '{{}}', true)"
+    ));
+
+    let mut again = campaigns(&["synced", "task", "dead", "old letter"]);
+    again.iter_mut().for_each(|campaign| campaign.name = "again".into());
+    let added = queue::add_pages(client, ACCOUNT, run, worker, &pages(2, &[], &again)).unwrap().unwrap();
+    assert_eq!(added.new, 1, "only the letter of an earlier run is news");
+    let stored = "SELECT id || ' ' || name FROM campaigns ORDER BY id";
+    assert_eq!(database.column::<String>(stored), ["old letter again", "synced n"]);
+    assert_eq!(database.column::<String>("SELECT id FROM sync_tasks"), ["task"]);
+    assert_eq!(database.column::<String>("SELECT id FROM dead_letters"), ["dead"]);
+    assert_eq!(database.value::<i64>("SELECT listed FROM sync_runs"), 4);
+    assert_eq!(database.value::<i64>("SELECT synced FROM workers"), 2);
+}
+
+#[test]
+fn a_finished_campaign_that_cannot_be_stored_leaves_its_page_uncommitted() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, worker) = run_with_lister(client);
+    let mut finished = campaigns(&["a", "b"]);
+    finished[1].budget = "no number".into();
+    assert!(queue::add_pages(client, ACCOUNT, run, worker, &pages(1, &["c"], &finished)).is_err());
+    assert_eq!(database.count("campaigns") + database.count("sync_tasks"), 0);
+    assert_eq!(database.value::<i64>("SELECT next_page FROM sync_runs"), 1);
+    let added = queue::add_pages(client, ACCOUNT, run, worker, &pages(1, &["a", "b", "c"], &[])).unwrap();
+    assert_eq!(added.unwrap().new, 3);
+}
+
+#[test]
+fn a_heartbeat_and_a_page_at_the_same_moment_wait_for_each_other_in_turn() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, worker) = run_with_lister(client);
+    std::thread::scope(|scope| {
+        let beats = scope.spawn(|| {
+            let client = &mut database.connect();
+            for _ in 0..300 {
+                leases::heartbeat(client, ACCOUNT, run, worker, leases::Effort::default(), true).unwrap();
+            }
+        });
+        for page in 1..=300 {
+            let finished = campaigns(&[&format!("c{page}")]);
+            let added = queue::add_pages(client, ACCOUNT, run, worker, &pages(page, &[], &finished));
+            assert_eq!(added.unwrap().unwrap().new, 1, "no deadlock");
+        }
+        beats.join().unwrap();
+    });
+    assert_eq!(database.value::<i64>("SELECT synced FROM workers"), 300);
+}
