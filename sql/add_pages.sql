@@ -50,7 +50,9 @@ WITH alive AS (
     SELECT $1, f.id, f.name, f.status, f.budget::numeric, f.impressions, f.clicks, f.conversions, f.created_at,
            f.extra::jsonb, now(), now(), r.run_id
     FROM finished f CROSS JOIN run r
-    WHERE (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = f.id) IS NULL
+    -- Nor is there a task, as a rule, where campaigns are finished before their page is committed.
+    WHERE (NOT EXISTS (SELECT FROM sync_tasks WHERE account = $1)
+           OR (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = f.id) IS NULL)
       AND (NOT EXISTS (SELECT FROM dead_letters WHERE account = $1)
            OR (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = f.id) IS DISTINCT FROM $2)
     ON CONFLICT (account, id) DO UPDATE

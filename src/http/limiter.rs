@@ -489,9 +489,8 @@ impl Limiter {
 impl State {
     /// The gap between two of the first sends: nearly constant for the first dozen, then shrinking fast.
     fn gap(&self) -> Duration {
-        let first = self
-            .quickest
-            .map_or(FIRST_GAP, |trip| LEAST_GAP.max(trip.min(Duration::from_millis(50)) * 4));
+        let first =
+            self.quickest.map_or(FIRST_GAP, |trip| LEAST_GAP.max(trip.min(Duration::from_millis(50)) * 4));
         first.mul_f64(1.0 / (1.0 + (f64::from(self.paced) / 16.0).powi(2)))
     }
 

@@ -287,7 +287,7 @@ impl Caller {
         if work.span.is_none() {
             work.span = CampaignSpan::begin(&self.trace, id);
         }
-        let (step, number) = work.span.as_mut().map(CampaignSpan::attempt).unzip();
+        let (step, number) = work.span.as_deref_mut().map(CampaignSpan::attempt).unzip();
         let name = "POST /api/campaigns/{id}/sync";
         let purpose = Purpose { step, name, number: number.unwrap_or(1), campaign: Some(id) };
         let called = self.trace.attempt(&purpose, |header, watch| {

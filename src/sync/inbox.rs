@@ -27,7 +27,7 @@ pub(super) struct Work {
     /// 401s in a row.
     pub unauthorized: u32,
     /// Its way through this process, when that is wanted; from its first attempt on.
-    pub span: Option<CampaignSpan>,
+    pub span: Option<Box<CampaignSpan>>,
     /// Where it comes from, when it was handed out before its page was committed.
     pub origin: Option<Origin>,
 }

@@ -264,9 +264,6 @@ impl<'a> Feeder<'a> {
                 }
             }
         }
-        // One record may stand in a batch twice without an id of its own.
-        let mut seen = HashSet::new();
-        records.invalid.retain(|(invalid, raw)| seen.insert(key_of(invalid, raw)));
         records
     }
 

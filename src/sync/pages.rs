@@ -177,6 +177,7 @@ impl PendingPages {
             total: several.iter().rev().find_map(|pending| pending.pages.total),
             ..Pages::default()
         };
+        let mut keys = HashSet::new();
         for pending in several {
             for (place, record) in pending.pages.valid.iter().enumerate() {
                 if finished && pending.finished[place] {
@@ -190,8 +191,9 @@ impl PendingPages {
                     held: place < pending.pages.held,
                 });
             }
-            let letters = pending.pages.invalid.iter();
-            rows.invalid.extend(letters.map(|(invalid, raw)| dead_letter(invalid, raw)));
+            // One record may stand on several pages without an id of its own.
+            let letters = pending.pages.invalid.iter().map(|(invalid, raw)| dead_letter(invalid, raw));
+            rows.invalid.extend(letters.filter(|letter| keys.insert(letter.key.clone())));
         }
         Some(rows)
     }

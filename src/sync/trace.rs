@@ -264,10 +264,10 @@ enum End {
 
 impl CampaignSpan {
     /// Begins one, if anybody wants it.
-    pub fn begin(trace: &Arc<Trace>, campaign: &str) -> Option<Self> {
+    pub fn begin(trace: &Arc<Trace>, campaign: &str) -> Option<Box<Self>> {
         trace.kept.as_ref()?;
         let (trace, campaign) = (trace.clone(), campaign.to_owned());
-        Some(Self { step: trace.begin(), trace, campaign, attempts: 0, end: End::Left })
+        Some(Box::new(Self { step: trace.begin(), trace, campaign, attempts: 0, end: End::Left }))
     }
 
     /// The step, and the number of the attempt that begins.

@@ -258,7 +258,7 @@ fn past_breaker(session: &Session, work: Work) -> Option<Work> {
 fn settle(session: &Session, mut work: Work, after: After) {
     match after {
         After::Synced => {
-            work.span.as_mut().into_iter().for_each(CampaignSpan::synced);
+            work.span.as_deref_mut().into_iter().for_each(CampaignSpan::synced);
             session.deliver(Done::Synced {
                 attempt: work.attempt,
                 campaign: work.campaign,

@@ -1,6 +1,6 @@
-//! What the engine is measured against: the same posts by the same HTTP client with the same number of threads, and no
-//! queue, no limiter, no retries, no database. With a database's address, each post is followed by a single-row upsert that
-//! commits by itself.
+//! What the engine is measured against: the same posts, with headers of the same size, by the same HTTP client with the
+//! same number of threads, and no queue, no limiter, no retries, no database. With a database's address, each post is
+//! followed by a single-row upsert that commits by itself.
 //!
 //! `bare-loop URL EMAIL PASSWORD CAMPAIGNS THREADS [DATABASE_URL]` prints the seconds that it took.
 
@@ -15,6 +15,8 @@ use campaign_sync::http::token::{OwnVault, TokenCache};
 use campaign_sync::http::{Secret, Stop, SystemClock};
 use campaign_sync::platform::Api;
 
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+const TRACE: &str = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01";
 const UPSERT: &str = "INSERT INTO bare_loop (id, name, synced_at) VALUES ($1, $2, now())
     ON CONFLICT (id) DO UPDATE SET name = excluded.name, synced_at = excluded.synced_at";
 
@@ -58,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                         return;
                     }
                     let id = format!("campaign_{n}");
-                    if let Err(error) = api.sync(&token, &id, "bare", None, &mut |_| {}) {
+                    if let Err(error) = api.sync(&token, &id, KEY, Some(TRACE), &mut |_| {}) {
                         eprintln!("{id}: {error}");
                     }
                     if let (Some(database), Some(upsert)) = (&mut database, &upsert)
