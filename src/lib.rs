@@ -21,7 +21,7 @@
 //! # Where things are
 //!
 //! `main` → [`commands`] → [`cli`], [`config`], [`sync`], [`report`]; `sync` → [`platform`], [`store`], [`http`];
-//! `platform` → `http`; nothing goes back up. Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/`
+//! `platform` → `http`; nothing goes back up. All may use [`scope`]: whose part it is, for the log. Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/`
 //! and is called from [`store`] only.
 //!
 //! # Sessions and poolers
@@ -53,5 +53,6 @@ pub mod config;
 pub mod http;
 pub mod platform;
 pub mod report;
+pub mod scope;
 pub mod store;
 pub mod sync;

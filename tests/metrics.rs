@@ -217,11 +217,32 @@ fn listings_that_fail_twice_are_seen() {
 
 #[test]
 fn wrong_settings_are_told_too() {
-    let metrics = Metrics::new("settings");
-    let nowhere = Program::new(&["sync", "--workers", "none"]);
-    metrics.given_to(nowhere).run().expect_code(2);
-    metrics.assert_sound();
-    assert_eq!(metrics.of_default("last_exit_code"), 2.0);
+    let server = mock_api::start(Settings::fast(5)).unwrap();
+    let (database, metrics) = (Database::create(), Metrics::new("settings"));
+    for (flag, nonsense) in [
+        ("--workers", "none"),
+        ("--deadline", "soon"),
+        ("--progress", "sometimes"),
+        ("--log-format", "xml"),
+        ("--trace-file", ""),
+        ("--accounts", "/nonexistent.toml"),
+    ] {
+        metrics.given_to(Program::sync(&server, &database)).run().expect_code(0);
+        let success = metrics.of_default("last_success_timestamp_seconds");
+        assert!(success > 0.0);
+        metrics.given_to(Program::sync(&server, &database)).args(&[flag, nonsense]).run().expect_code(2);
+        metrics.assert_sound();
+        assert_eq!(metrics.of_default("last_exit_code"), 2.0, "{flag}");
+        assert_eq!(metrics.of_default("last_success_timestamp_seconds"), success, "{flag}");
+    }
+    for (variable, nonsense) in
+        [("DATABASE_URL", "nonsense"), ("RUST_LOG", "a=b=c"), ("AD_PLATFORM_API_URL", "x")]
+    {
+        metrics.given_to(Program::sync(&server, &database)).run().expect_code(0);
+        metrics.given_to(Program::sync(&server, &database)).env(variable, nonsense).run().expect_code(2);
+        metrics.assert_sound();
+        assert_eq!(metrics.of_default("last_exit_code"), 2.0, "{variable}");
+    }
 }
 
 #[test]

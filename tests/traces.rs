@@ -7,7 +7,7 @@ mod support;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mock_api::{EMAIL, Faults, Kind, Ledger, PASSWORD, Server, Settings};
 use support::{Database, PATIENCE, Program, assert_no_secret, eventually};
@@ -368,6 +368,26 @@ fn an_interrupted_run_tells_of_all_that_it_had_begun() {
     let campaigns = named(&spans, "campaign");
     assert!(!campaigns.is_empty());
     assert!(campaigns.iter().all(|span| span.text("campaign_sync.outcome") == Some("left")));
+}
+
+#[test]
+fn a_second_signal_leaves_what_was_told_by_then() {
+    let mut settings = Settings::fast(60);
+    settings.sync_latency = Duration::from_secs(60);
+    let server = mock_api::start(settings).unwrap();
+    let (database, traces) = (Database::create(), Traces::new("second"));
+    let mut running = traces.given_to(Program::sync(&server, &database)).spawn();
+    eventually(PATIENCE, "syncs are under way", || server.ledger().of(Kind::Sync).count() > 5);
+    running.signal(support::Signal::Term);
+    eventually(PATIENCE, "the first is noticed", || running.stderr().contains("stopping in order"));
+    let signalled = Instant::now();
+    running.signal(support::Signal::Term);
+    running.wait().expect_code(143);
+    assert!(signalled.elapsed() < Duration::from_secs(5), "{:?}", signalled.elapsed());
+    let spans = traces.spans();
+    let listed = server.ledger().of(Kind::List).count();
+    assert!(listed > 0 && named(&spans, "GET /api/campaigns").len() >= listed - 1, "{listed} requests");
+    assert_eq!(named(&spans, "POST /auth/token").len(), 1);
 }
 
 #[test]

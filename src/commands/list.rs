@@ -40,7 +40,8 @@ fn print(caller: &Caller, page_size: i32, out: &mut dyn Write) -> std::io::Resul
     for page in Listing::new(caller, page_size) {
         for entry in page {
             if let Listed::Invalid(invalid) = &entry.listed {
-                log::warn!(campaign = invalid.id.as_deref().unwrap_or("(no id)"); "not a campaign that could be stored: {invalid}");
+                let scope = caller.scope();
+                log::warn!(account = scope.account(), campaign = invalid.id.as_deref().unwrap_or("(no id)"); "not a campaign that could be stored: {invalid}");
             }
             writeln!(out, "{}", one_line(entry.raw.get()))?;
         }

@@ -13,8 +13,8 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use crate::cli::{self, Command, CommandName};
-use crate::config::{Account, Config, Output};
-use crate::report::text::{say, visible};
+use crate::config::{Account, Config, LogFormat, Output};
+use crate::report::text::say;
 use crate::report::{completions, log};
 use crate::sync::{Ending, most_serious};
 
@@ -32,14 +32,19 @@ pub fn run(
             return exit.code;
         }
     };
-    let failed = |failure: Failure| {
-        say(&format!("campaign-sync: {}", failure.message));
-        failure.code
+    let done = match output(&parsed, environment) {
+        Ok(output) => dispatch(&parsed, &output, environment, stdout),
+        Err(failure) => {
+            // Whatever else is said now is said in the usual way.
+            let _may_be_set_up_already = log::set_up(LogFormat::Text, false, None);
+            sync::never_begun(&parsed.flags, environment, &failure);
+            Err(failure)
+        }
     };
-    match output(&parsed, environment).and_then(|output| dispatch(&parsed, &output, environment, stdout)) {
-        Ok(code) => code,
-        Err(failure) => failed(failure),
-    }
+    done.unwrap_or_else(|failure| {
+        log::conclude(None, None, &failure.message);
+        failure.code
+    })
 }
 
 /// A command failed before it had any result.
@@ -113,7 +118,7 @@ fn each_account(
         return work(only);
     }
     let failed = |name: &str, failure: Failure| {
-        say(&format!("campaign-sync: {}: {}", visible(name), failure.message));
+        log::conclude(Some(name), None, &failure.message);
         failure.code
     };
     let worked = config
@@ -129,7 +134,7 @@ fn each_account(
 fn written(stdout: &mut dyn Write, text: &str) -> i32 {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            say(&format!("campaign-sync: cannot write to stdout: {error}"));
+            log::conclude(None, None, &format!("cannot write to stdout: {error}"));
             1
         }
         _ => 0,

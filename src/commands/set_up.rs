@@ -18,6 +18,7 @@ use crate::http::stats::Stats;
 use crate::http::token::{OwnVault, Vault};
 use crate::http::{Clock, Secret, Stop, SystemClock};
 use crate::platform::Api;
+use crate::scope::Scope;
 use crate::store::quota::SharedLedger;
 use crate::store::tokens::SharedVault;
 use crate::store::{Conninfo, Pool, Store, StoreError, overview, schema};
@@ -69,14 +70,16 @@ pub(super) fn caller(
     .map_err(|error| Failure::usage(format!("SSL_CERT_FILE: {error}")))?;
     let stats = Arc::new(Stats::default());
     let api = Api::new(client, &account.email, &password, stats.clone());
-    let limiter = Limiter::new(account.rate_limit, ledger(context, store), context.clock.clone());
+    let scope = store.map_or_else(|| Scope::new(&account.name), |store| store.scope().clone());
+    let (clock, stop) = (context.clock.clone(), context.stop.clone());
+    let limiter = Limiter::new(account.rate_limit, ledger(context, store), clock.clone(), scope.clone());
     let patience = Patience {
         max_attempts: account.max_attempts,
         max_wait: config.max_wait,
         give_up_after: config.give_up_after,
     };
     let vault = vault(account, password, store);
-    Ok(Caller::new(api, vault, limiter, stats, context.clock.clone(), context.stop.clone(), patience))
+    Ok(Caller::new(api, vault, limiter, stats, clock, stop, patience, scope))
 }
 
 fn vault(account: &Account, password: Secret, store: Option<&Store>) -> Box<dyn Vault> {
@@ -159,6 +162,9 @@ pub(super) fn ready(store: &Store, migrate: bool) -> Result<usize, Failure> {
 /// Called with the signal's number, once.
 type Stopper = Box<dyn Fn(i32) + Send>;
 
+/// Called before the process ends at once.
+type LastWords = Box<dyn Fn() + Send>;
+
 /// What the first SIGINT or SIGTERM is to stop.
 #[derive(Clone, Default)]
 pub(super) struct Signalled(Arc<Mutex<Stoppers>>);
@@ -167,6 +173,7 @@ pub(super) struct Signalled(Arc<Mutex<Stoppers>>);
 struct Stoppers {
     signal: Option<i32>,
     stoppers: Vec<Stopper>,
+    last_words: Vec<LastWords>,
 }
 
 impl Signalled {
@@ -180,9 +187,12 @@ impl Signalled {
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 if seen.swap(signal, Ordering::Relaxed) != 0 {
+                    lock(&stoppers).last_words.iter().for_each(|say| say());
                     std::process::exit(128 + signal);
                 }
-                log::warn!("stopping in order: what is under way is finished; a second signal ends at once");
+                log::warn!(
+                    "stopping in order: what is under way is finished; a second signal ends at once, and either way the next sync goes on from there"
+                );
                 let mut stoppers = lock(&stoppers);
                 stoppers.signal = Some(signal);
                 stoppers.stoppers.iter().for_each(|stop| stop(signal));
@@ -203,6 +213,11 @@ impl Signalled {
             Some(signal) => stopper(signal),
             None => stoppers.stoppers.push(Box::new(stopper)),
         }
+    }
+
+    /// Has this called at the second signal; it must be quick, for nothing else is waited for.
+    pub fn last_words(&self, say: impl Fn() + Send + 'static) {
+        lock(&self.0).last_words.push(Box::new(say));
     }
 
     /// Has this account's part stopped.

@@ -4,16 +4,16 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::Write;
 use std::sync::{Arc, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::set_up::{self, Context, Signalled};
 use super::{Failure, written};
 use crate::cli::Flags;
 use crate::config::{Account, Config, Output};
+use crate::report::log::conclude;
 use crate::report::metrics::{MetricsFile, Row};
 use crate::report::progress::Display;
 use crate::report::summary;
-use crate::report::text::{say, visible};
 use crate::report::trace::Tracer;
 use crate::store::runs::Opening;
 use crate::store::{Pool, Store, dead_letters};
@@ -21,6 +21,8 @@ use crate::sync::{self, Crew, Ending, Job, Outcome, Retry};
 
 /// The most requests at once, over all accounts, unless one account alone is given more. Threads that wait are cheap.
 const MOST_WORKERS: usize = 256;
+/// How long a second signal waits for spans to reach their file.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// The stack of an account's own thread, which only waits for others.
 const STACK_BYTES: usize = 512 << 10;
 
@@ -59,6 +61,13 @@ struct Whole<'a> {
     display: Display,
     deadline: Option<Instant>,
     tracer: Option<Arc<Tracer>>,
+}
+
+/// It ended before it began: a setting that says how to tell of it makes no sense. The metrics file, if that is known, tells.
+pub(super) fn never_begun(flags: &Flags, environment: &dyn Fn(&str) -> Option<OsString>, failure: &Failure) {
+    if let Ok(Some(path)) = Output::metrics_file(flags, environment) {
+        MetricsFile::new(&path).fail(failure.code, &flags.only);
+    }
 }
 
 /// Does the work, and has the metrics file tell of it however it ends.
@@ -121,6 +130,9 @@ fn work_on(
     let crew = Arc::new(crew(config)?);
     let display = Display::new(output.progress, parts.len());
     let tracer = tracer(output);
+    if let Some(tracer) = tracer.clone() {
+        signalled.last_words(move || tracer.finish_within(LAST_WORDS));
+    }
     let whole = Whole { config, signalled, crew, display, deadline, tracer };
     let (sender, outcomes) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -218,7 +230,7 @@ impl Part<'_> {
     fn work(self, whole: &Whole<'_>) -> Outcome {
         let caller = match set_up::caller(whole.config, self.account, &self.context, Some(&self.store)) {
             Ok(caller) => Arc::new(match &whole.tracer {
-                Some(tracer) => caller.traced(tracer.clone(), &self.account.name),
+                Some(tracer) => caller.traced(tracer.clone()),
                 None => caller,
             }),
             Err(failure) => {
@@ -276,9 +288,17 @@ impl<'a> Results<'a> {
             );
         }
         self.summarize(outcome);
+        if let Some(run) = outcome.run.as_ref().filter(|run| run.failed > 0) {
+            log::warn!(
+                account = outcome.account.as_str(), run = run.run_id;
+                "{} campaign(s) failed for good: campaign-sync status shows why; campaign-sync retry, once the cause is gone",
+                run.failed
+            );
+        }
         if let Some(ending) = &outcome.ending {
-            let account = if self.accounts > 1 { visible(&outcome.account) + ": " } else { String::new() };
-            say(&format!("campaign-sync: {account}{ending}"));
+            let account = (self.accounts > 1).then_some(outcome.account.as_str());
+            let run = outcome.run.as_ref().map(|run| run.run_id);
+            conclude(account, run, &ending.to_string());
         }
     }
 
@@ -297,7 +317,7 @@ impl<'a> Results<'a> {
             let elapsed = part.context.elapsed();
             self.summarize(&Outcome::without_run(&part.account.name, ending.clone(), elapsed));
         }
-        say(&format!("campaign-sync: {ending}"));
+        conclude(None, None, &ending.to_string());
     }
 
     fn nothing_to_retry(&mut self) {

@@ -322,25 +322,35 @@ impl Output {
                 _ => None,
             },
         )?;
-        let file = |flag, given, example: &str| {
-            Source::new(flag, "", given).parsed(env, &format!("a file's path, such as {example}"), |text| {
-                (!text.is_empty() && !text.ends_with('/') && !text.contains('\0'))
-                    .then(|| PathBuf::from(text))
-            })
-        };
         Ok(Self {
             json: flags.json,
             progress: progress.unwrap_or(Progress::Auto),
             log_format: log_format.unwrap_or(LogFormat::Text),
-            metrics_file: file(
-                "--metrics-file",
-                &flags.metrics_file,
-                "/var/lib/node_exporter/campaign_sync.prom",
-            )?,
-            trace_file: file("--trace-file", &flags.trace_file, "/var/log/campaign-sync/traces.jsonl")?,
+            metrics_file: Self::metrics_file(flags, env)?,
+            trace_file: file(env, "--trace-file", &flags.trace_file, "/var/log/campaign-sync/traces.jsonl")?,
             no_color: value(env, "NO_COLOR").is_some(),
         })
     }
+
+    /// `--metrics-file` alone, for those who tell of an error in anything else.
+    ///
+    /// # Errors
+    /// When it can be no file.
+    pub fn metrics_file(flags: &Flags, env: Environment<'_>) -> Result<Option<PathBuf>, ConfigError> {
+        file(env, "--metrics-file", &flags.metrics_file, "/var/lib/node_exporter/campaign_sync.prom")
+    }
+}
+
+/// A file to write to.
+fn file(
+    env: Environment<'_>,
+    flag: &'static str,
+    given: &Option<String>,
+    example: &str,
+) -> Result<Option<PathBuf>, ConfigError> {
+    Source::new(flag, "", given).parsed(env, &format!("a file's path, such as {example}"), |text| {
+        (!text.is_empty() && !text.ends_with('/') && !text.contains('\0')).then(|| PathBuf::from(text))
+    })
 }
 
 /// A variable's value, unless it is empty.

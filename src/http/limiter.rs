@@ -12,6 +12,7 @@ use super::lock::lock;
 use super::rate_limit::RateLimit;
 use super::sharing::SharingError;
 use super::window::{Reservation, Window};
+use crate::scope::Scope;
 
 /// While no limit is known, so many first sends are spaced: a small limit is then met with one refusal, not with a
 /// burst of them. A near API without a limit loses some 20 ms in all.
@@ -156,6 +157,7 @@ pub struct Limiter {
     configured: Option<RateLimit>,
     ledger: Box<dyn Ledger>,
     clock: Arc<dyn Clock>,
+    scope: Scope,
     /// No limit known, gate open, pacing over: the hot path needs no lock.
     unlimited: AtomicBool,
     state: Mutex<State>,
@@ -202,9 +204,15 @@ struct Discovery {
 impl Limiter {
     /// A limiter for one account; `configured` is kept whatever the server says, a 429 aside.
     #[must_use]
-    pub fn new(configured: Option<RateLimit>, ledger: Box<dyn Ledger>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        configured: Option<RateLimit>,
+        ledger: Box<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+        scope: Scope,
+    ) -> Self {
         Self {
             configured,
+            scope,
             ledger,
             clock,
             unlimited: AtomicBool::new(false),
@@ -434,7 +442,7 @@ impl Limiter {
         {
             lock(&self.state).learned = Some(limit);
             self.unlimited.store(false, Ordering::Relaxed);
-            log::debug!("the platform's rate limit is {limit}");
+            log::debug!(account = self.scope.account(), run = self.scope.run(); "the platform's rate limit is {limit}");
             self.tolerate(self.ledger.learn(limit));
         }
     }
@@ -442,7 +450,7 @@ impl Limiter {
     /// What was seen is known to this process at least; whoever needs the ledger to go on will hear of its failure.
     fn tolerate(&self, shared: Result<(), SharingError>) {
         if let Err(error) = shared {
-            log::debug!("what a response said of the rate limit is known to this process only: {error}");
+            log::debug!(account = self.scope.account(), run = self.scope.run(); "what a response said of the rate limit is known to this process only: {error}");
         }
     }
 

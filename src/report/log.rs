@@ -5,11 +5,11 @@ use std::sync::{Mutex, OnceLock};
 
 use env_logger::{Builder, Logger, Target};
 use jiff::Timestamp;
-use log::kv::{self, Key, Value, VisitSource};
+use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use serde_json::{Map, json};
+use serde_json::{Map, Value as Json, json};
 
-use super::text::visible;
+use super::text::{say, visible};
 use crate::config::LogFormat;
 
 /// Only what this crate says is ever shown below warnings, whatever `RUST_LOG` asks for: other crates log request heads
@@ -20,6 +20,7 @@ const OURS: &str = "campaign_sync";
 pub type Around = Box<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
 
 static AROUND: OnceLock<Mutex<Option<Around>>> = OnceLock::new();
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 /// Writes every later line inside `around`.
 pub fn through(around: Option<Around>) {
@@ -51,9 +52,23 @@ pub fn set_up(format: LogFormat, colours: bool, rust_log: Option<&str>) -> Resul
         };
         writeln!(out, "{line}")
     });
+    let _only_once = FORMAT.set(format);
     let logger = Guarded(builder.build());
     log::set_max_level(logger.0.filter());
     log::set_boxed_logger(Box::new(logger)).map_err(|error| error.to_string())
+}
+
+/// Says why a command, or an account's part in it, has failed, whatever `RUST_LOG` asks for: as a line for people, or as
+/// the log's other lines are.
+pub fn conclude(account: Option<&str>, run: Option<i64>, message: &str) {
+    if FORMAT.get() == Some(&LogFormat::Json) {
+        let mut object = head(Level::Error, message);
+        object.extend(account.map(|account| ("account".into(), json!(account))));
+        object.extend(run.map(|run| ("run".into(), json!(run))));
+        return say(&Json::Object(object).to_string());
+    }
+    let account = account.map_or_else(String::new, |account| visible(account) + ": ");
+    say(&format!("campaign-sync: {account}{message}"));
 }
 
 /// env_logger itself only prints a warning for what it cannot parse.
@@ -107,7 +122,7 @@ fn text(record: &Record<'_>, coloured: bool) -> String {
     let mut fields = Fields(Vec::new());
     let _infallible = record.key_values().visit(&mut fields);
     for (key, value) in fields.0 {
-        line.push_str(&format!(" {key}={}", visible(&value)));
+        line.push_str(&format!(" {key}={}", bare(&value)));
     }
     if coloured {
         let colour = match record.level() {
@@ -124,21 +139,76 @@ fn text(record: &Record<'_>, coloured: bool) -> String {
 fn json(record: &Record<'_>) -> String {
     let mut fields = Fields(Vec::new());
     let _infallible = record.key_values().visit(&mut fields);
-    let mut object = Map::new();
-    object.insert("ts".into(), json!(now()));
-    object.insert("level".into(), json!(record.level().as_str().to_lowercase()));
-    object.insert("msg".into(), json!(record.args().to_string()));
+    let mut object = head(record.level(), &record.args().to_string());
     for (key, value) in fields.0 {
-        object.entry(key).or_insert(json!(value));
+        object.entry(key).or_insert(value);
     }
-    serde_json::Value::Object(object).to_string()
+    Json::Object(object).to_string()
 }
 
-struct Fields(Vec<(String, String)>);
+fn head(level: Level, message: &str) -> Map<String, Json> {
+    let level = level.as_str().to_lowercase();
+    [("ts", json!(now())), ("level", json!(level)), ("msg", json!(message))]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into_iter()
+        .collect()
+}
+
+/// A field's value in a text line, in quotes where its end could not be seen.
+fn bare(value: &Json) -> String {
+    match value {
+        Json::String(text) if text.is_empty() || text.contains([' ', '"', '=']) => {
+            format!("\"{}\"", visible(text))
+        }
+        Json::String(text) => visible(text),
+        other => other.to_string(),
+    }
+}
+
+/// The fields of a line that have a value.
+struct Fields(Vec<(String, Json)>);
 
 impl<'kvs> VisitSource<'kvs> for Fields {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
-        self.0.push((key.to_string(), value.to_string()));
+        let mut typed = Typed(Json::Null);
+        value.visit(&mut typed)?;
+        if !typed.0.is_null() {
+            self.0.push((key.to_string(), typed.0));
+        }
+        Ok(())
+    }
+}
+
+/// A value with its type: numbers stay numbers.
+struct Typed(Json);
+
+impl<'v> VisitValue<'v> for Typed {
+    fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
+        self.0 = json!(value.to_string());
+        Ok(())
+    }
+
+    fn visit_null(&mut self) -> Result<(), kv::Error> {
+        Ok(())
+    }
+
+    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+        self.0 = json!(value);
+        Ok(())
+    }
+
+    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
+        self.0 = json!(value);
+        Ok(())
+    }
+
+    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
+        self.0 = json!(value);
+        Ok(())
+    }
+
+    fn visit_str(&mut self, value: &str) -> Result<(), kv::Error> {
+        self.0 = json!(value);
         Ok(())
     }
 }
@@ -150,6 +220,23 @@ fn now() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_stay_numbers_and_what_is_not_known_is_left_out() {
+        let fields = [
+            ("run", Value::from(3)),
+            ("status", Value::from_any(&None::<u16>)),
+            ("latency_ms", Value::from(12.5)),
+            ("campaign", Value::from("a b=\"c\"")),
+            ("cause", Value::from("timeout")),
+        ];
+        let arguments = format_args!("gone");
+        let record = Record::builder().level(Level::Debug).args(arguments).key_values(&fields).build();
+        let line: Json = serde_json::from_str(&json(&record)).unwrap();
+        assert_eq!((&line["run"], &line["latency_ms"], line.get("status")), (&json!(3), &json!(12.5), None));
+        let line = text(&record, false);
+        assert!(line.ends_with(r#" gone run=3 latency_ms=12.5 campaign="a b="c"" cause=timeout"#), "{line}");
+    }
 
     fn with_record(check: impl Fn(&Record<'_>)) {
         let fields = [("campaign", "a\u{1b}[2J\nb"), ("msg", "not the message")];

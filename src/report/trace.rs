@@ -45,6 +45,8 @@ struct State {
     open: Option<usize>,
     left_out: u64,
     closed: bool,
+    /// All that came before it was closed is in the file.
+    ended: bool,
 }
 
 impl State {
@@ -96,6 +98,14 @@ impl Tracer {
             let _panics_abort = writer.join();
         }
     }
+
+    /// The same, but never longer than this: a disk that is slower has none of it.
+    pub fn finish_within(&self, most: Duration) {
+        let mut state = lock(&self.shared.state);
+        state.closed = true;
+        self.shared.changed.notify_all();
+        let _in_time = self.shared.changed.wait_timeout_while(state, most, |state| !state.ended);
+    }
 }
 
 impl Drop for Tracer {
@@ -139,7 +149,12 @@ impl Shared {
                 break;
             }
         }
-        let left_out = lock(&self.state).left_out;
+        let left_out = {
+            let mut state = lock(&self.state);
+            state.ended = true;
+            state.left_out
+        };
+        self.changed.notify_all();
         if left_out > 0 {
             log::warn!("{}: {left_out} spans are missing, the disk was too slow for them", named(&out.path));
         }

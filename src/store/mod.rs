@@ -25,6 +25,7 @@ pub use error::StoreError;
 pub use pool::{Connection, Pool};
 
 use crate::http::{Clock, Stop};
+use crate::scope::Scope;
 
 /// Begins a transaction of several statements: whoever is cut off or suspended in the middle of it loses it, lest all others
 /// wait for its locks.
@@ -38,7 +39,7 @@ pub(crate) fn begin(client: &mut Client) -> Result<Transaction<'_>, postgres::Er
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
-    account: Arc<str>,
+    scope: Scope,
     clock: Arc<dyn Clock>,
     stop: Stop,
     give_up_after: Duration,
@@ -55,13 +56,19 @@ impl Store {
         stop: Stop,
         give_up_after: Duration,
     ) -> Self {
-        Self { pool, account: account.into(), clock, stop, give_up_after }
+        Self { pool, scope: Scope::new(account), clock, stop, give_up_after }
     }
 
     /// The account's name.
     #[must_use]
     pub fn account(&self) -> &str {
-        &self.account
+        self.scope.account()
+    }
+
+    /// Whose part it is, for the log.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// Runs a transaction of this account; `transaction` must be idempotent.
@@ -73,7 +80,7 @@ impl Store {
         mut transaction: impl FnMut(&mut Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
         self.pool
-            .run(&*self.clock, &self.stop, self.give_up_after, |client| transaction(client, &self.account))
+            .run(&*self.clock, &self.stop, self.give_up_after, |client| transaction(client, self.account()))
     }
 
     /// Brings the schema up to date; gives how many migrations were applied.

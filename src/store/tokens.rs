@@ -159,7 +159,8 @@ impl Vault for SharedVault {
             )
         });
         if let Err(error) = released {
-            log::debug!("the turn to fetch a token ends by itself in {FETCH_SECONDS} s: {error}");
+            let scope = self.store.scope();
+            log::debug!(account = scope.account(), run = scope.run(); "the turn to fetch a token ends by itself in {FETCH_SECONDS} s: {error}");
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::attempt::{Answer, Asked, Attempt, Next};
 use super::ending::Ending;
 use super::inbox::Work;
 use super::spans::Recorder;
@@ -18,6 +19,7 @@ use crate::http::stats::{Counts, Stats};
 use crate::http::token::{Grant, Token, TokenCache, Vault};
 use crate::http::{Clock, RateLimit, Stop};
 use crate::platform::{Api, CallError, Exchange, ListedPage, PageNumber};
+use crate::scope::Scope;
 
 /// So many 401s for one campaign, each with another token, and it is the campaign that is refused.
 const MOST_UNAUTHORIZED: u32 = 3;
@@ -53,6 +55,7 @@ pub struct Caller {
     waits: Mutex<Waits>,
     waiting_until: Mutex<Option<Instant>>,
     pub(super) trace: Arc<Trace>,
+    scope: Scope,
 }
 
 /// What is to become of a task after an attempt.
@@ -76,6 +79,7 @@ pub(super) enum After {
 impl Caller {
     /// A caller for one account.
     #[must_use]
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         api: Api,
         vault: Box<dyn Vault>,
@@ -84,6 +88,7 @@ impl Caller {
         clock: Arc<dyn Clock>,
         stop: Stop,
         patience: Patience,
+        scope: Scope,
     ) -> Self {
         Self {
             api,
@@ -100,16 +105,23 @@ impl Caller {
             ending: Mutex::new(None),
             waits: Mutex::default(),
             waiting_until: Mutex::default(),
+            scope,
         }
     }
 
     /// Has every step of this account's part told to `recorder`; to be called before the first.
     #[must_use]
-    pub fn traced(mut self, recorder: Arc<dyn Recorder>, account: &str) -> Self {
+    pub fn traced(mut self, recorder: Arc<dyn Recorder>) -> Self {
         let mut trace = Trace::new(self.clock.clone());
-        trace.keep(recorder, account, self.api.base_url());
+        trace.keep(recorder, self.scope.account(), self.api.base_url());
         self.trace = Arc::new(trace);
         self
+    }
+
+    /// Whose part it is, for the log.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// What was sent so far, and what came of it.
@@ -228,36 +240,46 @@ impl Caller {
             number += 1;
             self.wait_for_breaker()?;
             let token = self.token_and_turn()?;
-            let mut sent_at = self.clock.now();
-            let called = self.list_once(&token, page, page_size, (Some(step), number), &mut sent_at);
+            let mut answer = Answer::awaited(self.clock.now());
+            let called = self.list_once(&token, page, page_size, (Some(step), number), &mut answer);
+            let attempt = Attempt { scope: &self.scope, asked: Asked::Page(page.0), number, answer };
             match called {
                 Ok(listed) if listed.page.is_some_and(|served| served != page.0) => {
                     let message = format!("asked for page {}, the platform served another", page.0);
                     failures += 1;
-                    self.after_failure(failures, Cause::Unparsable, None, &message)?;
+                    self.after_failure(&attempt, failures, Cause::Unparsable, None, &message)?;
                 }
                 Ok(listed) => {
                     self.tokens.accepted(token.generation);
-                    self.health.success(Lane::List, sent_at);
+                    self.health.success(Lane::List, answer.sent_at);
+                    attempt.succeeded();
                     return Ok(listed);
                 }
-                Err(CallError::RateLimited) => self.stats.retry(Cause::RateLimited),
-                Err(CallError::Unauthorized) => {
+                Err(error @ CallError::RateLimited) => {
+                    self.stats.retry(Cause::RateLimited);
+                    attempt.failed(error.word(), error, Next::Gate);
+                }
+                Err(error @ CallError::Unauthorized) => {
                     unauthorized += 1;
+                    attempt.failed(error.word(), error, Next::FreshToken);
                     self.after_refused_token(&token, unauthorized)?;
                 }
                 Err(CallError::Retry { cause, hint, message }) => {
                     failures += 1;
-                    self.after_failure(failures, cause, hint, &message)?;
+                    self.after_failure(&attempt, failures, cause, hint, &message)?;
                 }
-                Err(CallError::Refused { status: 403, message }) => {
-                    return Err(self.end(Ending::CredentialsRefused(message)));
-                }
-                Err(CallError::Refused { message, .. }) => {
-                    return Err(self.end(Ending::RequestRefused(message)));
-                }
+                Err(error @ CallError::Refused { .. }) => return Err(self.list_refused(&attempt, &error)),
             }
         }
+    }
+
+    fn list_refused(&self, attempt: &Attempt<'_>, error: &CallError) -> Halt {
+        let message = error.to_string();
+        attempt.failed(error.word(), &message, Next::Stop);
+        self.end(match error {
+            CallError::Refused { status: 403, .. } => Ending::CredentialsRefused(message),
+            _ => Ending::RequestRefused(message),
+        })
     }
 
     /// One attempt at a page, the so manieth of a step.
@@ -267,12 +289,12 @@ impl Caller {
         page: PageNumber,
         page_size: i32,
         (step, number): (Option<Step>, u32),
-        sent_at: &mut Instant,
+        answer: &mut Answer,
     ) -> Result<ListedPage, CallError> {
         let purpose = Purpose { step, name: "GET /api/campaigns", number, campaign: None };
         self.trace.attempt(&purpose, |header, watch| {
             self.api.list_page(token, page, page_size, Some(header), &mut |exchange| {
-                *sent_at = exchange.sent_at;
+                answer.given(exchange);
                 self.observe(exchange);
                 watch(exchange);
             })
@@ -281,8 +303,8 @@ impl Caller {
 
     /// One attempt at one campaign; its turn was taken. Also says what it tells of the server's load.
     pub(super) fn sync(&self, work: &mut Work, key: &str) -> (After, Outcome, Instant) {
-        let mut sent_at = self.clock.now();
-        let Ok(token) = self.token() else { return (After::Halted, Outcome::Neutral, sent_at) };
+        let mut answer = Answer::awaited(self.clock.now());
+        let Ok(token) = self.token() else { return (After::Halted, Outcome::Neutral, answer.sent_at) };
         let id = &work.campaign.id;
         if work.span.is_none() {
             work.span = CampaignSpan::begin(&self.trace, id);
@@ -292,7 +314,7 @@ impl Caller {
         let purpose = Purpose { step, name, number: number.unwrap_or(1), campaign: Some(id) };
         let called = self.trace.attempt(&purpose, |header, watch| {
             self.api.sync(&token, id, key, Some(header), &mut |exchange| {
-                sent_at = exchange.sent_at;
+                answer.given(exchange);
                 self.observe(exchange);
                 watch(exchange);
             })
@@ -300,30 +322,39 @@ impl Caller {
         let (after, outcome) = match called {
             Ok(_) => {
                 self.tokens.accepted(token.generation);
-                self.health.success(Lane::Sync, sent_at);
+                self.health.success(Lane::Sync, answer.sent_at);
+                self.attempt(work, answer).succeeded();
                 (After::Synced, Outcome::Success)
             }
-            Err(CallError::RateLimited) => {
+            Err(error @ CallError::RateLimited) => {
                 self.stats.retry(Cause::RateLimited);
+                self.attempt(work, answer).failed(error.word(), error, Next::Gate);
                 (After::Again(Duration::ZERO), Outcome::Neutral)
             }
-            Err(CallError::Unauthorized) => (self.after_unauthorized(work, &token), Outcome::Neutral),
+            Err(CallError::Unauthorized) => (self.after_unauthorized(work, &token, answer), Outcome::Neutral),
             Err(refused @ CallError::Refused { .. }) => {
                 // The API works; it is this campaign that it will not have.
                 self.tokens.accepted(token.generation);
-                self.health.success(Lane::Sync, sent_at);
+                self.health.success(Lane::Sync, answer.sent_at);
                 let (cause, reason) = (refused.word(), refused.to_string());
+                self.attempt(work, answer).failed(cause, &reason, Next::DeadLetter);
                 (After::Dead { cause, reason }, Outcome::Neutral)
             }
             Err(CallError::Retry { cause, hint, message }) => {
                 let outcome = if cause.is_overload() { Outcome::Overload } else { Outcome::Neutral };
-                (self.after_failed_try(work, cause, hint, message), outcome)
+                (self.after_failed_try(work, answer, cause, hint, message), outcome)
             }
         };
-        (after, outcome, sent_at)
+        (after, outcome, answer.sent_at)
     }
 
-    fn after_unauthorized(&self, work: &mut Work, token: &Token) -> After {
+    /// The attempt at a campaign that was just made, before it is counted.
+    fn attempt<'a>(&'a self, work: &'a Work, answer: Answer) -> Attempt<'a> {
+        let asked = Asked::Campaign(&work.campaign.id);
+        Attempt { scope: &self.scope, asked, number: work.tries + 1, answer }
+    }
+
+    fn after_unauthorized(&self, work: &mut Work, token: &Token, answer: Answer) -> After {
         work.unauthorized += 1;
         self.stats.retry(Cause::Unauthorized);
         let never_accepted = self.tokens.refused(token.generation);
@@ -334,9 +365,12 @@ impl Caller {
         if work.unauthorized >= MOST_UNAUTHORIZED {
             let reason =
                 format!("refused with {MOST_UNAUTHORIZED} tokens that are good for other campaigns (401)");
-            return After::Dead { cause: Cause::Unauthorized.word(), reason };
+            let cause = Cause::Unauthorized.word();
+            self.attempt(work, answer).failed(cause, &reason, Next::DeadLetter);
+            return After::Dead { cause, reason };
         }
-        log::debug!(campaign = work.campaign.id.as_str(); "token refused (401), taking a fresh one");
+        let refused = CallError::Unauthorized;
+        self.attempt(work, answer).failed(refused.word(), refused, Next::FreshToken);
         After::Again(Duration::ZERO)
     }
 
@@ -344,6 +378,7 @@ impl Caller {
     fn after_failed_try(
         &self,
         work: &mut Work,
+        answer: Answer,
         cause: Cause,
         hint: Option<Duration>,
         message: String,
@@ -355,19 +390,23 @@ impl Caller {
             (work.tries, work.first_failed, work.recoveries) = (0, None, recoveries);
         }
         work.unauthorized = 0;
-        work.tries += 1;
+        let number = work.tries + 1;
+        work.tries = number;
         let first_failed = *work.first_failed.get_or_insert(now);
         self.health.failure(Lane::Sync);
+        let attempt = Attempt { number, ..self.attempt(work, answer) };
         if self.patience.max_attempts <= work.tries && self.health.succeeded_since(Lane::Sync, first_failed) {
-            let reason = format!("{message}, at the last of {} attempts", work.tries);
+            let reason = format!("{message}, at the last of {number} attempts");
+            attempt.failed(cause.word(), &message, Next::DeadLetter);
             return After::Dead { cause: cause.word(), reason };
         }
         if self.gave_up(&message) {
+            attempt.failed(cause.word(), &message, Next::Stop);
             return After::Halted;
         }
         self.stats.retry(cause);
         let wait = self.backoff.after(work.tries, hint, &*self.clock) + self.health.spend_retry();
-        log::debug!(campaign = work.campaign.id.as_str(), attempt = work.tries, cause = cause.word(); "{message}; next try in {} ms", wait.as_millis());
+        attempt.failed(cause.word(), &message, Next::Try(wait));
         if hint.is_some_and(|hint| hint > self.patience.max_wait) {
             self.end(Ending::WaitTooLong { wait, allowed: self.patience.max_wait });
             return After::Halted;
@@ -397,8 +436,14 @@ impl Caller {
     /// One attempt at the listing, as a sign of life.
     fn list_answers(&self, page_size: i32) -> bool {
         let Ok(token) = self.token_and_turn() else { return false };
-        let mut sent_at = self.clock.now();
-        self.list_once(&token, PageNumber(1), page_size, (None, 1), &mut sent_at).is_ok()
+        let mut answer = Answer::awaited(self.clock.now());
+        let listed = self.list_once(&token, PageNumber(1), page_size, (None, 1), &mut answer);
+        let attempt = Attempt { scope: &self.scope, asked: Asked::Page(1), number: 1, answer };
+        match &listed {
+            Ok(_) => attempt.succeeded(),
+            Err(error) => attempt.failed(error.word(), error, Next::NoSignOfLife),
+        }
+        listed.is_ok()
     }
 
     /// The token to send; fetched when needed.
@@ -419,29 +464,39 @@ impl Caller {
                 return Err(Halt);
             }
             let purpose = Purpose { step: None, name: "POST /auth/token", number, campaign: None };
-            let fetched =
-                self.trace.attempt(&purpose, |header, watch| self.api.fetch_token(Some(header), watch));
+            let mut answer = Answer::awaited(self.clock.now());
+            let fetched = self.trace.attempt(&purpose, |header, watch| {
+                self.api.fetch_token(Some(header), &mut |exchange| {
+                    answer.given(exchange);
+                    watch(exchange);
+                })
+            });
+            let attempt = Attempt { scope: &self.scope, asked: Asked::Token, number, answer };
             match fetched {
                 Ok(grant) => {
-                    log::debug!("fetched a token");
+                    attempt.succeeded();
                     return Ok(grant);
                 }
-                Err(CallError::Unauthorized | CallError::Refused { status: 403, .. }) => {
+                Err(error @ (CallError::Unauthorized | CallError::Refused { status: 403, .. })) => {
+                    attempt.failed(error.word(), error, Next::Stop);
                     return Err(self.end(Ending::CredentialsRefused(
                         "the platform knows no such email and password".into(),
                     )));
                 }
                 Err(CallError::Refused { message, .. }) => {
+                    attempt.failed("rejected", &message, Next::Stop);
                     return Err(self.end(Ending::RequestRefused(format!("no token: {message}"))));
                 }
-                Err(CallError::RateLimited) => {
+                Err(error @ CallError::RateLimited) => {
                     self.stats.retry(Cause::RateLimited);
                     failures += 1;
-                    self.clock.sleep(self.backoff.after(failures + 2, None, &*self.clock));
+                    let wait = self.backoff.after(failures + 2, None, &*self.clock);
+                    attempt.failed(error.word(), error, Next::Try(wait));
+                    self.clock.sleep(wait);
                 }
                 Err(CallError::Retry { cause, hint, message }) => {
                     failures += 1;
-                    self.after_failure(failures, cause, hint, &format!("no token: {message}"))?;
+                    self.after_failure(&attempt, failures, cause, hint, &format!("no token: {message}"))?;
                 }
             }
         }
@@ -450,6 +505,7 @@ impl Caller {
     /// Waits after a failure of the list lane, unless it is time to give up.
     fn after_failure(
         &self,
+        attempt: &Attempt<'_>,
         failures: u32,
         cause: Cause,
         hint: Option<Duration>,
@@ -458,13 +514,14 @@ impl Caller {
         self.health.failure(Lane::List);
         self.stats.retry(cause);
         if self.gave_up(message) {
+            attempt.failed(cause.word(), message, Next::Stop);
             return Err(Halt);
         }
         let wait = self.backoff.after(failures, hint, &*self.clock) + self.health.spend_retry();
         if wait > self.patience.max_wait {
             return Err(self.end(Ending::WaitTooLong { wait, allowed: self.patience.max_wait }));
         }
-        log::debug!(attempt = failures, cause = cause.word(); "{message}; next try in {} ms", wait.as_millis());
+        attempt.failed(cause.word(), message, Next::Try(wait));
         // Never longer than until it is time to give up.
         let left = self.patience.give_up_after.saturating_sub(self.health.failing_for());
         self.clock.sleep(wait.min(left));

@@ -28,6 +28,7 @@ fn beat(session: &Session) {
     let worker = session.worker();
     let effort = session.effort();
     let run_id = session.run.run_id;
+    let scope = session.store.scope();
     // Not `transact`: a heartbeat that fails is the next one's business, or that of whoever has work to commit.
     let beat = session
         .store
@@ -44,15 +45,17 @@ fn beat(session: &Session) {
             });
         }
         Ok(None) => session.update_view(|view| view.over = true),
-        Err(error) => log::debug!(account = session.store.account(); "no heartbeat: {error}"),
+        Err(error) => log::debug!(account = scope.account(), run = scope.run(); "no heartbeat: {error}"),
     }
     match session.store.run(|client, account| leases::reap(client, account, 0)) {
         Ok((0, _)) => {}
         Ok((dead, freed)) => {
-            log::info!(account = session.store.account(); "{dead} process(es) gone silent, {freed} task(s) of theirs are free again");
+            log::info!(account = scope.account(), run = scope.run(); "{dead} process(es) gone silent, {freed} task(s) of theirs are free again");
             session.free_tasks.store(true, Ordering::Release);
             session.tell();
         }
-        Err(error) => log::debug!(account = session.store.account(); "dead workers not looked for: {error}"),
+        Err(error) => {
+            log::debug!(account = scope.account(), run = scope.run(); "dead workers not looked for: {error}")
+        }
     }
 }

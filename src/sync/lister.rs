@@ -63,7 +63,8 @@ fn fetch(caller: &Caller, page: i64, page_size: i32) -> Result<Fetched, Halt> {
         {
             // The server makes smaller pages than we count in. What it showed on this one depends on how it counts, so
             // it is asked again, in its own size, for the page that holds the first record not seen yet.
-            log::info!("the platform allows {smaller} campaigns a page, not {page_size}");
+            let scope = caller.scope();
+            log::info!(account = scope.account(), run = scope.run(); "the platform allows {smaller} campaigns a page, not {page_size}");
             let seen = (page - 1).saturating_mul(i64::from(page_size));
             (page, page_size) = (seen / i64::from(smaller) + 1, smaller);
             continue;

@@ -3,6 +3,7 @@
 //! Each account has its own threads for listing, pumping, writing and keeping the lease; the requests themselves are made
 //! by the crew, a pool of fixed size for all accounts.
 
+mod attempt;
 mod caller;
 mod ending;
 mod inbox;
@@ -205,6 +206,7 @@ fn open(job: &Job) -> Result<Opened, StoreError> {
 fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, outcome: &mut Outcome) {
     let account = job.store.account();
     let run_id = opened.run.run_id;
+    job.store.scope().joined(run_id);
     if opened.run.new {
         log::debug!(account = account, run = run_id; "new run");
     } else {
@@ -345,7 +347,7 @@ fn warn_of_deadline(job: &Job, session: &Session, run: &Progress) -> bool {
     let left = deadline.saturating_duration_since(session.caller.clock.now());
     if needed > left {
         log::warn!(
-            account = session.store.account();
+            account = session.store.account(), run = session.run.run_id;
             "the deadline cannot be met: {requests} requests under a limit of {limit} take {} s at the least, {} s are left; what is not done then is done by the next run",
             needed.as_secs(),
             left.as_secs()
@@ -399,7 +401,7 @@ fn leave(job: &Job, session: &Session) {
         leases::reap(client, account, worker)
     });
     if let Err(error) = left {
-        log::debug!(account = job.store.account(); "left without a word; the lease ends by itself: {error}");
+        log::debug!(account = job.store.account(), run = run_id; "left without a word; the lease ends by itself: {error}");
     }
     if let Some(ending) = job.caller.ending() {
         let reason = ending.to_string();

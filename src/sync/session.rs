@@ -165,7 +165,8 @@ impl Session {
             match self.transact(|client, account| queue::release(client, account, worker)) {
                 Ok(0) | Err(_) => {}
                 Ok(freed) => {
-                    log::info!(account = self.store.account(); "{freed} task(s) held without knowing are free again");
+                    let scope = self.store.scope();
+                    log::info!(account = scope.account(), run = scope.run(); "{freed} task(s) held without knowing are free again");
                     self.free_tasks.store(true, Ordering::Release);
                     self.tell();
                 }
@@ -304,7 +305,8 @@ impl Session {
         if self.worker() != lost || self.finished.load(Ordering::Acquire) {
             return;
         }
-        log::warn!(account = self.store.account(); "this process was silent for too long, its tasks went to others; going on with new ones");
+        let scope = self.store.scope();
+        log::warn!(account = scope.account(), run = scope.run(); "this process was silent for too long, its tasks went to others; going on with new ones");
         self.inbox.clear();
         if self.register().is_ok() {
             self.free_tasks.store(true, Ordering::Release);

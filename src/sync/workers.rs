@@ -275,6 +275,8 @@ fn settle(session: &Session, mut work: Work, after: After) {
                 && session.caller.is_last_straw(&work, remaining, !session.run.lists, session.run.page_size)
             {
                 let reason = format!("failed {} times, while the listing answers", work.tries);
+                let (scope, id) = (session.store.scope(), work.campaign.id.as_str());
+                log::debug!(account = scope.account(), run = scope.run(), campaign = id, attempt = work.tries; "{reason}: a dead letter");
                 bury(session, work, "failing", reason);
             } else {
                 session.inbox.push_later(work, wait);
@@ -286,7 +288,6 @@ fn settle(session: &Session, mut work: Work, after: After) {
 }
 
 fn bury(session: &Session, mut work: Work, cause: &'static str, reason: String) {
-    log::debug!(account = session.store.account(), campaign = work.campaign.id.as_str(), cause = cause; "failed for good: {reason}");
     work.span.as_mut().into_iter().for_each(|span| span.dead(cause, &reason));
     let tries = i32::try_from(work.tries.max(1)).unwrap_or(i32::MAX);
     let id = work.campaign.id.clone();

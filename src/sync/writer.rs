@@ -168,7 +168,8 @@ impl Writer<'_> {
         if last {
             self.session.update_view(|view| view.listing_done = true);
         } else if let Some(reason) = endless(self.barren, self.listed, total) {
-            log::warn!(account = self.session.store.account(); "the listing does not end: {reason}");
+            let scope = self.session.store.scope();
+            log::debug!(account = scope.account(), run = scope.run(); "the listing does not end: {reason}");
             chain.end();
             self.session.update_view(|view| view.listing_error = Some(reason));
         }
@@ -236,13 +237,14 @@ fn complete(session: &Session, synced: &[(i32, &Campaign)], dead: &mut Vec<Faile
 }
 
 fn check_lease(session: &Session, worker: WorkerId, done: Result<Option<i64>, StoreError>, expected: usize) {
+    let scope = session.store.scope();
     match done {
         Ok(None) => session.lease_lost(worker),
         Ok(Some(held)) if usize::try_from(held) != Ok(expected) => {
-            log::debug!(account = session.store.account(); "{expected} results, {held} of them for tasks still held");
+            log::debug!(account = scope.account(), run = scope.run(); "{expected} results, {held} of them for tasks still held");
         }
         Ok(Some(_)) => {}
         // The account's part has ended for it; whatever was not committed is done again by the next run.
-        Err(error) => log::debug!(account = session.store.account(); "not committed: {error}"),
+        Err(error) => log::debug!(account = scope.account(), run = scope.run(); "not committed: {error}"),
     }
 }

@@ -210,7 +210,7 @@ fn job(
 fn limiter(configured: Option<RateLimit>, seed: u64) -> (Limiter, Arc<VirtualClock>) {
     let clock = Arc::new(VirtualClock::new(seed));
     let ledger = Box::new(MemoryLedger::new(clock.clone()));
-    (Limiter::new(configured, ledger, clock.clone()), clock)
+    (Limiter::new(configured, ledger, clock.clone(), Scope::new("default")), clock)
 }
 
 /// The whole reference job, against a server that tells of its limit in one way or another; several seeds.
@@ -316,7 +316,7 @@ fn what_was_learned_is_known_to_the_next_run() {
     let ledger = Kept::new(clock.clone());
     let mut server = Server::new(10, WINDOW, Tells::Window);
     for run in 0..3 {
-        let limiter = Limiter::new(None, Box::new(ledger.clone()), clock.clone());
+        let limiter = Limiter::new(None, Box::new(ledger.clone()), clock.clone(), Scope::new("default"));
         let job = job(&limiter, &clock, &mut server, 40, MS * 10);
         assert!(run == 0 || job.refused.is_empty(), "{run}: {job:?}");
     }
@@ -390,7 +390,7 @@ proptest! {
         let clock = Arc::new(VirtualClock::new(7));
         let window = Duration::from_secs(1);
         let limit = RateLimit::new(requests, window).unwrap();
-        let limiter = Limiter::new(Some(limit), Box::new(Kept::new(clock.clone())), clock.clone());
+        let limiter = Limiter::new(Some(limit), Box::new(Kept::new(clock.clone())), clock.clone(), Scope::new("default"));
         let mut sent: VecDeque<Instant> = VecDeque::new();
         for pause in pauses {
             clock.sleep(Duration::from_micros(pause));
@@ -413,7 +413,8 @@ fn a_generous_limit_is_asked_for_many_turns_at_once_and_a_small_one_for_each() {
         let clock = Arc::new(VirtualClock::new(7));
         let limit = RateLimit::new(requests, Duration::from_secs(1)).unwrap();
         let ledger = Kept::new(clock.clone());
-        let limiter = Limiter::new(Some(limit), Box::new(ledger.clone()), clock.clone());
+        let limiter =
+            Limiter::new(Some(limit), Box::new(ledger.clone()), clock.clone(), Scope::new("default"));
         for _ in 0..2_000 {
             clock.sleep(Duration::from_micros(20));
             while let Turn::Wait(wait, _) = limiter.try_turn().unwrap() {
@@ -433,7 +434,7 @@ fn a_generous_limit_is_asked_for_many_turns_at_once_and_a_small_one_for_each() {
 fn a_slow_ledger_does_not_have_the_refused_request_counted() {
     let clock = Arc::new(VirtualClock::new(3));
     let slow = Kept::new(clock.clone());
-    let limiter = Arc::new(Limiter::new(None, Box::new(slow.clone()), clock.clone()));
+    let limiter = Arc::new(Limiter::new(None, Box::new(slow.clone()), clock.clone(), Scope::new("default")));
     // It takes its time to take a refused send back, while another thread asks for a turn.
     let (other, time) = (Arc::downgrade(&limiter), clock.clone());
     let meanwhile = move || {
