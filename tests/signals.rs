@@ -68,6 +68,14 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn a_deadline_ends_the_wait_for_a_database_that_is_away() {
+    let nowhere = Program::new(&["sync", "--deadline", "300ms"]).api("http://127.0.0.1:1", EMAIL, PASSWORD);
+    let outcome = nowhere.database("postgres://someone@127.0.0.1:1/somewhere").run().expect_code(5);
+    assert!(outcome.elapsed < Duration::from_secs(20), "{outcome}");
+    assert!(outcome.stderr.contains("connection refused"), "{outcome}");
+}
+
+#[test]
 fn a_deadline_stops_it_in_order() {
     let (server, database) = (slow(100, Duration::from_millis(500)), Database::create());
     let outcome = sync(&server, &database).args(&["--deadline", "1s", "--json"]).run().expect_code(5);

@@ -50,7 +50,10 @@ fn check_account(config: &Config, account: &Account, passed: Passed<'_>) -> Resu
     let impatient = Config { give_up_after: patience(account.timeout, config), ..config.clone() };
     let caller = set_up::caller(&impatient, account, &Context::new(), None)?;
     passed("configuration", &format!("{} as {}", account.api_url, account.email))?;
-    caller.check_api().map_err(|message| Failure { code: 5, message: format!("API: {message}") })?;
+    caller.check_api().map_err(|message| Failure {
+        code: 5,
+        message: format!("API: {message}; is {} the platform's address, and is it up?", account.api_url),
+    })?;
     passed("API", "it answers")?;
     if caller.check_credentials().is_err() {
         return Err(match caller.ending() {
@@ -75,7 +78,16 @@ fn check_database(
     let store = set_up::store(environment, "default", &Context::new(), patience)?;
     let state = store.run(|client, _| schema::state(client)).map_err(set_up::from_store)?;
     match state {
-        SchemaState::Current => passed("database", "reachable, schema up to date")?,
+        SchemaState::Current => {
+            let missing =
+                store.run(|client, _| schema::missing_grants(client)).map_err(set_up::from_store)?;
+            if !missing.is_empty() {
+                let message =
+                    format!("database: the role may not do all that sync does: {}", missing.join("; "));
+                return Err(Failure::usage(message));
+            }
+            passed("database", "reachable, schema up to date")?;
+        }
         SchemaState::Behind(missing) => {
             let found = format!(
                 "reachable, {missing} migration(s) to apply: campaign-sync migrate, or sync, does it as a role that may create tables"

@@ -41,7 +41,7 @@ fn print(caller: &Caller, page_size: i32, out: &mut dyn Write) -> std::io::Resul
         for entry in page {
             if let Listed::Invalid(invalid) = &entry.listed {
                 let scope = caller.scope();
-                log::warn!(account = scope.account(), campaign = invalid.id.as_deref().unwrap_or("(no id)"); "not a campaign that could be stored: {invalid}");
+                log::warn!(account = scope.account(), campaign = invalid.id.as_deref().unwrap_or("(no id)"); "sync would make it a dead letter: {invalid}");
             }
             writeln!(out, "{}", one_line(entry.raw.get()))?;
         }

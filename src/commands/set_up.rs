@@ -139,7 +139,7 @@ pub(super) fn schema(store: &Store, migrate: bool) -> Result<usize, Ending> {
         schema::SchemaState::Current => Ok(0),
         schema::SchemaState::Foreign(message) => Err(Ending::DatabaseRefused(message)),
         schema::SchemaState::Behind(missing) if !migrate => Err(Ending::DatabaseRefused(format!(
-            "the database's schema lacks {missing} migration(s): run campaign-sync migrate, or leave --no-migrate out"
+            "the database's schema lacks {missing} migration(s): run campaign-sync migrate; sync does it too, without --no-migrate"
         ))),
         schema::SchemaState::Behind(_) => Ok(store.migrate()?),
     }

@@ -174,7 +174,8 @@ fn parts<'a>(config: &'a Config, pool: &Pool) -> Vec<Part<'a>> {
     let part = |account: &'a Account| {
         let context = Context::new();
         let (clock, stop) = (context.clock.clone(), context.stop.clone());
-        let store = Store::new(pool.clone(), &account.name, clock, stop, config.give_up_after);
+        let patience = config.deadline.map_or(config.give_up_after, |most| config.give_up_after.min(most));
+        let store = Store::new(pool.clone(), &account.name, clock, stop, patience);
         Part { account, context, store, retry: None }
     };
     config.accounts.iter().map(part).collect()

@@ -17,6 +17,7 @@ use super::clock::Clock;
 use super::hints::{self, Hints};
 use super::resolver::CachingResolver;
 use super::secret::Secret;
+use super::tls_fault::TlsFault;
 
 /// The largest body of a listing that is read, decompressed: a page of 1,000 campaigns of 30 kB each.
 pub const LONG_BODY: u64 = 32 << 20;
@@ -211,13 +212,18 @@ impl Client {
                 self.resolver.forget();
                 NoReply::Connect("no answer in time".into())
             }
-            Error::Timeout(stage) => NoReply::Timeout(stage.to_string()),
+            Error::Timeout(stage) => NoReply::Timeout(stage_name(stage)),
             Error::Io(error) if is_connect_failure(&error) => {
                 self.resolver.forget();
                 NoReply::Connect(error.to_string())
             }
-            Error::Io(error) => no_body(error),
-            Error::HostNotFound | Error::ConnectionFailed | Error::Tls(_) | Error::Rustls(_) => {
+            Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+            {
+                Some(fault) => NoReply::Connect(tls_message(fault)),
+                None => no_body(error),
+            },
+            Error::Rustls(fault) => NoReply::Connect(tls_message(&fault)),
+            Error::HostNotFound | Error::ConnectionFailed | Error::Tls(_) => {
                 self.resolver.forget();
                 NoReply::Connect(error.to_string())
             }
@@ -233,10 +239,30 @@ fn is_connect_failure(error: &io::Error) -> bool {
         || error.to_string().contains("failed to lookup address")
 }
 
+fn tls_message(error: &rustls::Error) -> String {
+    let fault = TlsFault::from(error);
+    let cure = match &fault {
+        TlsFault::Untrusted => "set SSL_CERT_FILE to that authority's PEM file",
+        TlsFault::Expired | TlsFault::NotYetValid => "is this machine's clock right?",
+        TlsFault::OtherName => "is --api-url right?",
+        TlsFault::Unacceptable(_) | TlsFault::Refused(_) => "it is the server that has to be mended",
+        TlsFault::Unspoken(_) => "does it speak plain http there, or something else?",
+    };
+    format!("{fault} ({cure})")
+}
+
+/// What took too long; most often the whole of it, which has a flag.
+fn stage_name(stage: ureq::Timeout) -> String {
+    match stage {
+        ureq::Timeout::Global => "--timeout".into(),
+        other => other.to_string(),
+    }
+}
+
 /// A failure while the response was under way; ureq hides its own errors inside `io::Error` there.
 fn no_body(error: io::Error) -> NoReply {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
-        Some(ureq::Error::Timeout(stage)) => NoReply::Timeout(stage.to_string()),
+        Some(ureq::Error::Timeout(stage)) => NoReply::Timeout(stage_name(*stage)),
         _ if error.kind() == io::ErrorKind::TimedOut => NoReply::Timeout("body".into()),
         _ => NoReply::Interrupted(error.to_string()),
     }

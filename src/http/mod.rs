@@ -15,6 +15,7 @@ pub mod secret;
 pub mod sharing;
 pub mod spread;
 pub mod stats;
+pub mod tls_fault;
 pub mod token;
 pub mod trace_context;
 pub mod window;

@@ -357,8 +357,10 @@ fn redirect(status: u16, location: Option<&str>) -> String {
     // Only the host: a redirect's query may carry anything.
     let host = location.and_then(|text| text.parse::<ureq::http::Uri>().ok());
     match host.as_ref().and_then(|uri| uri.host()) {
-        Some(host) => format!("the platform redirects to {host} ({status}), which is not followed"),
-        None => format!("the platform redirects ({status}), which is not followed"),
+        Some(host) => {
+            format!("the platform redirects to {host} ({status}), where credentials must not follow")
+        }
+        None => format!("the platform redirects ({status}), where credentials must not follow"),
     }
 }
 
@@ -417,6 +419,9 @@ mod tests {
     #[test]
     fn a_redirect_shows_its_host_only() {
         let message = redirect(302, Some("https://elsewhere.example/x?token=hunter2"));
-        assert_eq!(message, "the platform redirects to elsewhere.example (302), which is not followed");
+        assert_eq!(
+            message,
+            "the platform redirects to elsewhere.example (302), where credentials must not follow"
+        );
     }
 }

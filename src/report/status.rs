@@ -91,6 +91,10 @@ pub fn text(account: &str, overview: &Overview) -> String {
     if retryable > 0 {
         lines.push(format!("  campaign-sync retry puts {retryable} of them back"));
     }
+    let others = overview.dead_letters.iter().map(|heap| heap.count).sum::<i64>() - retryable;
+    if others > 0 {
+        lines.push(format!("  {others} of them hold no record to retry: once the platform has mended it, the next sync takes it"));
+    }
     lines.push(match (overview.last_success, overview.last_finished) {
         (Some(age), Some(finished)) if finished < age => format!(
             "  last complete run {} ago, last one with dead letters {} ago",

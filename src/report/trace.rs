@@ -156,7 +156,10 @@ impl Shared {
         };
         self.changed.notify_all();
         if left_out > 0 {
-            log::warn!("{}: {left_out} spans are missing, the disk was too slow for them", named(&out.path));
+            log::warn!(
+                "{}: {left_out} spans are missing, the disk was too slow for them; name a file on a faster one",
+                named(&out.path)
+            );
         }
     }
 
@@ -209,7 +212,10 @@ impl Out {
                 self.torn = true;
                 if !self.warned {
                     self.warned = true;
-                    log::warn!("{}: cannot be written to, spans are missing: {error}", named(&self.path));
+                    log::warn!(
+                        "{}: cannot be written to, spans are missing: {error}; make room there or name another file; the sync itself is not affected",
+                        named(&self.path)
+                    );
                 }
             }
         }

@@ -7,6 +7,7 @@ use std::io;
 use postgres::error::DbError;
 
 use crate::http::sharing::SharingError;
+use crate::http::tls_fault::TlsFault;
 
 /// Every message is one line, names the cause, and holds neither a password nor the data of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +115,7 @@ fn from_server(said: &DbError) -> StoreError {
         "3D000" => {
             StoreError::Refused { message: with_cure(&text, &format!("createdb {}", quoted_name(&text))) }
         }
-        "42501" => StoreError::Refused { message: with_cure(&text, "GRANT it to this role") },
+        "42501" => StoreError::Refused { message: with_cure(&text, privilege_cure(&text)) },
         "42P01" | "42703" | "42883" | "3F000" => StoreError::Refused {
             message: with_cure(&text, "is the schema up to date? campaign-sync migrate"),
         },
@@ -151,6 +152,16 @@ fn pooler_cure(text: &str) -> &'static str {
         "unset PGOPTIONS, or list it in PgBouncer's ignore_startup_parameters"
     } else {
         "check user, password and database in PgBouncer's configuration"
+    }
+}
+
+fn privilege_cure(text: &str) -> &'static str {
+    if text.contains("for schema") {
+        "GRANT CREATE ON it to this role, or run campaign-sync migrate as a role that may create tables"
+    } else if text.contains("schema_migrations") {
+        "GRANT SELECT ON it to this role"
+    } else {
+        "campaign-sync check lists the GRANTs that this role lacks"
     }
 }
 
@@ -204,33 +215,19 @@ fn is_tls(error: &postgres::Error) -> bool {
 }
 
 fn tls_message(error: &rustls::Error) -> String {
-    use rustls::CertificateError as Bad;
-    let (what, cure) = match error {
-        rustls::Error::InvalidCertificate(bad) => match bad {
-            Bad::UnknownIssuer => (
-                "TLS: the server's certificate comes from an authority that is not trusted".into(),
-                "set sslrootcert (PGSSLROOTCERT) to that authority's PEM file",
-            ),
-            Bad::Expired | Bad::ExpiredContext { .. } => (
-                "TLS: the server's certificate has expired".into(),
-                "renew it; is this machine's clock right?",
-            ),
-            Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
-                ("TLS: the server's certificate is not valid yet".into(), "is this machine's clock right?")
-            }
-            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => (
-                "TLS: the server's certificate is for another name".into(),
-                "connect by a name in its subjectAltName, or use sslmode=verify-ca",
-            ),
-            other => (format!("TLS: the server's certificate is not acceptable: {other}"), "replace it"),
-        },
-        rustls::Error::AlertReceived(alert) => (
-            format!("TLS: the server refused the connection: {alert:?}"),
-            "does it ask for a client certificate? set sslcert and sslkey (PGSSLCERT, PGSSLKEY)",
-        ),
-        other => (format!("TLS: {other}"), "the server must speak TLS 1.2 or 1.3"),
+    let fault = TlsFault::from(error);
+    let cure = match &fault {
+        TlsFault::Untrusted => "set sslrootcert (PGSSLROOTCERT) to that authority's PEM file",
+        TlsFault::Expired => "renew it; is this machine's clock right?",
+        TlsFault::NotYetValid => "is this machine's clock right?",
+        TlsFault::OtherName => "connect by a name in its subjectAltName, or use sslmode=verify-ca",
+        TlsFault::Unacceptable(_) => "replace it",
+        TlsFault::Refused(_) => {
+            "does it ask for a client certificate? set sslcert and sslkey (PGSSLCERT, PGSSLKEY)"
+        }
+        TlsFault::Unspoken(_) => "the server must speak TLS 1.2 or 1.3",
     };
-    with_cure(&one_line(&what), cure)
+    with_cure(&one_line(&fault.to_string()), cure)
 }
 
 fn io_message(error: &io::Error, cause: &str) -> String {

@@ -70,6 +70,15 @@ pub fn state(client: &mut impl GenericClient) -> Result<SchemaState, Error> {
     })
 }
 
+/// The statements that would give this role what it lacks to work with a current schema; none when it lacks nothing.
+///
+/// # Errors
+/// The database's.
+pub fn missing_grants(client: &mut Client) -> Result<Vec<String>, Error> {
+    let rows = client.query_typed(include_str!("../../sql/missing_privileges.sql"), &[])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Brings the schema up to date, in one transaction, and says how many migrations were applied. Any number of processes
 /// may call it at once. The inner error is a foreign schema's line.
 ///

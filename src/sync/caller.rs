@@ -542,7 +542,11 @@ impl Caller {
     fn gave_up(&self, last: &str) -> bool {
         let gave_up = self.health.given_up();
         if gave_up {
-            self.end(Ending::GaveUp { after: self.health.failing_for(), last: last.to_owned() });
+            self.end(Ending::GaveUp {
+                after: self.health.failing_for(),
+                api: self.api.base_url().to_owned(),
+                last: last.to_owned(),
+            });
         }
         gave_up
     }

@@ -17,6 +17,8 @@ pub enum Ending {
     GaveUp {
         /// For how long.
         after: Duration,
+        /// The API's address.
+        api: String,
         /// What the last attempt said.
         last: String,
     },
@@ -81,14 +83,14 @@ impl fmt::Display for Ending {
         match self {
             Self::Interrupted(signal) => write!(f, "interrupted by signal {signal}; run again to resume"),
             Self::Deadline => f.write_str("the --deadline is over; run again to resume"),
-            Self::GaveUp { after, last } => write!(
+            Self::GaveUp { after, api, last } => write!(
                 f,
-                "gave up after {} s without one success: {last}; run again to resume (--give-up-after sets the patience)",
+                "gave up after {} s without one success at {api}: {last}; if that is the platform's address, run again to resume once it works (--give-up-after sets the patience)",
                 after.as_secs()
             ),
             Self::WaitTooLong { wait, allowed } => write!(
                 f,
-                "the platform asks to wait {} s, longer than --max-wait allows ({} s); run again later to resume",
+                "the platform asks to wait {} s, longer than --max-wait allows ({} s); run again after that to resume",
                 wait.as_secs(),
                 allowed.as_secs()
             ),
@@ -100,7 +102,10 @@ impl fmt::Display for Ending {
                 write!(f, "the platform refuses the request: {cause}; check --api-url and --page-size")
             }
             Self::Listing(cause) => {
-                write!(f, "the listing is incomplete: {cause}; run again to go on from there")
+                write!(
+                    f,
+                    "the listing is incomplete: {cause}; run again to go on from there, and tell the platform's operators if it stays so"
+                )
             }
             Self::Abandoned => f.write_str(
                 "the run was abandoned by another process (sync --fresh); run again to join the new one",

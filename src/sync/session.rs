@@ -306,7 +306,7 @@ impl Session {
             return;
         }
         let scope = self.store.scope();
-        log::warn!(account = scope.account(), run = scope.run(); "this process was silent for too long, its tasks went to others; going on with new ones");
+        log::warn!(account = scope.account(), run = scope.run(); "this process was silent for too long, its tasks went to others; going on with new ones (was the machine suspended, or far too busy?)");
         self.inbox.clear();
         if self.register().is_ok() {
             self.free_tasks.store(true, Ordering::Release);

@@ -71,7 +71,9 @@ impl MetricsFile {
             let before = accounts.remove(&row.account).unwrap_or_default();
             accounts.insert(row.account.clone(), row.samples(&before));
         }
-        replace(&self.path, render(&accounts).as_bytes()).map_err(|error| error.to_string())
+        replace(&self.path, render(&accounts).as_bytes()).map_err(|error| {
+            format!("{error}; its folder has to be there, with room, for this user to write to")
+        })
     }
 
     fn read(&self) -> Result<Accounts, String> {

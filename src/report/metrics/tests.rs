@@ -118,7 +118,7 @@ fn only_what_the_platform_denies_is_a_failed_listing() {
     let of = |ending| listing(&Outcome::without_run("default", ending, Duration::ZERO));
     let after = Duration::from_secs(300);
     assert_eq!(of(Ending::Listing("no end".into())), Listing::Failed);
-    assert_eq!(of(Ending::GaveUp { after, last: "503".into() }), Listing::Failed);
+    assert_eq!(of(Ending::GaveUp { after, api: String::new(), last: "503".into() }), Listing::Failed);
     for ending in [
         Ending::Interrupted(15),
         Ending::Deadline,

@@ -1,0 +1,156 @@
+//! TLS to the platform: a certificate that is not to be trusted ends the connection before the credentials are sent, and
+//! what is said of it names the cure.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use support::{Outcome, Program};
+
+/// A server at 127.0.0.1 that answers `/health` and `/auth/token` by TLS, and its authority's certificate in a file.
+struct Platform {
+    url: String,
+    authority: PathBuf,
+    heard: Arc<Mutex<String>>,
+}
+
+impl Platform {
+    fn new(params: CertificateParams) -> Self {
+        let (key, own) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = authority.self_signed(&key).unwrap().pem();
+        let certificate = params.signed_by(&own, &Issuer::new(authority, key)).unwrap().pem();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(own.serialize_pem().as_bytes()).unwrap(),
+            )
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let heard = Arc::new(Mutex::new(String::new()));
+        let (config, ears) = (Arc::new(config), heard.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // Whoever does not like the certificate goes away.
+                let _gone = serve(stream, &config, &ears);
+            }
+        });
+        Self { url, authority: file(&pem), heard }
+    }
+
+    fn check(&self, trusting: bool) -> Outcome {
+        let nowhere = "postgres://someone@127.0.0.1:1/somewhere";
+        let program = Program::new(&["check", "--give-up-after", "100ms"]).database(nowhere);
+        let program = program.api(&self.url, "ads@example.com", "over-tls-alone");
+        let authority = self.authority.to_str().unwrap();
+        if trusting { program.env("SSL_CERT_FILE", authority) } else { program }.run().expect_code(5)
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        let _gone_already = std::fs::remove_file(&self.authority);
+    }
+}
+
+fn file(content: &str) -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("authority-{}-{}.pem", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+fn serve(stream: TcpStream, config: &Arc<ServerConfig>, heard: &Mutex<String>) -> std::io::Result<()> {
+    let connection = ServerConnection::new(config.clone()).expect("a configuration");
+    let mut stream = StreamOwned::new(connection, stream);
+    let mut request = [0; 4096];
+    let length = stream.read(&mut request)?;
+    let request = String::from_utf8_lossy(&request[..length]).into_owned();
+    let body = if request.starts_with("POST /auth/token ") {
+        r#"{"access_token": "a-token", "token_type": "Bearer", "expires_in": 3600}"#
+    } else {
+        r#"{"status": "ok"}"#
+    };
+    heard.lock().unwrap().push_str(&request);
+    let length = body.len();
+    write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")?;
+    stream.conn.send_close_notify();
+    stream.flush()
+}
+
+fn named(name: &str) -> CertificateParams {
+    CertificateParams::new([name.to_owned()]).unwrap()
+}
+
+/// It says each of the words in one line, and nobody heard a request.
+#[track_caller]
+fn assert_refused(platform: &Platform, outcome: &Outcome, words: &[&str]) {
+    let said = outcome.stderr.lines().next().unwrap_or_default();
+    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome}");
+    for word in words.iter().chain([&platform.url.as_str(), &"API: cannot connect: TLS: "]) {
+        assert!(said.contains(word), "{word}: {outcome}");
+    }
+    assert_eq!(*platform.heard.lock().unwrap(), "", "nothing was sent");
+}
+
+#[test]
+fn a_trusted_certificate_lets_the_credentials_through() {
+    let platform = Platform::new(named("127.0.0.1"));
+    let outcome = platform.check(true);
+    assert!(outcome.stdout.contains("ok  API") && outcome.stdout.contains("ok  credentials"), "{outcome}");
+    assert!(platform.heard.lock().unwrap().contains("Basic "));
+}
+
+#[test]
+fn an_authority_that_nobody_knows_is_refused_and_the_variable_that_names_it_told() {
+    let platform = Platform::new(named("127.0.0.1"));
+    assert_refused(&platform, &platform.check(false), &["authority that is not trusted", "SSL_CERT_FILE"]);
+}
+
+#[test]
+fn a_certificate_for_another_name_is_refused() {
+    let platform = Platform::new(named("ads.example.com"));
+    assert_refused(&platform, &platform.check(true), &["is for another name", "--api-url"]);
+}
+
+#[test]
+fn a_certificate_that_has_expired_is_refused() {
+    let mut params = named("127.0.0.1");
+    (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
+    let platform = Platform::new(params);
+    assert_refused(&platform, &platform.check(true), &["has expired", "clock"]);
+}
+
+#[test]
+fn a_server_that_speaks_plain_http_is_told_from_one_that_is_away() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let plain = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _hello = stream.read(&mut [0; 4096]).unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").unwrap();
+    });
+    let program = Program::new(&["check"]).api(&url, "ads@example.com", "over-tls-alone");
+    let outcome = program.database("postgres://someone@127.0.0.1:1/somewhere").run().expect_code(5);
+    plain.join().unwrap();
+    assert!(
+        outcome.stderr.contains(&url) && outcome.stderr.contains("does it speak plain http"),
+        "{outcome}"
+    );
+}
