@@ -34,8 +34,7 @@ lint: ## Check format, lints, documentation and scripts
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 	@for script in $(SCRIPTS); do bash -n $$script || exit 1; done
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline --config .deny.toml check bans licenses sources; \
-		else echo 'cargo-deny is not installed: dependencies and licences are not checked'; fi
+	@tests/support/deny.sh
 	@if command -v shellcheck >/dev/null; then shellcheck -x -S warning $(SCRIPTS); fi
 
 bench: dist ## Measure speed, memory and limits as one table, in about 10 minutes (PARTS="a b c d e f" for some of it)
