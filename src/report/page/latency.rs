@@ -9,6 +9,10 @@ use crate::store::samples::Course;
 const PERCENTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
 /// Room above the bars, for the percentiles' names.
 const HEADROOM: f64 = 1.4;
+/// A name to the right of a line further on would not fit into the plot.
+const RIGHTMOST: f64 = 72.0;
+/// Lines less than this apart have their names side by side, in percent.
+const CLOSE: f64 = 30.0;
 /// The fewest buckets that are drawn, so that one alone does not look like a wall.
 const FEWEST: usize = 8;
 
@@ -34,13 +38,15 @@ pub(super) fn section(run: &Course) -> String {
         let tip = format!("up to {}: {}", seconds(bound(first + place)), plural(*count, "request"));
         drawn += &bar("synced", (from, to), 0.0, y.percent(to_float(*count)), &tip);
     }
-    let marks = PERCENTILES.iter().enumerate().filter_map(|(row, (name, share))| {
+    let marks = PERCENTILES.iter().filter_map(|(name, share)| {
         let took = quantile(&run.durations, *share)?;
-        Some(mark(row, name, took, x.percent(position(took) - as_position(first))))
+        Some((format!("{name} {}", seconds(took)), x.percent(position(took) - as_position(first))))
     });
+    let (names, places): (Vec<String>, Vec<f64>) = marks.unzip();
+    let labels = labels(&places);
     // All lines first: no text is crossed out.
-    let (lines, names): (Vec<String>, Vec<String>) = marks.unzip();
-    drawn += &(lines.concat() + &names.concat());
+    drawn.extend(labels.iter().zip(&places).map(|(label, x)| label.lines(*x)));
+    drawn.extend(labels.iter().zip(&names).map(|(label, name)| label.text(name)));
     let percentiles: Vec<String> = PERCENTILES
         .iter()
         .filter_map(|(name, share)| Some(format!("{name} {}", seconds(quantile(&run.durations, *share)?))))
@@ -76,17 +82,57 @@ fn position(took: f64) -> f64 {
     if took < first { took / first } else { (took / first).log2().mul_add(2.0, 1.0) }
 }
 
-/// A percentile's line and its name.
-fn mark(row: usize, name: &str, took: f64, x: f64) -> (String, String) {
-    let (anchor, shift) = if x > 72.0 { ("end", "-0.4em") } else { ("start", "0.4em") };
-    let line = 1.1f64.mul_add(as_position(row), 0.9);
-    (
-        format!("<line class=\"mark\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"0\" y2=\"100%\" />\n"),
+/// Where a percentile's name stands, so that close ones neither touch nor cross each other's lines.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Label {
+    /// The side of the name that its line is not on: it stands to the left of the line, or to the right.
+    left: bool,
+    /// What it stands beside, in percent: its own line, or the last of several that are close.
+    column: f64,
+    /// From above.
+    row: usize,
+}
+
+/// Labels for lines at these places, in rising order. Those on one side of close lines share a column, and each has the row
+/// that its leader reaches above the lines between.
+fn labels(places: &[f64]) -> Vec<Label> {
+    let rights = places.iter().filter(|x| **x <= RIGHTMOST).count();
+    let label = |(place, x): (usize, &f64)| {
+        let left = place >= rights;
+        let close = places
+            .iter()
+            .enumerate()
+            .filter(|(other, at)| (*other >= rights) == left && (*at - x).abs() < CLOSE);
+        let close = close.map(|(_, at)| *at);
+        let column = if left { close.fold(*x, f64::min) } else { close.fold(*x, f64::max) };
+        Label { left, column, row: if left { places.len() - 1 - (place - rights) } else { place } }
+    };
+    places.iter().enumerate().map(label).collect()
+}
+
+impl Label {
+    /// The line at `x`, and the leader from its name.
+    fn lines(self, x: f64) -> String {
+        let Self { column, .. } = self;
+        let top = self.middle();
         format!(
-            "<text class=\"{anchor} strong\" x=\"{x:.2}%\" dx=\"{shift}\" y=\"{line:.1}em\">{name} {}</text>\n",
-            seconds(took)
-        ),
-    )
+            "<line class=\"mark\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"{top:.2}em\" y2=\"100%\" />\n\
+             <line class=\"mark\" x1=\"{column:.2}%\" x2=\"{x:.2}%\" y1=\"{top:.2}em\" y2=\"{top:.2}em\" />\n"
+        )
+    }
+
+    fn text(self, name: &str) -> String {
+        let (anchor, shift) = if self.left { ("end", "-0.5em") } else { ("start", "0.5em") };
+        let (x, y) = (self.column, self.middle());
+        format!(
+            "<text class=\"{anchor} strong\" x=\"{x:.2}%\" dx=\"{shift}\" y=\"{y:.2}em\" dy=\"0.35em\">{name}</text>\n"
+        )
+    }
+
+    /// Its row's, from the top of the plot.
+    fn middle(self) -> f64 {
+        1.4f64.mul_add(as_position(self.row), 0.5)
+    }
 }
 
 #[cfg(test)]
@@ -99,5 +145,19 @@ mod tests {
             assert!((position(bound(bucket)) - as_position(bucket + 1)).abs() < 1e-9, "{bucket}");
         }
         assert!((position(0.0005) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn names_of_close_lines_stand_in_one_column_and_their_leaders_cross_no_line() {
+        let rows = |places: &[f64]| labels(places).iter().map(|label| label.row).collect::<Vec<_>>();
+        let columns = |places: &[f64]| labels(places).iter().map(|label| label.column).collect::<Vec<_>>();
+        // To the left of the lines, the furthest line's name is the highest; to the right, the nearest one's.
+        assert_eq!((rows(&[92.0, 94.0, 95.0]), columns(&[92.0, 94.0, 95.0])), (vec![2, 1, 0], vec![92.0; 3]));
+        assert_eq!((rows(&[12.0, 14.0, 15.0]), columns(&[12.0, 14.0, 15.0])), (vec![0, 1, 2], vec![15.0; 3]));
+        // Those far apart keep to their own lines.
+        assert_eq!(
+            (rows(&[20.0, 30.0, 95.0]), columns(&[20.0, 30.0, 95.0])),
+            (vec![0, 1, 2], vec![30.0, 30.0, 95.0])
+        );
     }
 }
