@@ -83,7 +83,8 @@ macro_rules! command {
         command!(@ [$(#[$meta])* $name] [] $($group)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] api $($rest:ident)*) => {
-        command!(@ [$($head)*] [$($field)*
+        command!(@ [#[argh(note = "Credentials: AD_PLATFORM_EMAIL and AD_PLATFORM_PASSWORD (or _FILE, or _COMMAND). \
+            SSL_CERT_FILE: certificates to trust, in PEM form. Durations are 500ms, 30s, 5m or 1h.")] $($head)*] [$($field)*
             ["API base address, such as https://ads.example.com [AD_PLATFORM_API_URL]", option, api_url: Option<String>]
             ["sent as X-Client-Id; the rate limit is kept by it [AD_PLATFORM_CLIENT_ID]", option, client_id: Option<String>]
             ["campaigns a page, 1 to 1000 (default 10) [CAMPAIGN_SYNC_PAGE_SIZE]", option, page_size: Option<String>]
@@ -94,6 +95,10 @@ macro_rules! command {
             ["permit plain http to any host: credentials travel in clear", switch, allow_http: bool]
         ] $($rest)*);
     };
+    (@ [$($head:tt)*] [$($field:tt)*] database $($rest:ident)*) => {
+        command!(@ [#[argh(note = "Database: DATABASE_URL, or PGHOST, PGUSER, PGPASSWORD and the like, as libpq reads them.")]
+            $($head)*] [$($field)*] $($rest)*);
+    };
     (@ [$($head:tt)*] [$($field:tt)*] accounts $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
             ["several accounts, as a TOML file with a table [[account]] for each [CAMPAIGN_SYNC_ACCOUNTS]", option, accounts: Option<String>]
@@ -103,7 +108,7 @@ macro_rules! command {
     (@ [$($head:tt)*] [$($field:tt)*] picture $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
             ["the run's number, as status shows it (default: the latest)", positional, run: Option<String>]
-            ["the file to write, such as run.html", option, html: Option<String>]
+            ["the file to write, such as run.html, or - for stdout", option, html: Option<String>]
         ] $($rest)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] shell $($rest:ident)*) => {
@@ -112,7 +117,11 @@ macro_rules! command {
         ] $($rest)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] work $($rest:ident)*) => {
-        command!(@ [$($head)*] [$($field)*
+        command!(@ [#[argh(error_code(0, "every listed campaign is synced"), error_code(1, "internal error"),
+            error_code(2, "usage or configuration"), error_code(3, "done, but some campaigns are dead letters"),
+            error_code(4, "credentials refused"), error_code(5, "stopped before the end, run again to resume"),
+            error_code(130, "interrupted by SIGINT, run again to resume"),
+            error_code(143, "interrupted by SIGTERM, run again to resume"))] $($head)*] [$($field)*
             ["requests at once, 1 to 1024; adapts below that (default 16) [CAMPAIGN_SYNC_WORKERS]", option, workers: Option<String>]
             ["attempts at one campaign, 1 to 100 (default 5)", option, max_attempts: Option<String>]
             ["stop in order after this time; run again to go on (default: none)", option, deadline: Option<String>]
@@ -162,11 +171,8 @@ macro_rules! command {
 command! {
     /// List every campaign of the account, sync each with the platform and store it in Postgres. Joins or resumes the open
     /// run, if there is one: running it again is always safe.
-    #[argh(subcommand, name = "sync", example = "{command_name} --api-url https://ads.example.com --rate-limit 10/60s",
-        note = "Credentials: AD_PLATFORM_EMAIL and AD_PLATFORM_PASSWORD (or _FILE, or _COMMAND). Database: DATABASE_URL or PG*.",
-        error_code(0, "every listed campaign is synced"), error_code(3, "done, but some campaigns are dead letters"),
-        error_code(4, "credentials refused"), error_code(5, "stopped before the end, run again to resume"))]
-    SyncArgs: api accounts work fresh json log
+    #[argh(subcommand, name = "sync", example = "{command_name} --api-url https://ads.example.com --rate-limit 10/60s")]
+    SyncArgs: database api accounts work fresh json log
 }
 command! {
     /// Print every campaign that the platform lists, as it came, one JSON object a line. Needs no database.
@@ -182,27 +188,27 @@ command! {
 command! {
     /// Show the open run and who works on it, what is pending, dead letters and the last success.
     #[argh(subcommand, name = "status", example = "{command_name} --json | jq .pending")]
-    StatusArgs: accounts json log
+    StatusArgs: database accounts json log
 }
 command! {
     /// Put dead letters back into the open run, or a new one, and work them.
     #[argh(subcommand, name = "retry", example = "{command_name} --id campaign_17")]
-    RetryArgs: ids api accounts work json log
+    RetryArgs: database ids api accounts work json log
 }
 command! {
     /// Try configuration, credentials, API and database; a line each, non-zero on the first that fails.
     #[argh(subcommand, name = "check", example = "{command_name} --api-url https://ads.example.com")]
-    CheckArgs: api accounts log
+    CheckArgs: database api accounts log
 }
 command! {
     /// Bring the database's schema up to date. `sync` does it too, unless --no-migrate is given.
     #[argh(subcommand, name = "migrate", example = "{command_name}")]
-    MigrateArgs: log
+    MigrateArgs: database log
 }
 command! {
     /// Write one run and the last 30 as a page with pictures: one file that needs nothing from elsewhere.
     #[argh(subcommand, name = "report", example = "{command_name} --html run.html")]
-    ReportArgs: picture accounts log
+    ReportArgs: database picture accounts log
 }
 command! {
     /// Print a completion script for bash, zsh or fish.

@@ -262,10 +262,26 @@ fn a_full_disk_is_said() {
 
 #[test]
 fn help_is_a_result() {
-    for command in [&[][..], &["sync"], &["list"], &["check"], &["migrate"]] {
-        let outcome = Program::new(command).arg("--help").run().expect_code(0);
-        assert_eq!(outcome.stderr, "");
-        assert!(outcome.stdout.contains("Usage: campaign-sync"), "{outcome}");
+    let top = Program::new(&["--help"]).run().expect_code(0);
+    assert!(top.stdout.contains("Usage: campaign-sync") && top.stderr.is_empty(), "{top}");
+    let (credentials, database) = ("AD_PLATFORM_PASSWORD", "DATABASE_URL");
+    for (command, variables) in [
+        ("sync", &[credentials, database, "CAMPAIGN_SYNC_WORKERS", "AD_PLATFORM_RATE_LIMIT"][..]),
+        ("list", &[credentials, "AD_PLATFORM_API_URL"]),
+        ("plan", &[credentials, "AD_PLATFORM_RATE_LIMIT"]),
+        ("status", &[database, "CAMPAIGN_SYNC_ACCOUNTS"]),
+        ("retry", &[credentials, database]),
+        ("check", &[credentials, database, "SSL_CERT_FILE"]),
+        ("migrate", &[database]),
+        ("report", &[database]),
+        ("completions", &[]),
+    ] {
+        let outcome = Program::new(&[command, "--help"]).run().expect_code(0);
+        assert!(top.stdout.contains(&format!("  {command} ")) && outcome.stderr.is_empty(), "{outcome}");
+        assert!(outcome.stdout.contains(&format!("Examples:\n  campaign-sync {command}")), "{outcome}");
+        for variable in variables {
+            assert!(outcome.stdout.contains(variable), "{variable}: {outcome}");
+        }
     }
     let version = Program::new(&["--version"]).run().expect_code(0);
     assert_eq!(version.stdout, format!("campaign-sync {}\n", env!("CARGO_PKG_VERSION")));

@@ -6,7 +6,10 @@
 mod support;
 
 use std::collections::{HashMap, HashSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use mock_api::{EMAIL, Faults, Kind, Ledger, PASSWORD, Server, Settings};
@@ -174,6 +177,9 @@ impl Traces {
                 spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
             }
         }
+        if let Some(read) = by_its_own_schema(&text) {
+            assert_eq!(read, Ok(format!("{}\n", spans.len())));
+        }
         spans
     }
 }
@@ -181,6 +187,44 @@ impl Traces {
 impl Drop for Traces {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Has the schema that OpenTelemetry publishes read the lines: how many spans it found, or what it says against them. None
+/// when it is not to be had.
+fn by_its_own_schema(text: &str) -> Option<Result<String, String>> {
+    static PYTHON: OnceLock<Option<String>> = OnceLock::new();
+    let python = PYTHON.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("otlp");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/otlp.sh");
+        let found = Command::new("bash").arg(script).arg(folder).output().expect("bash runs");
+        if !found.status.success() {
+            let reason = String::from_utf8_lossy(&found.stderr);
+            eprintln!(
+                "skipped: OTLP's schema is not to be had: {}",
+                reason.lines().last().unwrap_or_default()
+            );
+            return None;
+        }
+        Some(String::from_utf8_lossy(&found.stdout).trim_end().to_owned())
+    });
+    let mut command = Command::new(python.as_ref()?);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/otlp.py"));
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // What it does not like it may not read to its end.
+    let _said_below = child.stdin.take().unwrap().write_all(text.as_bytes());
+    let said = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Some(if said.status.success() { Ok(text(&said.stdout)) } else { Err(text(&said.stderr)) })
+}
+
+#[test]
+fn what_is_no_otlp_is_noticed() {
+    for wrong in [r#"{"resourceSpans": [{"scopeSpans": [{"spanz": []}]}]}"#, r#"{"resourceSpans": ["#] {
+        if let Some(read) = by_its_own_schema(wrong) {
+            assert!(read.unwrap_err().contains("ParseError"), "{wrong}");
+        }
     }
 }
 
