@@ -26,14 +26,15 @@ const ENVIRONMENT: [(&str, &str); 9] = [
     ("RUST_LOG, NO_COLOR", "What is logged (info, or campaign_sync=debug), and no colours."),
 ];
 
-const EXIT_STATUS: [(&str, &str); 7] = [
+const EXIT_STATUS: [(&str, &str); 8] = [
     ("0", "Every listed campaign is synced."),
     ("1", "Internal error."),
     ("2", "Usage or configuration; also what the database refuses until a person permits it."),
     ("3", "Done, but some campaigns are dead letters: see campaign-sync status."),
     ("4", "The platform refuses the credentials."),
     ("5", "Stopped before the end, run again to resume: API or database unavailable, quota, deadline."),
-    ("130, 143", "Interrupted by SIGINT or SIGTERM, resumable."),
+    ("130", "Interrupted by SIGINT, resumable."),
+    ("143", "Interrupted by SIGTERM, resumable."),
 ];
 
 /// The whole page, as man(7) source.
