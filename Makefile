@@ -1,7 +1,7 @@
 POSTGRES := tests/support/postgres.sh
 SCRIPTS := $(wildcard tests/*/*.sh) .ci/run
 
-.PHONY: help run demo-db demo-db-stop test torture lint bench dist install uninstall clean
+.PHONY: help run demo-db demo-db-stop test torture soak lint bench dist install uninstall clean
 .DEFAULT_GOAL := help
 export PREFIX DESTDIR
 
@@ -26,6 +26,10 @@ test: ## Run all tests, against a real Postgres
 torture: ## Sync under ever new schedules of faults (SECONDS=600; SEED=n: the first of them), and count what breaks
 	@$(POSTGRES) install
 	@TORTURE_SECONDS=$(or $(SECONDS),600) SEED=$(SEED) cargo test --locked --test torture -- --nocapture
+
+soak: ## Sync without a pause under faults, and show that memory, files, connections and tables stay flat (SECONDS=1800)
+	@$(POSTGRES) install
+	@SOAK_SECONDS=$(SECONDS) cargo test --locked --test torture flat -- --ignored --nocapture
 
 lint: ## Check format, lints, documentation and scripts
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt

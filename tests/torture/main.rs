@@ -6,10 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod chance;
+mod gauges;
 mod ground;
 mod network;
 mod plan;
 mod schedule;
+mod soak;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
@@ -73,6 +75,14 @@ fn nothing_is_lost_doubled_or_shown_whatever_fails() {
         violated.len()
     );
     assert!(violated.is_empty(), "violations with the seeds {violated:?}: SEED=n cargo test --test torture");
+}
+
+/// Half an hour, or `SOAK_SECONDS`: `make soak`.
+#[test]
+#[ignore = "takes half an hour: make soak"]
+fn memory_files_connections_and_tables_stay_flat() {
+    let faults = soak::soak(setting("SOAK_SECONDS").unwrap_or(1_800));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 fn note(report: &Report, played: &Played) {

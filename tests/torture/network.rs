@@ -42,6 +42,21 @@ pub struct Names {
     pub delay: &'static str,
 }
 
+impl Names {
+    pub const API: Self = Self {
+        reset: "api network: reset",
+        lost_reply: "api network: reply lost",
+        drip: "api network: drip",
+        delay: "api network: delay",
+    };
+    pub const DATABASE: Self = Self {
+        reset: "database network: reset",
+        lost_reply: "database network: reply lost",
+        drip: "database network: drip",
+        delay: "database network: delay",
+    };
+}
+
 /// A proxy before one address; ends with its value.
 pub struct Proxy {
     pub address: SocketAddr,

@@ -67,22 +67,10 @@ impl<'a> Stage<'a> {
         let database = Arc::new(place.server().database());
         let platform = mock_api::start(plan.settings.clone()).unwrap();
         let address = platform.url().trim_start_matches("http://").parse().unwrap();
-        let api_names = Names {
-            reset: "api network: reset",
-            lost_reply: "api network: reply lost",
-            drip: "api network: drip",
-            delay: "api network: delay",
-        };
-        let database_names = Names {
-            reset: "database network: reset",
-            lost_reply: "database network: reply lost",
-            drip: "database network: drip",
-            delay: "database network: delay",
-        };
         Self {
             plan,
-            api: Proxy::before(address, plan.seed, api_names, tally),
-            way_to_database: Proxy::before(database.address(), plan.seed + 1, database_names, tally),
+            api: Proxy::before(address, plan.seed, Names::API, tally),
+            way_to_database: Proxy::before(database.address(), plan.seed + 1, Names::DATABASE, tally),
             platform,
             database,
             place,
