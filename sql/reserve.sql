@@ -2,6 +2,9 @@
 -- that was learned less than a day ago, else none (then every send is granted and recorded). The row is locked for this
 -- statement only; its clock is the database's. Where many small batches would make the row long, a send is joined to one
 -- that is at most a five-hundredth of the window older, and counts as of now.
+--
+-- Sends that lie in the future are there because the database's clock was turned back: they count as made now, and a gate
+-- closed in that time opens as much earlier as the last of them was early. So nobody waits for the clock to catch up.
 WITH row AS (
     SELECT sent_at, sent_count, gate_until,
            coalesce($3, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
@@ -11,10 +14,12 @@ WITH row AS (
     FOR UPDATE
 ), clock AS MATERIALIZED (
     -- Read only when the row is ours: waiting for its lock takes time.
-    SELECT r.*, clock_timestamp() AS now, make_interval(secs => coalesce(r.seconds, 120) + $5) AS span FROM row r
+    SELECT sent_at, sent_count, most, seconds, now, make_interval(secs => coalesce(seconds, 120) + $5) AS span,
+           gate_until - greatest(sent_at[cardinality(sent_at)] - now, interval '0') AS gate_until
+    FROM (SELECT *, clock_timestamp() AS now FROM row) r
 ), sends AS MATERIALIZED (
-    SELECT u.at, u.count,
-           sum(u.count) OVER (ORDER BY u.at, u.place) AS up_to_here
+    SELECT least(u.at, c.now) AS at, u.count,
+           sum(u.count) OVER (ORDER BY u.place) AS up_to_here
     FROM clock c, unnest(c.sent_at, c.sent_count) WITH ORDINALITY AS u (at, count, place)
     WHERE u.at + c.span > c.now
 ), used AS (
@@ -39,7 +44,8 @@ WITH row AS (
         sent_count = CASE WHEN t.granted = 0 THEN k.counts
                           WHEN x.joins THEN k.counts[:cardinality(k.counts) - 1]
                                             || (k.counts[cardinality(k.counts)] + t.granted)::integer
-                          ELSE k.counts || t.granted::integer END
+                          ELSE k.counts || t.granted::integer END,
+        gate_until = t.gate_until
     FROM turn t, kept k,
          LATERAL (SELECT cardinality(k.ats) > 500 AND k.ats[cardinality(k.ats)] + t.span / 500 > t.now AS joins) x
     WHERE q.account = $1

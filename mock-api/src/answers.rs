@@ -65,6 +65,10 @@ pub(crate) fn with_limit_headers(answer: Answer, settings: &Settings, standing: 
         }
         Hint::XDelta | Hint::XEpoch => {
             let from = if settings.hint == Hint::XEpoch { epoch() } else { 0 };
+            if settings.hint == Hint::XEpoch {
+                // A server with a clock says what it shows (RFC 9110, 6.6.1): the client's may show something else.
+                response.headers.push(("Date", http_date(SystemTime::now())));
+            }
             response.headers.push(("X-RateLimit-Limit", limit.to_string()));
             response.headers.push(("X-RateLimit-Remaining", remaining.to_string()));
             response.headers.push((

@@ -1,0 +1,158 @@
+//! Clocks jump: that of the database's machine and that of the program's own. No limit is broken by it, no lease is held for
+//! ever, and nobody waits for a clock to catch up.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use campaign_sync::http::limiter::Ledger;
+use campaign_sync::http::token::{Turn, Vault};
+use campaign_sync::http::{Clock, RateLimit, Secret, Stop, SystemClock};
+use campaign_sync::store::quota::SharedLedger;
+use campaign_sync::store::tokens::SharedVault;
+use campaign_sync::store::{Conninfo, Pool, Store, leases, schema};
+use mock_api::{Hint, Settings, most_in_window};
+use support::{Database, PATIENCE, Program, eventually, unpacked};
+
+const ACCOUNT: &str = "default";
+const MARGIN: Duration = Duration::from_millis(25);
+
+fn store(database: &Database) -> Store {
+    schema::migrate(&mut database.connect()).unwrap().unwrap();
+    let url = database.url();
+    let conninfo = Conninfo::from_environment(&|name| (name == "DATABASE_URL").then(|| url.clone().into()));
+    let pool = Pool::new(&conninfo.unwrap(), 2).unwrap();
+    let stop = Stop::new();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(stop.clone()));
+    Store::new(pool, ACCOUNT, clock, stop, Duration::from_secs(5))
+}
+
+/// All that was noted now lies so much later: as if the clock had been turned back by as much.
+fn turn_back(database: &Database, by: &str) {
+    database.execute(&format!(
+        "UPDATE workers SET heartbeat_at = heartbeat_at + interval '{by}';
+         UPDATE quotas SET gate_until = gate_until + interval '{by}',
+             sent_at = ARRAY (SELECT at + interval '{by}' FROM unnest(sent_at) WITH ORDINALITY u (at, n) ORDER BY n);
+         UPDATE access_tokens SET expires_at = expires_at + interval '{by}',
+             refresh_until = refresh_until + interval '{by}'"
+    ));
+}
+
+#[test]
+fn a_limit_is_kept_and_frees_itself_in_its_own_time_when_the_databases_clock_is_turned_back() {
+    let database = Database::create();
+    let ledger = SharedLedger::new(store(&database));
+    let limit = RateLimit::new(3, Duration::from_secs(60));
+    assert_eq!(ledger.reserve(limit, MARGIN, 3).unwrap().granted, 3);
+    turn_back(&database, "3 days");
+
+    let refused = ledger.reserve(limit, MARGIN, 1).unwrap();
+    assert_eq!(refused.granted, 0, "the limit is exceeded");
+    assert!(refused.wait <= Duration::from_secs(61), "{refused:?}");
+
+    turn_back(&database, "-61 seconds");
+    assert_eq!(ledger.reserve(limit, MARGIN, 5).unwrap().granted, 3);
+}
+
+#[test]
+fn a_gate_opens_in_its_own_time_when_the_databases_clock_is_turned_back() {
+    let database = Database::create();
+    let ledger = SharedLedger::new(store(&database));
+    let limit = RateLimit::new(30, Duration::from_secs(60));
+    assert_eq!(ledger.reserve(limit, MARGIN, 2).unwrap().granted, 2);
+    ledger.close_gate(Duration::from_secs(20)).unwrap();
+    turn_back(&database, "3 days");
+
+    for _ in 0..2 {
+        let refused = ledger.reserve(limit, MARGIN, 1).unwrap();
+        assert_eq!(refused.granted, 0, "the gate is open");
+        let seconds = refused.wait.as_secs_f64();
+        assert!((15.0..=21.0).contains(&seconds), "{refused:?}");
+    }
+    turn_back(&database, "-21 seconds");
+    assert_eq!(ledger.reserve(limit, MARGIN, 1).unwrap().granted, 1);
+}
+
+#[test]
+fn a_dead_workers_lease_ends_in_its_own_time_when_the_databases_clock_is_turned_back() {
+    let database = Database::create();
+    let mut client = database.connect();
+    let _schema = store(&database);
+    leases::register(&mut client, ACCOUNT, 1, "host", 1).unwrap();
+    turn_back(&database, "3 days");
+
+    assert_eq!(leases::reap(&mut client, ACCOUNT, 0).unwrap(), (0, 0), "it may be alive");
+    turn_back(&database, "-11 seconds");
+    assert_eq!(leases::reap(&mut client, ACCOUNT, 0).unwrap(), (1, 0));
+}
+
+#[test]
+fn a_turn_to_fetch_a_token_ends_when_the_databases_clock_is_turned_back() {
+    let database = Database::create();
+    let store = store(&database);
+    let vault = || SharedVault::new(store.clone(), mock_api::EMAIL, Secret::new("a password".into()));
+    assert!(matches!(vault().turn(0).unwrap(), Turn::Fetch));
+    let second = vault();
+    assert!(matches!(second.turn(0).unwrap(), Turn::Wait(_)));
+    turn_back(&database, "3 days");
+
+    assert!(matches!(second.turn(0).unwrap(), Turn::Fetch));
+    assert!(matches!(vault().turn(0).unwrap(), Turn::Wait(_)), "two have the turn");
+}
+
+/// What makes a program see another time than it is: libfaketime, where it is to be had.
+fn faketime() -> Option<PathBuf> {
+    let (_, mut libraries) = unpacked("faketime", "faketime")?;
+    let installed = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    libraries.extend(installed.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1")));
+    libraries.into_iter().find(|path| path.ends_with("libfaketimeMT.so.1") && path.is_file())
+}
+
+/// The difference to the true time, read anew whenever the time is asked for.
+fn set_clock(file: &Path, offset: &str) {
+    let new = file.with_extension("new");
+    std::fs::write(&new, offset).unwrap();
+    std::fs::rename(new, file).unwrap();
+}
+
+#[test]
+fn a_run_is_whole_and_within_its_limit_whatever_the_machines_own_clock_does() {
+    let Some(library) = faketime() else {
+        println!("skipped: no libfaketime here to make the program's clock jump");
+        return;
+    };
+    let window = Duration::from_millis(700);
+    for hint in [Hint::Date, Hint::XEpoch] {
+        let database = Database::create();
+        let limited = Settings { rate_limit: Some((12, window)), hint, ..Settings::fast(40) };
+        let server = mock_api::start(limited).unwrap();
+        let file = std::env::temp_dir().join(format!("campaign-sync-clock-{}", std::process::id()));
+        set_clock(&file, "+0");
+        let mut running = Program::sync(&server, &database)
+            .env("LD_PRELOAD", library.to_str().unwrap())
+            .env("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap())
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .timeout(PATIENCE)
+            .spawn();
+        let mut jumps = ["+90d", "-90d", "+600", "-3700", "-2d", "+0"].iter().cycle();
+        eventually(PATIENCE, "the run ends", || {
+            set_clock(&file, jumps.next().unwrap());
+            !running.is_running()
+        });
+        let outcome = running.wait().expect_code(0);
+        let _only_clutter = std::fs::remove_file(&file);
+        assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (40, 0), "{outcome}");
+        let ledger = server.ledger();
+        assert!(ledger.syncs_done().values().all(|times| *times == 1));
+        let sent: Vec<Duration> =
+            ledger.requests.iter().filter(|seen| seen.counted).map(|seen| seen.at).collect();
+        assert!(most_in_window(&sent, window) <= 12);
+        // One burst meets the limit that nobody told, and finds it.
+        assert!(ledger.refused <= 16, "{} refusals\n{outcome}", ledger.refused);
+    }
+}
