@@ -128,7 +128,7 @@ fn a_run_is_whole_and_within_its_limit_whatever_the_machines_own_clock_does() {
     let window = Duration::from_millis(700);
     for hint in [Hint::Date, Hint::XEpoch] {
         let database = Database::create();
-        let limited = Settings { rate_limit: Some((12, window)), hint, ..Settings::fast(40) };
+        let limited = Settings { rate_limit: Some((12, window)), hint, ..Settings::fast(26) };
         let server = mock_api::start(limited).unwrap();
         let file = std::env::temp_dir().join(format!("campaign-sync-clock-{}", std::process::id()));
         set_clock(&file, "+0");
@@ -146,7 +146,7 @@ fn a_run_is_whole_and_within_its_limit_whatever_the_machines_own_clock_does() {
         });
         let outcome = running.wait().expect_code(0);
         let _only_clutter = std::fs::remove_file(&file);
-        assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (40, 0), "{outcome}");
+        assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (26, 0), "{outcome}");
         let ledger = server.ledger();
         assert!(ledger.syncs_done().values().all(|times| *times == 1));
         let sent: Vec<Duration> =

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,10 +27,17 @@ impl Cluster {
     pub fn with_options(options: &[&str]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("postgres-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut script = Command::new("bash")
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.sh"))
-            .arg("serve")
-            .arg(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name))
+        Self::by(&[], &PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name), options)
+    }
+
+    /// The same in this directory, started by another program that becomes it.
+    pub fn by(starter: &[&str], directory: &Path, options: &[&str]) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.sh");
+        let serve = ["bash", script, "serve"];
+        let mut words = starter.iter().chain(&serve);
+        let mut script = Command::new(words.next().expect("bash at least"))
+            .args(words)
+            .arg(directory)
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -50,6 +57,11 @@ impl Cluster {
         &self.url
     }
 
+    /// The process that keeps it.
+    pub fn id(&self) -> u32 {
+        self.script.id()
+    }
+
     /// Shuts down, cutting all connections; later ones are refused until [`start`](Self::start).
     pub fn stop(&mut self) {
         self.order("stop");
@@ -67,6 +79,12 @@ impl Cluster {
         self.order("crash");
         assert_eq!(self.answer(), "stopped");
         self.start();
+    }
+
+    /// Ends it before its value does.
+    pub fn end(&mut self) {
+        drop(self.orders.take());
+        let _ = self.script.wait();
     }
 
     fn order(&mut self, order: &str) {
@@ -89,8 +107,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        drop(self.orders.take());
-        let _ = self.script.wait();
+        self.end();
     }
 }
 
