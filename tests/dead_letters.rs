@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use mock_api::{EMAIL, Kind, PASSWORD, Server, Settings};
 use serde_json::Value;
 use support::{Database, Outcome, Program};
@@ -102,4 +104,17 @@ fn status_of_an_empty_database_says_what_to_do() {
     let database = Database::create();
     let outcome = Program::new(&["status"]).database(&database.url()).run().expect_code(2);
     assert!(outcome.stderr.contains("campaign-sync migrate"), "{outcome}");
+}
+
+#[test]
+fn records_without_an_id_that_stand_on_two_pages_are_one_dead_letter_each() {
+    // Held back until the first pages are worked off, all pages are committed at once.
+    let latency = Duration::from_millis(150);
+    let settings = Settings { sync_latency: latency, ..Settings::fast(6) };
+    let added = (0..12).map(|n| format!("{{\"name\":\"without {n}\"}}")).collect();
+    let server = mock_api::start(Settings { added, ..settings }).unwrap();
+    server.change(|settings| settings.faults.duplicates = true);
+    let database = Database::create();
+    run(&server, &database, &["sync", "--page-size", "3"]).expect_code(3);
+    assert_eq!((database.count("campaigns"), database.count("dead_letters")), (6, 12));
 }
