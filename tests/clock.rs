@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use campaign_sync::store::quota::SharedLedger;
 use campaign_sync::store::tokens::SharedVault;
 use campaign_sync::store::{Conninfo, Pool, Store, leases, schema};
 use mock_api::{Hint, Settings, most_in_window};
-use support::{Database, PATIENCE, Program, eventually, unpacked};
+use support::{Database, MachineClock, PATIENCE, Program, eventually};
 
 const ACCOUNT: &str = "default";
 const MARGIN: Duration = Duration::from_millis(25);
@@ -104,48 +103,31 @@ fn a_turn_to_fetch_a_token_ends_when_the_databases_clock_is_turned_back() {
     assert!(matches!(vault().turn(0).unwrap(), Turn::Wait(_)), "two have the turn");
 }
 
-/// What makes a program see another time than it is: libfaketime, where it is to be had.
-fn faketime() -> Option<PathBuf> {
-    let (_, mut libraries) = unpacked("faketime", "faketime")?;
-    let installed = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    libraries.extend(installed.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1")));
-    libraries.into_iter().find(|path| path.ends_with("libfaketimeMT.so.1") && path.is_file())
-}
-
-/// The difference to the true time, read anew whenever the time is asked for.
-fn set_clock(file: &Path, offset: &str) {
-    let new = file.with_extension("new");
-    std::fs::write(&new, offset).unwrap();
-    std::fs::rename(new, file).unwrap();
-}
-
 #[test]
 fn a_run_is_whole_and_within_its_limit_whatever_the_machines_own_clock_does() {
-    let Some(library) = faketime() else {
-        println!("skipped: no libfaketime here to make the program's clock jump");
-        return;
-    };
+    let folder = std::env::temp_dir().join(format!("campaign-sync-clock-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let clock = MachineClock::new(&folder);
+    if let Some(clock) = &clock {
+        jump_about(clock);
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn jump_about(clock: &MachineClock) {
+    const DAY: i64 = 86_400;
     let window = Duration::from_millis(700);
     for hint in [Hint::Date, Hint::XEpoch] {
         let database = Database::create();
         let limited = Settings { rate_limit: Some((12, window)), hint, ..Settings::fast(26) };
         let server = mock_api::start(limited).unwrap();
-        let file = std::env::temp_dir().join(format!("campaign-sync-clock-{}", std::process::id()));
-        set_clock(&file, "+0");
-        let mut running = Program::sync(&server, &database)
-            .env("LD_PRELOAD", library.to_str().unwrap())
-            .env("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap())
-            .env("FAKETIME_NO_CACHE", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .timeout(PATIENCE)
-            .spawn();
-        let mut jumps = ["+90d", "-90d", "+600", "-3700", "-2d", "+0"].iter().cycle();
+        let mut running = clock.given_to(Program::sync(&server, &database)).timeout(PATIENCE).spawn();
+        let mut jumps = [90 * DAY, -90 * DAY, 600, -3_700, -2 * DAY, 0].into_iter().cycle();
         eventually(PATIENCE, "the run ends", || {
-            set_clock(&file, jumps.next().unwrap());
+            clock.set(jumps.next().unwrap());
             !running.is_running()
         });
         let outcome = running.wait().expect_code(0);
-        let _only_clutter = std::fs::remove_file(&file);
         assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (26, 0), "{outcome}");
         let ledger = server.ledger();
         assert!(ledger.syncs_done().values().all(|times| *times == 1));

@@ -10,6 +10,7 @@
 
 mod cluster;
 mod database;
+mod machine_clock;
 mod program;
 mod secrets;
 mod unpacked;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
 pub use database::Database;
+pub use machine_clock::MachineClock;
 pub use program::{Outcome, Program, Running, Signal};
 pub use secrets::assert_no_secret;
 pub use unpacked::unpacked;

@@ -50,7 +50,8 @@ CREATE TABLE torture_effects (tx bigint NOT NULL, what text NOT NULL, id text, r
 CREATE FUNCTION torture_effect() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO torture_effects
-    SELECT txid_current(), TG_ARGV[0], r ->> 'id', (r ->> 'run_id')::bigint, (r ->> 'worker_id')::bigint
+    SELECT txid_current(), TG_ARGV[0], r ->> 'id', (r ->> 'run_id')::bigint,
+           coalesce(r ->> 'worker_id', r ->> 'lister')::bigint
     FROM (SELECT CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END AS r) x;
     RETURN NULL;
 END $$;
@@ -62,6 +63,9 @@ CREATE TRIGGER torture_stored_again AFTER UPDATE ON campaigns
     EXECUTE FUNCTION torture_effect('stored');
 CREATE TRIGGER torture_ended AFTER DELETE ON sync_tasks
     FOR EACH ROW EXECUTE FUNCTION torture_effect('ended');
+CREATE TRIGGER torture_listed AFTER UPDATE ON sync_runs
+    FOR EACH ROW WHEN (NEW.listed > OLD.listed)
+    EXECUTE FUNCTION torture_effect('listed');
 CREATE TRIGGER torture_counted AFTER UPDATE ON workers
     FOR EACH ROW WHEN (NEW.synced > OLD.synced OR NEW.failed > OLD.failed)
     EXECUTE FUNCTION torture_effect('counted');

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
+mod beside;
 mod chance;
 mod gauges;
 mod ground;
@@ -29,8 +30,10 @@ use schedule::Report;
 use tally::Tally;
 
 /// The seeds of every test run: some that mix everything, some with one kind of fault alone, where more must hold.
-const SEEDS: [u64; 24] =
-    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 86, 146, 151, 240, 351];
+const SEEDS: [u64; 27] = [
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 86, 146, 151, 240, 351, 30_006,
+    30_007, 30_090,
+];
 /// Schedules mostly wait: so many at once keep two cores fairly busy.
 const LANES: usize = 12;
 
@@ -68,11 +71,16 @@ fn nothing_is_lost_doubled_or_shown_whatever_fails() {
     });
     let Played { schedules, violated, tally } = played;
     let (schedules, violated) = (schedules.into_inner(), violated.into_inner().unwrap());
-    let from = if seconds.is_some() { format!(" from seed {first}") } else { String::new() };
+    let seeds = match (seconds, seed) {
+        (Some(_), _) => format!("seeds {first} to {}", first + schedules.saturating_sub(1)),
+        (None, Some(seed)) => format!("seed {seed}"),
+        (None, None) => format!("seeds {SEEDS:?}"),
+    };
     let took = begun.elapsed().as_secs();
     println!(
-        "{schedules} schedules{from} in {took} s, {} with violations {violated:?}; faults:\n{tally}",
-        violated.len()
+        "{schedules} schedules ({seeds}) in {took} s; {} with violations {violated:?}; {} faults injected:\n{tally}",
+        violated.len(),
+        tally.total()
     );
     assert!(violated.is_empty(), "violations with the seeds {violated:?}: SEED=n cargo test --test torture");
 }

@@ -35,6 +35,7 @@ pub struct Plan {
     pub refused_writes: f64,
     /// By time.
     pub events: Vec<(Duration, Event)>,
+    pub outputs: Outputs,
     pub begin: Begin,
     pub leave: Leave,
     pub after: After,
@@ -49,6 +50,10 @@ pub enum Event {
     RevokeTokens,
     CutConnections,
     CrashDatabase,
+    /// The clock of the database's machine jumps by so many seconds.
+    DatabaseClock(i64),
+    /// That of the processes' machine shows so many seconds more than the true time.
+    OwnClock(i64),
     /// All leases end, as if nobody had been heard of for long.
     EndLeases,
     Stop(usize),
@@ -59,6 +64,16 @@ pub enum Event {
     Join {
         fresh: bool,
     },
+}
+
+/// What the processes are told to write besides, and for whom.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outputs {
+    pub metrics: bool,
+    pub traces: bool,
+    pub json_logs: bool,
+    /// Another account in the same process, on a platform without faults.
+    pub neighbour: bool,
 }
 
 /// What was there before.
@@ -111,6 +126,7 @@ impl Plan {
         if only < themes.len() {
             plan.leave = Leave::Alone;
         }
+        plan.draw_apart(only < themes.len());
         plan.hurry();
         plan.events.sort_by_key(|(at, _)| *at);
         plan
@@ -120,6 +136,29 @@ impl Plan {
     fn hurry(&mut self) {
         let turns = u32::try_from(u64::from(self.settings.campaigns).div_ceil(self.workers)).unwrap();
         self.settings.sync_latency = self.settings.sync_latency.min(Duration::from_millis(600) / turns);
+    }
+
+    /// Draws of their own, so that older seeds stay what they are.
+    fn draw_apart(&mut self, alone: bool) {
+        let mut chance = Chance::new(self.seed ^ (0xc10c << 32));
+        self.outputs = Outputs {
+            metrics: chance.happens(0.3),
+            traces: chance.happens(0.25),
+            json_logs: chance.happens(0.25),
+            neighbour: chance.happens(0.15),
+        };
+        if chance.happens(0.1) {
+            for _ in 0..chance.number(2, 6) {
+                let jump = Event::OwnClock(some_jump(&mut chance));
+                self.some_time(&mut chance, jump);
+            }
+        }
+        if !alone && chance.happens(0.2) {
+            for _ in 0..chance.number(1, 3) {
+                let jump = Event::DatabaseClock(some_jump(&mut chance));
+                self.some_time(&mut chance, jump);
+            }
+        }
     }
 
     fn calm(seed: u64, chance: &mut Chance) -> Self {
@@ -151,6 +190,7 @@ impl Plan {
             api: Rates::default(),
             database: Rates::default(),
             refused_writes: 0.0,
+            outputs: Outputs::default(),
             events: Vec::new(),
             begin: if chance.happens(0.25) { Begin::Older } else { Begin::Empty },
             leave: chance.of(&[Leave::Alone, Leave::Alone, Leave::Interrupted, Leave::Killed]),
@@ -342,6 +382,11 @@ impl Plan {
             || self.timeout < Duration::from_secs(5)
     }
 
+    /// Whether the database forgets what was sent: nobody else knows it.
+    pub fn clock_leaps(&self) -> bool {
+        self.has(|event| matches!(event, Event::DatabaseClock(1..)))
+    }
+
     /// Whether the database or the way to it is bad.
     pub fn harms_database(&self) -> bool {
         self.database != Rates::default()
@@ -355,6 +400,11 @@ impl Plan {
     pub fn harms_syncs(&self) -> bool {
         self.platform_is_bad || self.loses_replies()
     }
+}
+
+/// Seconds, forward or back.
+fn some_jump(chance: &mut Chance) -> i64 {
+    chance.of(&[1, -1]) * chance.of(&[2, 45, 600, 3_700, 100_000, 5_000_000])
 }
 
 fn rates(chance: &mut Chance, most: f64) -> Rates {

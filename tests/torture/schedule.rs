@@ -66,6 +66,7 @@ fn acts(ground: &Ground, plan: &Plan, tally: &Arc<Tally>) -> Vec<String> {
         violations.push("nobody has looked".into());
     }
     violations.extend(verdict::all(&stage));
+    violations.append(&mut stage.violations);
     note_faults(&stage);
     if !violations.is_empty() {
         violations.push(said(&stage));
@@ -153,7 +154,7 @@ fn retry(stage: &mut Stage<'_>, violations: &mut Vec<String>) {
     violations.extend(moment(stage, "after retry"));
     let left = stage
         .database
-        .rows("SELECT id, cause, reason FROM dead_letters WHERE retryable AND cause <> 'invalid'");
+        .rows("SELECT id, cause, reason FROM dead_letters WHERE account = 'default' AND retryable AND cause <> 'invalid'");
     for row in left {
         let (id, cause, reason): (String, String, String) = (row.get(0), row.get(1), row.get(2));
         violations.push(format!("retry leaves {id:?}: {cause}, {reason}"));
@@ -180,7 +181,7 @@ fn renew(stage: &mut Stage<'_>, violations: &mut Vec<String>) {
     stage.launch("sync", &["--fresh"], true);
     eventually(PATIENCE, "the newer run has tasks or is over", || {
         let done = stage.database.rows(
-            "SELECT FROM sync_runs WHERE run_id = (SELECT max(run_id) FROM sync_runs)
+            "SELECT FROM sync_runs WHERE run_id = (SELECT max(run_id) FROM sync_runs WHERE account = 'default')
              AND started_at > now() - interval '20 s' AND listed > 0 AND listing_done",
         );
         !done.is_empty() || stage.processes.len() < 2 || !stage.processes[1].running.is_running()

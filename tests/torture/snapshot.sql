@@ -1,6 +1,6 @@
 -- The latest run and everything that must add up with it, in one snapshot.
 WITH run AS (
-    SELECT * FROM sync_runs ORDER BY run_id DESC LIMIT 1
+    SELECT * FROM sync_runs WHERE account = 'default' ORDER BY run_id DESC LIMIT 1
 ), hands AS (
     SELECT coalesce(sum(w.synced), 0)::bigint AS synced, coalesce(sum(w.failed), 0)::bigint AS failed
     FROM workers w JOIN run r ON w.run_id = r.run_id
@@ -10,8 +10,8 @@ SELECT r.state, r.listed, r.listing_done,
        r.failed + h.failed AS failed,
        (SELECT count(*) FROM campaigns c WHERE c.run_id = r.run_id) AS rows,
        (SELECT count(*) FROM dead_letters l WHERE l.run_id = r.run_id) AS letters,
-       (SELECT count(*) FROM sync_tasks) AS tasks,
-       (SELECT count(*) FROM sync_tasks t WHERE t.run_id <> r.run_id) AS strays,
+       (SELECT count(*) FROM sync_tasks t WHERE t.account = 'default') AS tasks,
+       (SELECT count(*) FROM sync_tasks t WHERE t.account = 'default' AND t.run_id <> r.run_id) AS strays,
        (SELECT count(*) FROM sync_tasks t
         WHERE t.worker_id <> 0 AND NOT EXISTS (SELECT FROM workers w WHERE w.worker_id = t.worker_id)) AS orphans,
        ARRAY (SELECT c.id FROM campaigns c JOIN sync_tasks t ON c.id = t.id AND c.run_id = t.run_id)

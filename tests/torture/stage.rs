@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use campaign_sync::store::leases;
 use mock_api::{EMAIL, PASSWORD, Server};
 
+use crate::beside::Beside;
 use crate::ground::{Database, Place};
 use crate::network::{Mood, Names, Proxy, Rates};
 use crate::plan::{Event, PATIENT, Plan};
@@ -28,6 +29,9 @@ pub struct Stage<'a> {
     pub ends: Vec<End>,
     pub launched: usize,
     pub leases_ended: usize,
+    pub clock_jumps: u64,
+    pub beside: Beside,
+    pub violations: Vec<String>,
 }
 
 /// A process under way.
@@ -79,6 +83,9 @@ impl<'a> Stage<'a> {
             ends: Vec::new(),
             launched: 0,
             leases_ended: 0,
+            clock_jumps: 0,
+            beside: Beside::new(plan),
+            violations: Vec::new(),
         }
     }
 
@@ -87,19 +94,20 @@ impl<'a> Stage<'a> {
         let plan = self.plan;
         let millis = |duration: Duration| format!("{}ms", duration.as_millis());
         let patience = if faulty { plan.give_up_after } else { PATIENT };
+        let api = format!("http://{}", self.api.address);
         let mut program = Program::new(&[command, "--json", "--workers", &plan.workers.to_string()])
             .args(&["--page-size", &plan.page_size.to_string(), "--max-attempts", &plan.attempts.to_string()])
             .args(&["--timeout", &millis(plan.timeout), "--give-up-after", &millis(patience)])
             .args(more)
             .env("RUST_LOG", "debug")
-            .api(&format!("http://{}", self.api.address), EMAIL, PASSWORD)
+            .api(&api, EMAIL, PASSWORD)
             .database(&self.database.url_by(self.way_to_database.address))
             .timeout(PATIENCE * 2);
         if let (true, Some((limit, window))) = (plan.told, plan.settings.rate_limit) {
             program = program.args(&["--rate-limit", &format!("{limit}/{}", millis(window))]);
         }
         self.launched += 1;
-        let running = program.spawn();
+        let running = self.beside.given_to(program, &api).spawn();
         self.processes.push(Process { running, command, killed: false, interrupted: 0, faulty });
     }
 
@@ -127,6 +135,8 @@ impl<'a> Stage<'a> {
         }
         let outcome = process.running.wait();
         let code = outcome.code();
+        self.violations.extend(self.beside.broken_files());
+        self.violations.extend(self.beside.broken_logs(&outcome.stderr));
         self.ends.push(End {
             outcome,
             command: process.command,
@@ -196,6 +206,11 @@ impl<'a> Stage<'a> {
                 self.tally.count("database: crash");
                 self.place.server().crash();
             }
+            Event::DatabaseClock(by) => self.move_databases_clock(by),
+            Event::OwnClock(offset) => {
+                let set = self.beside.set_clock(offset);
+                self.tally.count(if set { "own clock: jump" } else { "own clock: no libfaketime here" });
+            }
             Event::EndLeases => {
                 self.leases_ended += 1;
                 self.end_leases(true);
@@ -239,6 +254,21 @@ impl<'a> Stage<'a> {
         );
     }
 
+    /// All that was noted is so much longer ago: as when the clock jumps forward by so many seconds, or back.
+    fn move_databases_clock(&mut self, by: i64) {
+        let Ok(mut client) = self.database.connect() else { return };
+        let moved = (0..10).any(|_| {
+            let statements = include_str!("clock.sql").replace("$by", &format!("interval '{by} s'"));
+            client.batch_execute(&statements).is_ok()
+        });
+        if moved {
+            self.tally.count(if by > 0 { "database clock: forward" } else { "database clock: back" });
+            self.clock_jumps += 1;
+            // Whoever was heard of a moment ago has been silent for long now.
+            self.leases_ended += usize::from(by > 0);
+        }
+    }
+
     /// Lets the database believe that all processes were silent for longer than a lease; and, if so wanted, find out at
     /// once, by the statement with which processes find it out.
     pub fn end_leases(&mut self, at_once: bool) {
@@ -250,6 +280,7 @@ impl<'a> Stage<'a> {
         );
         if aged.is_ok() && at_once {
             let _ = leases::reap(&mut client, "default", 0);
+            let _ = leases::reap(&mut client, "neighbour", 0);
         }
     }
 

@@ -19,6 +19,10 @@ impl Tally {
         }
     }
 
+    pub fn total(&self) -> u64 {
+        self.0.lock().unwrap().values().sum()
+    }
+
     pub fn merge(&self, other: &Self) {
         for (kind, times) in &*other.0.lock().unwrap() {
             self.add(kind, *times);

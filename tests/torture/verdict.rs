@@ -12,6 +12,7 @@ use crate::support::assert_no_secret;
 /// What does not depend on when it is asked.
 pub fn all(stage: &Stage<'_>) -> Vec<String> {
     let mut violations = effects(stage);
+    violations.extend(stage.beside.neighbours_loss(&stage.database));
     violations.extend(repeats(stage));
     violations.extend(tokens(stage));
     for end in &stage.ends {
@@ -32,7 +33,8 @@ struct Letter {
 /// can be explained.
 pub fn contents(stage: &Stage<'_>) -> Vec<String> {
     let mut violations = Vec::new();
-    let newest = "run_id = (SELECT max(run_id) FROM sync_runs)";
+    let newest =
+        "account = 'default' AND run_id = (SELECT max(run_id) FROM sync_runs WHERE account = 'default')";
     let rows: BTreeSet<String> = stage
         .database
         .rows(&format!("SELECT id FROM campaigns WHERE removed_at IS NULL AND {newest}"))
@@ -105,7 +107,7 @@ fn differences(stage: &Stage<'_>, rows: &BTreeSet<String>) -> Vec<String> {
             "SELECT to_jsonb(c)::text, s.record
              FROM unnest($1::text[], $2::text[]) s (id, record)
              CROSS JOIN LATERAL (SELECT s.record::jsonb AS r) r
-             LEFT JOIN campaigns c ON c.id = s.id
+             LEFT JOIN campaigns c ON c.account = 'default' AND c.id = s.id
              WHERE (c.name, c.status, c.budget::text, c.impressions, c.clicks, c.conversions, c.created_at, c.extra)
                 IS DISTINCT FROM
                    (r ->> 'name', r ->> 'status', r ->> 'budget', (r ->> 'impressions')::bigint,
@@ -129,7 +131,8 @@ fn differences(stage: &Stage<'_>, rows: &BTreeSet<String>) -> Vec<String> {
 /// What is listed is not marked as removed, and what is not is.
 pub fn removals(stage: &Stage<'_>) -> Vec<String> {
     let listed: BTreeSet<String> = stage.platform.fates().into_iter().map(|(id, _)| id).collect();
-    let rows = stage.database.rows("SELECT id, removed_at IS NOT NULL FROM campaigns");
+    let rows =
+        stage.database.rows("SELECT id, removed_at IS NOT NULL FROM campaigns WHERE account = 'default'");
     let wrong = rows.iter().filter(|row| {
         let (id, removed): (String, bool) = (row.get(0), row.get(1));
         // Records without an id may be anybody's: then nobody is taken for gone.
@@ -138,17 +141,20 @@ pub fn removals(stage: &Stage<'_>) -> Vec<String> {
     wrong.map(|row| format!("{:?}: removed is {}", row.get::<_, String>(0), row.get::<_, bool>(1))).collect()
 }
 
-/// A campaign is stored in the transaction that ends its task, by the worker that holds it, once a run.
+/// A campaign is stored in the transaction that ends its task, by the worker that holds it, or in the one that lists it, by
+/// the lister; once a run.
 fn effects(stage: &Stage<'_>) -> Vec<String> {
     let query = "
-        SELECT 'stored outside the transaction that ends its task', s.id
+        SELECT 'stored outside the transaction that ends its task or lists it', s.id
         FROM torture_effects s
         WHERE s.what = 'stored' AND NOT EXISTS (
             SELECT FROM torture_effects t
-            WHERE t.what = 'ended' AND t.tx = s.tx AND t.id = s.id AND t.run_id = s.run_id)
+            WHERE t.tx = s.tx AND t.run_id = s.run_id
+              AND (t.what = 'listed' OR (t.what = 'ended' AND t.id = s.id)))
         UNION ALL
         SELECT 'stored by a worker that does not hold it', s.id
-        FROM torture_effects s JOIN torture_effects t ON t.tx = s.tx AND t.id = s.id AND t.what = 'ended'
+        FROM torture_effects s
+        JOIN torture_effects t ON t.tx = s.tx AND (t.what = 'listed' OR (t.what = 'ended' AND t.id = s.id))
         WHERE s.what = 'stored' AND NOT EXISTS (
             SELECT FROM torture_effects w
             WHERE w.what = 'counted' AND w.tx = s.tx AND w.worker_id = t.worker_id)
@@ -164,7 +170,8 @@ fn effects(stage: &Stage<'_>) -> Vec<String> {
 pub fn rate_limit(stage: &Stage<'_>) -> Option<String> {
     let (limit, window) = stage.plan.settings.rate_limit.filter(|_| stage.plan.told)?;
     // A process that is stopped between taking its turn and sending sends late: no limiter can help that.
-    if stage.plan.has(|event| matches!(event, Event::Stop(_))) {
+    // And what the database has forgotten by its clock was sent all the same: then the platform's refusals keep the limit.
+    if stage.plan.has(|event| matches!(event, Event::Stop(_))) || stage.plan.clock_leaps() {
         return None;
     }
     let sends = stage.api.sends();
@@ -232,7 +239,9 @@ fn tokens(stage: &Stage<'_>) -> Option<String> {
         (ended + refused) * launched
     };
     let lost = if plan.api == Rates::default() && !plan.loses_replies() { 0 } else { fetched };
-    let most = 1 + refused + lifetimes + lost + losses(stage) as u64;
+    // A jump ends tokens, and turns to fetch one.
+    let jumps = stage.clock_jumps * 2 * launched;
+    let most = 1 + refused + lifetimes + lost + jumps + losses(stage) as u64;
     (fetched > most)
         .then(|| format!("{fetched} tokens were fetched, {most} can be explained ({refused} were refused)"))
 }
@@ -269,9 +278,9 @@ fn ending(plan: &Plan, end: &End) -> Vec<String> {
         _ => false,
     };
     must(known, "an exit code that is not to be");
-    let Some(summary) =
-        outcome.stdout.lines().last().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-    else {
+    let lines =
+        outcome.stdout.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let Some(summary) = lines.into_iter().find(|line| line["account"] == "default") else {
         // A `retry` without anything to retry has nothing to say, and a second signal leaves no time for it.
         let idle = code == 0 && outcome.stdout.is_empty() && end.command == "retry";
         must(idle || end.interrupted > 1, "no summary");
@@ -279,6 +288,12 @@ fn ending(plan: &Plan, end: &End) -> Vec<String> {
     };
     let count = |name: &str| summary[name].as_i64().unwrap_or(-1);
     let (state, listed) = (summary["state"].as_str().unwrap_or_default(), count("listed"));
+    // Of two accounts, the more serious end counts.
+    let code = match state {
+        "complete" if plan.outputs.neighbour && code > 0 => 0,
+        "partial" if plan.outputs.neighbour && code > 3 => 3,
+        _ => code,
+    };
     match code {
         0 => {
             must(state == "complete" && count("failed") == 0, "0, but not complete");
@@ -306,13 +321,21 @@ fn secrets(stage: &Stage<'_>) {
          FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'torture%'",
     );
     outputs.extend(tables.iter().map(|row| row.get(0)));
+    outputs.extend(stage.beside.written());
     let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
-    let given = stage.platform.ledger().tokens;
-    let tokens: Vec<String> = (0..given)
-        .filter(|nth| *nth < 4 || nth + 4 >= given)
-        .map(|nth| format!("token-{:016x}-{nth}", mock_api::settings::mix(stage.plan.seed, nth + 1_000_000)))
-        .collect();
+    let platforms =
+        stage.beside.neighbour(stage.plan).into_iter().chain([(&stage.platform, stage.plan.seed)]);
+    let tokens: Vec<String> = platforms.flat_map(|(platform, seed)| tokens_of(platform, seed)).collect();
     let mut secrets = vec![mock_api::PASSWORD, stage.database.password()];
     secrets.extend(tokens.iter().map(String::as_str));
     assert_no_secret(&outputs, &secrets);
+}
+
+/// The first and the last that it has given.
+fn tokens_of(platform: &mock_api::Server, seed: u64) -> Vec<String> {
+    let given = platform.ledger().tokens;
+    (0..given)
+        .filter(|nth| *nth < 4 || nth + 4 >= given)
+        .map(|nth| format!("token-{:016x}-{nth}", mock_api::settings::mix(seed, nth + 1_000_000)))
+        .collect()
 }

@@ -1,0 +1,151 @@
+//! What the processes of a schedule have besides their work: files that they write, another account in the same process,
+//! and a machine's clock that may be wrong.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mock_api::{EMAIL, PASSWORD, Server, Settings};
+use serde_json::Value;
+
+use crate::ground::Database;
+use crate::plan::{Event, Outputs, Plan};
+use crate::support::{MachineClock, Program};
+
+/// Campaigns of the other account.
+const CAMPAIGNS: u32 = 9;
+const SEED: u64 = 1 << 40;
+
+/// Goes with its folder.
+pub struct Beside {
+    outputs: Outputs,
+    folder: PathBuf,
+    clock: Option<MachineClock>,
+    neighbour: Option<Server>,
+}
+
+impl Beside {
+    pub fn new(plan: &Plan) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name =
+            format!("campaign-sync-torture-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let jumps = plan.has(|event| matches!(event, Event::OwnClock(_)));
+        let settings = Settings { seed: plan.seed ^ SEED, ..Settings::fast(CAMPAIGNS) };
+        Self {
+            outputs: plan.outputs,
+            clock: jumps.then(|| MachineClock::new(&folder)).flatten(),
+            neighbour: plan.outputs.neighbour.then(|| mock_api::start(settings).unwrap()),
+            folder,
+        }
+    }
+
+    /// The program, told to write what it is to write; `api` is the platform of the account that all is about.
+    pub fn given_to(&self, program: Program, api: &str) -> Program {
+        let Outputs { metrics, traces, json_logs, .. } = self.outputs;
+        let file = |name: &str| self.folder.join(name).to_str().expect("a plain path").to_owned();
+        let mut program = program;
+        for (wanted, flags) in [
+            (metrics, ["--metrics-file".to_owned(), file("metrics.prom")]),
+            (traces, ["--trace-file".to_owned(), file("traces.jsonl")]),
+            (json_logs, ["--log-format".to_owned(), "json".to_owned()]),
+            (self.neighbour.is_some(), ["--accounts".to_owned(), file("accounts.toml")]),
+        ] {
+            if wanted {
+                program = program.args(&flags.each_ref().map(String::as_str));
+            }
+        }
+        if let Some(neighbour) = &self.neighbour {
+            let table = |name: &str, url: &str| {
+                format!(
+                    "[[account]]\nname = '{name}'\napi_url = '{url}'\nemail = '{EMAIL}'\npassword_env = 'THEIRS'\n"
+                )
+            };
+            let accounts = self.folder.join("accounts.toml");
+            // Another process may be reading it.
+            let fresh = self.folder.join("accounts.new");
+            fs::write(&fresh, table("default", api) + &table("neighbour", &neighbour.url())).unwrap();
+            fs::set_permissions(&fresh, Permissions::from_mode(0o600)).unwrap();
+            fs::rename(fresh, accounts).unwrap();
+            program = program.env("THEIRS", PASSWORD);
+        }
+        match &self.clock {
+            Some(clock) => clock.given_to(program),
+            None => program,
+        }
+    }
+
+    /// Sets the machine's clock; false where that is not possible.
+    pub fn set_clock(&self, offset: i64) -> bool {
+        self.clock.as_ref().inspect(|clock| clock.set(offset)).is_some()
+    }
+
+    /// All that was written.
+    pub fn written(&self) -> Vec<String> {
+        let names = ["metrics.prom", "traces.jsonl"];
+        names.iter().filter_map(|name| fs::read_to_string(self.folder.join(name)).ok()).collect()
+    }
+
+    /// The neighbour's platform, and the seed of its tokens.
+    pub fn neighbour(&self, plan: &Plan) -> Option<(&Server, u64)> {
+        self.neighbour.as_ref().map(|server| (server, plan.seed ^ SEED))
+    }
+
+    /// What is wrong with the files, at any end of any process.
+    pub fn broken_files(&self) -> Vec<String> {
+        let read = |name: &str| fs::read_to_string(self.folder.join(name)).ok();
+        let mut broken = Vec::new();
+        if let Some(text) = read("metrics.prom")
+            && let Some(line) = broken_metrics(&text)
+        {
+            broken.push(format!("the metrics file has {line:?} in\n{text}"));
+        }
+        let traces = read("traces.jsonl").unwrap_or_default();
+        let lines = traces.lines().filter(|line| serde_json::from_str::<Value>(line).is_err());
+        broken.extend(lines.map(|line| format!("the trace file has {line:?}")));
+        broken
+    }
+
+    /// What is wrong with the logs of a process.
+    pub fn broken_logs(&self, stderr: &str) -> Vec<String> {
+        let lines = stderr.lines().filter(|line| self.outputs.json_logs && line.starts_with('{'));
+        lines
+            .filter(|line| serde_json::from_str::<Value>(line).is_err())
+            .map(|line| format!("the log has {line:?}"))
+            .collect()
+    }
+
+    /// What is wrong with the other account, once all is done.
+    pub fn neighbours_loss(&self, database: &Database) -> Option<String> {
+        self.neighbour.as_ref()?;
+        let counts = database.rows(
+            "SELECT (SELECT count(*) FROM campaigns WHERE account = 'neighbour' AND removed_at IS NULL),
+                    (SELECT count(*) FROM sync_tasks WHERE account = 'neighbour'),
+                    (SELECT count(*) FROM dead_letters WHERE account = 'neighbour')",
+        );
+        let counts: [i64; 3] = std::array::from_fn(|place| counts[0].get(place));
+        (counts != [i64::from(CAMPAIGNS), 0, 0])
+            .then(|| format!("the neighbour has {counts:?} rows, tasks, dead letters"))
+    }
+}
+
+/// The first line that is not Prometheus' text form, or the end that is missing.
+fn broken_metrics(text: &str) -> Option<&str> {
+    if !text.ends_with('\n') {
+        return text.lines().last().or(Some(""));
+    }
+    text.lines().find(|line| {
+        let sample = line.rsplit_once("} ").is_some_and(|(name, value)| {
+            name.starts_with("campaign_sync_") && name.contains("account=\"") && value.parse::<f64>().is_ok()
+        });
+        !(sample || line.starts_with("# HELP campaign_sync_") || line.starts_with("# TYPE campaign_sync_"))
+    })
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _only_clutter = fs::remove_dir_all(&self.folder);
+    }
+}
