@@ -1,9 +1,10 @@
 -- Puts sends on record as of now, while no limit is known and no gate is closed: the short way of sql/reserve.sql for the
 -- first sends to a platform that may have no limit. No row means that the long way has to be gone: a limit or a gate is on
--- record, or no row at all, or there is something to clean up.
+-- record, or no row at all, or there is something to clean up, or the clock was turned back.
 UPDATE quotas
 SET sent_at = sent_at || clock_timestamp(), sent_count = sent_count || $2::integer
 WHERE account = $1 AND (gate_until IS NULL OR gate_until < clock_timestamp())
   AND (learned_at IS NULL OR learned_at < now() - interval '1 day')
   AND cardinality(sent_at) BETWEEN 1 AND 255 AND sent_at[1] > clock_timestamp() - interval '2 minutes'
+  AND sent_at[cardinality(sent_at)] <= clock_timestamp()
 RETURNING 1

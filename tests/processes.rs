@@ -68,7 +68,9 @@ fn one_is_killed_and_one_is_stopped_for_longer_than_its_lease() {
     let ledger = server.ledger();
     let repeated: usize = ledger.syncs_asked().values().map(|times| times - 1).sum();
     assert!(repeated <= 16, "{repeated} repeated, with at most 2 x 8 under way");
-    assert_eq!((ledger.refused, ledger.tokens), (0, 1));
+    // A worker that is stopped between its turn and its request sends it late.
+    assert!(ledger.refused <= 8, "{} refused, with at most 8 stopped on their way", ledger.refused);
+    assert_eq!(ledger.tokens, 1);
     assert!(ledger.most_in_window <= 30, "{}", ledger.most_in_window);
 }
 

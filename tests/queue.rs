@@ -329,6 +329,8 @@ fn a_claim_committed_just_before_its_lease_ends_leaves_no_task_with_nobody() {
     let (run, lister) = run_with_lister(client);
     for round in 0..30 {
         let late = leases::register(client, ACCOUNT, run, "host", 2).unwrap();
+        // Thirty rounds may take longer than a lease.
+        leases::heartbeat(client, ACCOUNT, run, lister, leases::Effort::default(), false).unwrap();
         add(client, run, lister, round * 10, 10, false);
         // Ends of many leases at once take a while: the claim comes in the middle of it.
         client.execute("INSERT INTO workers (account, run_id, host, pid) SELECT $1, $2, 'host', n FROM generate_series(1, 2000) n", &[&ACCOUNT, &run]).unwrap();
