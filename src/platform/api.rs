@@ -11,13 +11,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::value::RawValue;
 use ureq::http::Method;
 
-use super::wire::{ErrorAnswer, ListAnswer, SyncAnswer, SyncBody, TokenAnswer};
+use super::answers::{self, one_line};
+use super::wire::SyncBody;
 use crate::http::client::{Call, Client, LONG_BODY, NoReply, Reply, SHORT_BODY};
 use crate::http::hints::Hints;
 use crate::http::retry::{Cause, Verdict, classify};
 use crate::http::secret::Secret;
 use crate::http::stats::Stats;
-use crate::http::token::{Grant, Token, lifetime};
+use crate::http::token::{Grant, Token};
 use crate::http::trace_context::TRACEPARENT;
 
 /// All that a path segment may not hold as it is (RFC 3986, 3.3), and some more: whatever an id holds, it stays one segment.
@@ -150,15 +151,9 @@ impl Api {
             most_bytes: SHORT_BODY,
         };
         let reply = self.send(&call, watch)?;
-        let answer: TokenAnswer = parse(&reply.body)?;
-        if answer.access_token.is_empty()
-            || answer.access_token.bytes().any(|byte| !(0x21..0x7f).contains(&byte))
-        {
-            return Err(unparsable("the access token has characters that no header can hold".into()));
-        }
+        let grant = answers::grant(&reply.body)?;
         self.stats.token_refreshed();
-        let expires_in = answer.expires_in.and_then(|value| value.as_f64());
-        Ok(Grant { access_token: Secret::new(answer.access_token), lifetime: lifetime(expires_in) })
+        Ok(grant)
     }
 
     /// `GET /api/campaigns`, once.
@@ -184,15 +179,7 @@ impl Api {
             most_bytes: LONG_BODY,
         };
         let reply = self.send(&call, watch)?;
-        let answer: ListAnswer = parse(&reply.body)?;
-        let number = |value: Option<serde_json::Number>| value.and_then(|value| value.as_i64());
-        Ok(ListedPage {
-            records: answer.data,
-            has_more: answer.pagination.has_more,
-            page: number(answer.pagination.page),
-            limit: number(answer.pagination.limit).filter(|limit| *limit >= 1),
-            total: number(answer.pagination.total).filter(|total| *total >= 0),
-        })
+        answers::page(&reply.body)
     }
 
     /// `POST /api/campaigns/{id}/sync`, once. `key` is the same for every attempt of one logical sync.
@@ -219,21 +206,7 @@ impl Api {
             most_bytes: SHORT_BODY,
         };
         let reply = self.send(&call, watch)?;
-        let answer: SyncAnswer = parse(&reply.body)?;
-        if !answer.success {
-            let said = answer.message.map(|said| one_line(&without(&said, Some(&token.authorization))));
-            let message = said.map_or_else(String::new, |said| format!(": {said}"));
-            return Err(CallError::Refused {
-                status: 200,
-                message: format!("the platform says success: false{message}"),
-            });
-        }
-        match answer.campaign_id {
-            Some(other) if other != id => {
-                Err(unparsable(format!("the answer is about another campaign, {}", one_line(&other))))
-            }
-            _ => Ok(SyncReply),
-        }
+        answers::sync_reply(&reply.body, id, Some(&token.authorization))
     }
 
     /// `GET /health`, once; the platform's own word, free of the rate limit.
@@ -283,7 +256,7 @@ impl Api {
             Verdict::RateLimited => Err(CallError::RateLimited),
             Verdict::Unauthorized => Err(CallError::Unauthorized),
             Verdict::Refused => {
-                let message = refusal(reply.status, &reply.body, call.authorization);
+                let message = answers::refusal(reply.status, &reply.body, call.authorization);
                 Err(CallError::Refused { status: reply.status, message })
             }
             Verdict::Retry(Cause::Redirect) => Err(CallError::Retry {
@@ -315,44 +288,6 @@ fn no_reply(failure: &NoReply) -> CallError {
     CallError::Retry { cause: failure.into(), hint: None, message: one_line(&failure.to_string()) }
 }
 
-fn unparsable(message: String) -> CallError {
-    CallError::Retry { cause: Cause::Unparsable, hint: None, message }
-}
-
-fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, CallError> {
-    serde_json::from_slice(body).map_err(|error| {
-        // serde_json quotes unknown or unexpected values: its category and place say enough, without foreign text.
-        let what = match error.classify() {
-            serde_json::error::Category::Data => "JSON of another shape than the contract's",
-            serde_json::error::Category::Eof => "JSON that is cut short",
-            _ => "no JSON",
-        };
-        unparsable(format!(
-            "the platform answered with {what} (line {}, column {})",
-            error.line(),
-            error.column()
-        ))
-    })
-}
-
-/// What a 4xx says of itself, in one short line; a server that repeats our credentials is not repeated.
-fn refusal(status: u16, body: &[u8], sent: Option<&Secret>) -> String {
-    let said =
-        serde_json::from_slice::<ErrorAnswer>(body).ok().and_then(|answer| answer.message.or(answer.error));
-    match said {
-        Some(said) => format!("the platform answered {status}: {}", one_line(&without(&said, sent))),
-        None => format!("the platform answered {status}"),
-    }
-}
-
-/// A foreign text without the credentials that were sent, should it hold them.
-fn without(text: &str, sent: Option<&Secret>) -> String {
-    match sent.and_then(|sent| sent.reveal().split_once(' ')) {
-        Some((_, credentials)) if !credentials.is_empty() => text.replace(credentials, "[redacted]"),
-        _ => text.to_owned(),
-    }
-}
-
 fn redirect(status: u16, location: Option<&str>) -> String {
     // Only the host: a redirect's query may carry anything.
     let host = location.and_then(|text| text.parse::<ureq::http::Uri>().ok());
@@ -371,11 +306,6 @@ fn segment(id: &str) -> String {
         ".." => "%2E%2E".into(),
         _ => utf8_percent_encode(id, SEGMENT).to_string(),
     }
-}
-
-/// A foreign text for a message: at most 200 characters, none of them a control character.
-fn one_line(text: &str) -> String {
-    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -401,19 +331,6 @@ mod tests {
             let decoded = percent_encoding::percent_decode_str(&segment).decode_utf8().unwrap().into_owned();
             prop_assert_eq!(decoded, id);
         }
-    }
-
-    #[test]
-    fn a_server_error_shows_nothing_of_its_body() {
-        let error = parse::<SyncAnswer>(b"{\"success\": \"hunter2\"}").err().unwrap();
-        assert!(!error.to_string().contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn a_server_that_repeats_our_token_is_not_repeated() {
-        let token = Secret::new("Bearer hunter2".into());
-        let message = refusal(400, br#"{"message": "bad token hunter2, sorry"}"#, Some(&token));
-        assert_eq!(message, "the platform answered 400: bad token [redacted], sorry");
     }
 
     #[test]

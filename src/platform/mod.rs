@@ -1,5 +1,6 @@
 //! All that is particular to this ad platform: its endpoints, its wire types, and what makes a campaign valid.
 
+pub mod answers;
 mod api;
 mod campaign;
 mod wire;
