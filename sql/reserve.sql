@@ -4,9 +4,9 @@
 -- that is at most a five-hundredth of the window older, and counts as of now.
 --
 -- Sends that lie in the future are there because the database's clock was turned back: they count as made now, and a gate
--- closed in that time opens as much earlier as the last of them was early. So nobody waits for the clock to catch up.
+-- closed in the future opens as much earlier. So nobody waits for the clock to catch up.
 WITH row AS (
-    SELECT sent_at, sent_count, gate_until,
+    SELECT sent_at, sent_count, gate_until, gate_set_at,
            coalesce($3, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
            coalesce($4, limit_window_ms / 1000.0::float8) AS seconds
     FROM quotas
@@ -15,7 +15,7 @@ WITH row AS (
 ), clock AS MATERIALIZED (
     -- Read only when the row is ours: waiting for its lock takes time.
     SELECT sent_at, sent_count, most, seconds, now, make_interval(secs => coalesce(seconds, 120) + $5) AS span,
-           gate_until - greatest(sent_at[cardinality(sent_at)] - now, interval '0') AS gate_until
+           gate_until - greatest(gate_set_at - now, interval '0') AS gate_until
     FROM (SELECT *, clock_timestamp() AS now FROM row) r
 ), sends AS MATERIALIZED (
     SELECT least(u.at, c.now) AS at, u.count,
@@ -45,7 +45,7 @@ WITH row AS (
                           WHEN x.joins THEN k.counts[:cardinality(k.counts) - 1]
                                             || (k.counts[cardinality(k.counts)] + t.granted)::integer
                           ELSE k.counts || t.granted::integer END,
-        gate_until = t.gate_until
+        gate_until = t.gate_until, gate_set_at = least(q.gate_set_at, t.now)
     FROM turn t, kept k,
          LATERAL (SELECT cardinality(k.ats) > 500 AND k.ats[cardinality(k.ats)] + t.span / 500 > t.now AS joins) x
     WHERE q.account = $1

@@ -34,7 +34,7 @@ fn store(database: &Database) -> Store {
 fn turn_back(database: &Database, by: &str) {
     database.execute(&format!(
         "UPDATE workers SET heartbeat_at = heartbeat_at + interval '{by}';
-         UPDATE quotas SET gate_until = gate_until + interval '{by}',
+         UPDATE quotas SET gate_until = gate_until + interval '{by}', gate_set_at = gate_set_at + interval '{by}',
              sent_at = ARRAY (SELECT at + interval '{by}' FROM unnest(sent_at) WITH ORDINALITY u (at, n) ORDER BY n);
          UPDATE access_tokens SET expires_at = expires_at + interval '{by}',
              refresh_until = refresh_until + interval '{by}'"
@@ -74,6 +74,22 @@ fn a_gate_opens_in_its_own_time_when_the_databases_clock_is_turned_back() {
     }
     turn_back(&database, "-21 seconds");
     assert_eq!(ledger.reserve(limit, MARGIN, 1).unwrap().granted, 1);
+}
+
+#[test]
+fn a_gate_that_was_closed_while_the_clock_was_ahead_opens_in_its_own_time() {
+    let database = Database::create();
+    let ledger = SharedLedger::new(store(&database));
+    let limit = RateLimit::new(30, Duration::from_secs(60));
+    assert_eq!(ledger.reserve(limit, MARGIN, 2).unwrap().granted, 2);
+    turn_back(&database, "-1 hour");
+    ledger.close_gate(Duration::from_secs(20)).unwrap();
+    turn_back(&database, "1 hour");
+    ledger.close_gate(Duration::from_secs(5)).unwrap();
+
+    let refused = ledger.reserve(limit, MARGIN, 1).unwrap();
+    let seconds = refused.wait.as_secs_f64();
+    assert!(refused.granted == 0 && (15.0..=21.0).contains(&seconds), "{refused:?}");
 }
 
 #[test]

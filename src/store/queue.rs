@@ -129,7 +129,27 @@ pub fn add_pages(
     Ok(row.get::<_, Option<i64>>("added").map(|new| Added { new, left_out: row.get("left_out") }))
 }
 
-/// The same for the first pages of a lister that goes on where another one was, and may show what that one had shown: what
+/// Whether this worker lists and its run has come to this page: whether a commit of whose answer it did not hear was made.
+///
+/// # Errors
+/// The database's.
+pub fn has_reached(
+    client: &mut Client,
+    account: &str,
+    run_id: i64,
+    lister: WorkerId,
+    page: i64,
+) -> Result<bool, Error> {
+    let row = client.query_typed_one(
+        "SELECT EXISTS (SELECT FROM sync_runs s JOIN workers w USING (account)
+                        WHERE s.account = $1 AND s.run_id = $2 AND s.lister = $3 AND w.worker_id = $3
+                          AND s.next_page = $4 AND s.state = 'running')",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&lister, Type::INT8), (&page, Type::INT8)],
+    )?;
+    Ok(row.get(0))
+}
+
+/// As [`add_pages`], for the first pages of a lister that goes on where another one was, and may show what that one had shown: what
 /// is just being finished is waited for, else it would be taken for new.
 ///
 /// # Errors

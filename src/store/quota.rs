@@ -138,9 +138,13 @@ impl Ledger for SharedLedger {
         let seconds = wait.as_secs_f64();
         self.store.run(|client, account| {
             client.execute_typed(
-                "INSERT INTO quotas AS q (account, gate_until)
-                 VALUES ($1, clock_timestamp() + make_interval(secs => $2))
-                 ON CONFLICT (account) DO UPDATE SET gate_until = greatest(q.gate_until, excluded.gate_until)",
+                "INSERT INTO quotas AS q (account, gate_set_at, gate_until)
+                 SELECT $1, c.now, c.now + make_interval(secs => $2) FROM clock_timestamp() AS c (now)
+                 ON CONFLICT (account) DO UPDATE
+                 -- A gate that was closed in the future was closed before the clock was turned back.
+                 SET gate_until = greatest(
+                         q.gate_until - greatest(q.gate_set_at - excluded.gate_set_at, interval '0'), excluded.gate_until),
+                     gate_set_at = excluded.gate_set_at",
                 &[(&account, Type::TEXT), (&seconds, Type::FLOAT8)],
             )
         })?;

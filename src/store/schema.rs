@@ -7,9 +7,10 @@ use postgres::{Client, Error, GenericClient};
 use ring::digest::{SHA256, digest};
 
 /// All migrations, oldest first; the first has version 1. An applied one is never edited.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     ("first", include_str!("../../sql/migrations/0001_first.sql")),
     ("samples", include_str!("../../sql/migrations/0002_samples.sql")),
+    ("gates", include_str!("../../sql/migrations/0003_gates.sql")),
 ];
 
 /// Two processes that migrate at once wait for each other. The lock is the transaction's, so it also works behind a

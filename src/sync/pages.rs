@@ -149,6 +149,11 @@ impl PendingPages {
         .collect()
     }
 
+    /// Whether their tasks are with the crew.
+    pub fn handed_out(&self) -> bool {
+        self.handed.is_some()
+    }
+
     /// The tasks to hand out now that they are committed, unless that was done; not those that were left out.
     pub fn not_handed_out(&self, left_out: &[String]) -> Vec<Work> {
         if self.handed.is_some() {

@@ -158,6 +158,11 @@ impl Session {
         given
     }
 
+    /// Whether there was a commit of which this process did not hear.
+    pub fn in_doubt(&self) -> bool {
+        self.doubt.load(Ordering::Acquire)
+    }
+
     /// Frees what this process may hold without knowing. Only when it has nothing in hand, and lists no more.
     pub fn free_unknown(&self) {
         if self.doubt.swap(false, Ordering::AcqRel) {

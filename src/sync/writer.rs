@@ -95,6 +95,12 @@ impl Writer<'_> {
             stored = false;
             added = self.add(&pages, stored);
         }
+        if let Ok(None) = added
+            && self.was_committed(&pages)
+        {
+            let new = pages.iter().map(|pending| pending.pages.valid.len()).sum::<usize>();
+            added = Ok(Some(Added { new: i64::try_from(new).unwrap_or(0), left_out: Vec::new() }));
+        }
         match added {
             Ok(Some(added)) => self.committed(pages, stored, &added, batch),
             // The lease is lost, or a commit of which nobody knew was ours: the database knows where to go on.
@@ -106,6 +112,19 @@ impl Writer<'_> {
                 0
             }
         }
+    }
+
+    /// Whether an earlier try at this commit was made of which nobody heard: then its tasks are ours, as they were handed out.
+    fn was_committed(&self, pages: &[PendingPages]) -> bool {
+        let (session, worker) = (self.session, self.session.worker());
+        let Some(next_page) = pages.last().map(|pending| pending.pages.next_page) else { return false };
+        session.in_doubt()
+            && pages.iter().all(PendingPages::handed_out)
+            && session
+                .transact(|client, account| {
+                    queue::has_reached(client, account, session.run.run_id, worker, next_page)
+                })
+                .unwrap_or(false)
     }
 
     fn add(&self, pages: &[PendingPages], stored: bool) -> Result<Option<Added>, StoreError> {

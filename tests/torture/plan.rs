@@ -153,7 +153,10 @@ impl Plan {
                 self.some_time(&mut chance, jump);
             }
         }
-        if !alone && chance.happens(0.2) {
+        // An unknown limit is learned from the database's own account of time: a jump in the middle of that makes it another
+        // limit, for a day.
+        let learns = self.settings.rate_limit.is_some() && !self.told;
+        if !alone && chance.happens(0.2) && !learns {
             for _ in 0..chance.number(1, 3) {
                 let jump = Event::DatabaseClock(some_jump(&mut chance));
                 self.some_time(&mut chance, jump);

@@ -185,9 +185,16 @@ impl Settings {
 
     /// An error about a value: names the setting and the value, and says what would be right.
     pub(super) fn invalid(&self, keyword: &'static str, right: impl fmt::Display) -> ConninfoError {
-        let value: String = self.get(keyword).unwrap_or_default().chars().take(60).collect();
-        let value = value.escape_debug();
-        ConninfoError::new(format!("{} is \"{value}\": {right}", self.origin(keyword)))
+        let value = self.get(keyword).unwrap_or_default();
+        // A quote or blank that is missing in the text may have made a password part of this value.
+        if value.contains("pass") || value.contains(['@', '=', '\'', '"']) || value.contains("://") {
+            return ConninfoError::new(format!(
+                "{} holds what may be another setting: {right}",
+                self.origin(keyword)
+            ));
+        }
+        let value: String = value.chars().take(60).collect();
+        ConninfoError::new(format!("{} is \"{}\": {right}", self.origin(keyword), value.escape_debug()))
     }
 }
 
