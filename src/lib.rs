@@ -50,9 +50,11 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod foreign;
 pub mod http;
 pub mod platform;
 pub mod report;
 pub mod scope;
+pub mod settings_file;
 pub mod store;
 pub mod sync;

@@ -10,6 +10,7 @@ use super::Failure;
 use super::set_up::{self, Context, Signalled};
 use crate::cli::Flags;
 use crate::config::Config;
+use crate::foreign;
 use crate::platform::Listed;
 use crate::sync::{Caller, Ending, Listing};
 
@@ -43,7 +44,7 @@ fn print(caller: &Caller, page_size: i32, out: &mut dyn Write) -> std::io::Resul
                 let scope = caller.scope();
                 log::warn!(account = scope.account(), campaign = invalid.id.as_deref().unwrap_or("(no id)"); "sync would make it a dead letter: {invalid}");
             }
-            writeln!(out, "{}", one_line(entry.raw.get()))?;
+            writeln!(out, "{}", foreign::json(one_line(entry.raw.get())))?;
         }
         out.flush()?;
     }

@@ -74,7 +74,7 @@ fn plan(config: &Config, account: &Account, signalled: &Signalled) -> Result<Pla
                     .into(),
         });
     };
-    let pages = (campaigns.max(1) + size - 1) / size;
+    let pages = (campaigns.max(1) - 1) / size + 1;
     Ok(Plan { campaigns, pages, limit: account.rate_limit.or_else(|| caller.known_limit()) })
 }
 

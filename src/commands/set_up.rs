@@ -29,6 +29,9 @@ const CONNECTIONS: u32 = 5;
 /// Connections for any number of accounts: a server permits 100 to all its users, if nobody has raised it.
 const MOST_CONNECTIONS: u32 = 20;
 
+/// No transaction of ours takes so long: a database that lets it is silent for good.
+pub(crate) const LONGEST_TRANSACTION: Duration = Duration::from_secs(1800);
+
 /// Time and stop of one account's part in a command.
 #[derive(Clone)]
 pub(super) struct Context {
@@ -100,7 +103,14 @@ fn ledger(context: &Context, store: Option<&Store>) -> Box<dyn Ledger> {
 pub(super) fn pool(environment: &dyn Fn(&str) -> Option<OsString>, accounts: usize) -> Result<Pool, Failure> {
     let conninfo = Conninfo::from_environment(environment).map_err(Failure::usage)?;
     let wanted = u32::try_from(accounts).unwrap_or(u32::MAX).saturating_mul(CONNECTIONS);
-    Pool::new(&conninfo, wanted.min(MOST_CONNECTIONS)).map_err(Failure::usage)
+    let pool = Pool::new(&conninfo, wanted.min(MOST_CONNECTIONS)).map_err(Failure::usage)?;
+    let watched = pool.watch(LONGEST_TRANSACTION, |silence| {
+        // The thread that waits cannot be freed: only the end of the process ends its wait. Leases end by themselves.
+        crate::report::log::conclude(None, None, &format!("{silence}; run again to resume"));
+        std::process::exit(5);
+    });
+    watched.map_err(|error| Failure { code: 1, message: format!("cannot start a thread: {error}") })?;
+    Ok(pool)
 }
 
 /// The store of one account, in the database that the environment names.

@@ -1,6 +1,7 @@
 //! The accounts file: TOML, one `[[account]]` table each.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -9,9 +10,13 @@ use toml::Spanned;
 
 use super::setting::Given;
 use super::{ConfigError, Environment, Flags, Password, Source, password};
+use crate::settings_file;
 
 /// Thousands of accounts fit.
-const MOST_BYTES: usize = 4 << 20;
+pub(crate) const MOST_BYTES: usize = 4 << 20;
+/// The most accounts of one process: each has some seven threads of its own, and systemd and others stop a service at some
+/// thousands of them.
+pub(crate) const MOST_ACCOUNTS: usize = 500;
 const EXAMPLE: &str = "such as [[account]] name = \"north\", api_url = \"https://ads.example.com\", \
     email = \"ads@example.com\", password_env = \"NORTH_PASSWORD\"";
 
@@ -184,6 +189,12 @@ pub(super) fn chosen(flags: &Flags, environment: Environment<'_>) -> Result<Opti
     if chosen.is_empty() {
         return Err(wrong(format!("it has no enabled account; {EXAMPLE}")));
     }
+    if chosen.len() > MOST_ACCOUNTS {
+        return Err(wrong(format!(
+            "{} accounts are more than the {MOST_ACCOUNTS} that one process works on; use several files, or --only NAME",
+            chosen.len()
+        )));
+    }
     Ok(Some(chosen))
 }
 
@@ -193,17 +204,21 @@ fn listed(names: &[&str]) -> String {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| {
-            format!("cannot read it: {error}; give a file's path, such as /etc/campaign-sync/accounts.toml")
-        })?;
-    if bytes.len() > MOST_BYTES {
-        return Err(format!("more than {MOST_BYTES} bytes are no accounts file; {EXAMPLE}"));
+    let unreadable = |error: std::io::Error| {
+        format!("cannot read it: {error}; give a file's path, such as /etc/campaign-sync/accounts.toml")
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    // Asked of the opened file: the path may name another one a moment later.
+    let about = file.metadata().map_err(unreadable)?;
+    if about.is_file() && about.mode() & 0o022 != 0 {
+        return Err(format!(
+            "others may change it (mode {:03o}), and with it have passwords sent to their own server or commands run as you; run: chmod go-w \"{}\"",
+            about.mode() & 0o777,
+            shown(path)
+        ));
     }
-    String::from_utf8(bytes).map_err(|_| format!("it is not UTF-8; {EXAMPLE}"))
+    let mut bytes = settings_file::read_opened(file, MOST_BYTES).map_err(unreadable)?;
+    String::from_utf8(std::mem::take(&mut *bytes)).map_err(|_| format!("it is not UTF-8; {EXAMPLE}"))
 }
 
 fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {

@@ -4,9 +4,15 @@ use std::net::IpAddr;
 
 use ureq::http::Uri;
 
+/// The longest address: with an id behind it, it has to fit into the first line of a request.
+pub(crate) const MOST_BYTES: usize = 2_000;
+
 /// The address without a slash at its end.
 pub(super) fn checked(text: &str, allow_http: bool) -> Result<String, String> {
     let example = "such as https://ads.example.com";
+    if text.len() > MOST_BYTES {
+        return Err(format!("must have at most {MOST_BYTES} bytes, {example}"));
+    }
     if text.contains('@') {
         // Not shown: what stands before the sign may be a password.
         return Err(format!(

@@ -9,7 +9,7 @@ mod setting;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::accounts::Entry;
@@ -18,6 +18,7 @@ use self::setting::Source;
 use crate::cli::Flags;
 use crate::http::RateLimit;
 use crate::http::client::check_trusted_roots;
+use crate::settings_file::{self, CERTIFICATES_BYTES};
 
 /// How the environment is looked up: passed in, so that tests need no real one.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -212,6 +213,8 @@ impl Config {
     }
 }
 
+/// The longest email, in bytes: RFC 5321 allows 254.
+pub(crate) const EMAIL_BYTES: usize = 1_000;
 /// The account's name without an accounts file.
 const DEFAULT: &str = "default";
 
@@ -271,9 +274,10 @@ fn email(env: Environment<'_>, entry: Option<&Entry>) -> Result<String, ConfigEr
         return Err(ConfigError(format!("no email: set {name}, such as ads@example.com")));
     };
     // Not shown: with a colon it may be an email and a password.
-    if given.text.is_empty() || given.text.contains(|c: char| c == ':' || c.is_control()) {
+    let fits = (1..=EMAIL_BYTES).contains(&given.text.len());
+    if !fits || given.text.contains(|c: char| c == ':' || c.is_control()) {
         return Err(ConfigError(format!(
-            "{}: must be an email without colon and control characters, such as ads@example.com",
+            "{}: must be an email of at most {EMAIL_BYTES} bytes without colon and control characters, such as ads@example.com",
             given.name
         )));
     }
@@ -293,9 +297,9 @@ fn trusted_roots(env: Environment<'_>) -> Result<Option<Vec<u8>>, ConfigError> {
             path.to_string_lossy().escape_debug()
         ))
     };
-    let pem = std::fs::read(&path).map_err(|error| wrong(&error))?;
+    let pem = settings_file::read(Path::new(&path), CERTIFICATES_BYTES).map_err(|error| wrong(&error))?;
     check_trusted_roots(&pem).map_err(|error| wrong(&error))?;
-    Ok(Some(pem))
+    Ok(Some(pem.to_vec()))
 }
 
 impl Output {

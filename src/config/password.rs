@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,14 +13,15 @@ use zeroize::Zeroizing;
 
 use super::{ConfigError, Environment};
 use crate::http::Secret;
+use crate::settings_file;
 
 const VALUE: &str = "AD_PLATFORM_PASSWORD";
 const FILE: &str = "AD_PLATFORM_PASSWORD_FILE";
 const COMMAND: &str = "AD_PLATFORM_PASSWORD_COMMAND";
-/// A longer password is some other file.
-const MOST_BYTES: u64 = 64 << 10;
+/// A longer password is some other file, and would not fit into a header.
+pub(crate) const MOST_BYTES: usize = 4 << 10;
 /// How long a secret manager may take.
-const COMMAND_TIME: Duration = Duration::from_secs(30);
+pub(crate) const COMMAND_TIME: Duration = Duration::from_secs(30);
 
 /// A password, or the command that prints it, which is run when the password is needed: a secret manager takes its time.
 #[derive(Clone, Debug)]
@@ -104,8 +105,7 @@ pub(super) fn private_file(source: &str, path: &Path) -> Result<Secret, ConfigEr
 }
 
 fn read(source: &str, opened: io::Result<File>) -> Result<Secret, ConfigError> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    opened.and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes)).map_err(|error| {
+    let bytes = opened.and_then(|file| settings_file::read_opened(file, MOST_BYTES)).map_err(|error| {
         ConfigError(format!(
             "{source}: cannot read the password: {error}; it must be a readable file, such as /run/secrets/ad-platform"
         ))
@@ -147,15 +147,15 @@ fn in_time(child: &mut Child) -> Option<Zeroizing<Vec<u8>>> {
     let stdout = child.stdout.take()?;
     let (sender, receiver) = sync_channel(1);
     std::thread::spawn(move || {
-        let mut output = Zeroizing::new(Vec::new());
-        let _cut_short_is_told_by_the_status = stdout.take(MOST_BYTES + 1).read_to_end(&mut output);
+        let mut output = Zeroizing::new(Vec::with_capacity(MOST_BYTES + 1));
+        let _cut_short_is_told_by_the_status = stdout.take(MOST_BYTES as u64 + 1).read_to_end(&mut output);
         let _nobody_waits = sender.send(output);
     });
     receiver.recv_timeout(COMMAND_TIME).ok()
 }
 
 fn decoded(source: &str, bytes: &[u8]) -> Result<Secret, ConfigError> {
-    if bytes.len() as u64 > MOST_BYTES {
+    if bytes.len() > MOST_BYTES {
         return Err(ConfigError(format!("{source}: more than {MOST_BYTES} bytes are no password")));
     }
     let value = std::str::from_utf8(bytes)
@@ -166,6 +166,9 @@ fn decoded(source: &str, bytes: &[u8]) -> Result<Secret, ConfigError> {
 
 fn checked(source: &str, value: String) -> Result<Secret, ConfigError> {
     let secret = Secret::new(value);
+    if secret.reveal().len() > MOST_BYTES {
+        return Err(ConfigError(format!("{source}: more than {MOST_BYTES} bytes are no password")));
+    }
     if secret.reveal().is_empty() {
         return Err(ConfigError(format!("{source}: the password is empty")));
     }

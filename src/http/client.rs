@@ -150,8 +150,12 @@ impl Client {
             .max_idle_age(MAX_IDLE)
             .user_agent(concat!("campaign-sync/", env!("CARGO_PKG_VERSION")))
             .accept("application/json")
-            .tls_config(tls.build())
-            .build();
+            .tls_config(tls.build());
+        // What is not encrypted goes to its host and to nobody else, whatever `HTTP_PROXY` says.
+        let config = match settings.base_url.starts_with("https:") {
+            true => config.build(),
+            false => config.proxy(None).build(),
+        };
         let resolver = CachingResolver::default();
         let agent = Agent::with_parts(config, DefaultConnector::default(), resolver.clone());
         Ok(Self { agent, resolver, base_url: settings.base_url.clone(), client_id, clock })

@@ -14,6 +14,9 @@ const TRIAL_INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Durati
 const BUDGET: f64 = 100.0;
 /// Retries that each success allows.
 const BUDGET_PER_SUCCESS: f64 = 0.5;
+/// Waits of the longest kind that a rate limiter may ask for in a row, without any success, before that is given up too:
+/// enough to find out any window of up to an hour.
+const MOST_WAITS: u32 = 4;
 /// What a retry beyond the budget waits in addition.
 const OVER_BUDGET_WAIT: Duration = Duration::from_secs(1);
 
@@ -30,11 +33,14 @@ pub enum Lane {
 pub struct Health {
     clock: Arc<dyn Clock>,
     give_up_after: Duration,
+    longest_refused: Duration,
     state: Mutex<State>,
 }
 
 struct State {
     failing_since: Option<Instant>,
+    /// The first failure or refusal since the last success; waits that the server asked for count here.
+    luckless_since: Option<Instant>,
     budget: f64,
     lanes: [Breaker; 2],
 }
@@ -56,15 +62,17 @@ struct Trial {
 impl Health {
     /// Healthy until failures are seen.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, give_up_after: Duration) -> Self {
-        let state = State { failing_since: None, budget: BUDGET, lanes: Default::default() };
-        Self { clock, give_up_after, state: Mutex::new(state) }
+    pub fn new(clock: Arc<dyn Clock>, give_up_after: Duration, max_wait: Duration) -> Self {
+        let state =
+            State { failing_since: None, luckless_since: None, budget: BUDGET, lanes: Default::default() };
+        let longest_refused = max_wait.saturating_mul(MOST_WAITS).saturating_add(give_up_after);
+        Self { clock, give_up_after, longest_refused, state: Mutex::new(state) }
     }
 
     /// A call that was sent at `sent_at` succeeded.
     pub fn success(&self, lane: Lane, sent_at: Instant) {
         let mut state = lock(&self.state);
-        state.failing_since = None;
+        (state.failing_since, state.luckless_since) = (None, None);
         state.budget = (state.budget + BUDGET_PER_SUCCESS).min(BUDGET);
         let breaker = &mut state.lanes[lane as usize];
         breaker.failures_in_row = 0;
@@ -80,11 +88,18 @@ impl Health {
         let now = self.clock.now();
         let mut state = lock(&self.state);
         state.failing_since.get_or_insert(now);
+        state.luckless_since.get_or_insert(now);
         let breaker = &mut state.lanes[lane as usize];
         breaker.failures_in_row = breaker.failures_in_row.saturating_add(1);
         if breaker.failures_in_row >= OPENS_AFTER && breaker.open.is_none() {
             breaker.open = Some(Trial { next: now + TRIAL_INTERVAL.0, interval: TRIAL_INTERVAL.0 });
         }
+    }
+
+    /// A call was refused by a rate limiter: no failure, but nothing that could go on for ever either.
+    pub fn refused(&self) {
+        let now = self.clock.now();
+        lock(&self.state).luckless_since.get_or_insert(now);
     }
 
     /// Whether a call of this lane may be sent now; else how long to wait before asking again.
@@ -122,17 +137,22 @@ impl Health {
         }
     }
 
-    /// How long nothing at all has succeeded, counted from the first failure.
+    /// How long nothing at all has succeeded, counted from the first failure, without the waits that the server asked for.
     #[must_use]
     pub fn failing_for(&self) -> Duration {
         let since = lock(&self.state).failing_since;
         since.map_or(Duration::ZERO, |since| self.clock.now().saturating_duration_since(since))
     }
 
-    /// Whether it is time to give up.
+    /// How long nothing at all has succeeded, if it is time to give up.
     #[must_use]
-    pub fn given_up(&self) -> bool {
-        self.failing_for() >= self.give_up_after && lock(&self.state).failing_since.is_some()
+    pub fn given_up(&self) -> Option<Duration> {
+        let State { failing_since, luckless_since, .. } = *lock(&self.state);
+        let now = self.clock.now();
+        let longer = |since: Option<Instant>, most: Duration| {
+            since.map(|since| now.saturating_duration_since(since)).filter(|time| *time >= most)
+        };
+        longer(failing_since, self.give_up_after).or_else(|| longer(luckless_since, self.longest_refused))
     }
 
     /// How often this lane has recovered from an outage: failures before and after are not to be added up.
@@ -162,7 +182,7 @@ mod tests {
 
     fn health() -> (Arc<VirtualClock>, Health) {
         let clock = Arc::new(VirtualClock::new(1));
-        (clock.clone(), Health::new(clock, Duration::from_secs(300)))
+        (clock.clone(), Health::new(clock, Duration::from_secs(300), Duration::from_secs(900)))
     }
 
     #[test]
@@ -200,17 +220,17 @@ mod tests {
     fn giving_up_takes_the_whole_time_without_one_success_and_no_waiting_that_was_asked_for() {
         let (clock, health) = health();
         clock.sleep(Duration::from_secs(1000));
-        assert!(!health.given_up(), "idle is not failing");
+        assert_eq!(health.given_up(), None, "idle is not failing");
         health.failure(Lane::Sync);
         clock.sleep(Duration::from_secs(299));
-        assert!(!health.given_up());
+        assert_eq!(health.given_up(), None);
         health.excuse(Duration::from_secs(100));
         clock.sleep(Duration::from_secs(100));
-        assert!(!health.given_up());
+        assert_eq!(health.given_up(), None);
         clock.sleep(Duration::from_secs(1));
-        assert!(health.given_up());
+        assert_eq!(health.given_up(), Some(Duration::from_secs(300)));
         health.success(Lane::List, clock.now());
-        assert!(!health.given_up());
+        assert_eq!(health.given_up(), None);
     }
 
     #[test]

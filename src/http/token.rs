@@ -172,7 +172,7 @@ impl TokenCache {
             let life = life.min(Duration::from_secs(10 * 365 * 86_400));
             self.clock.now() + life.saturating_sub(MARGIN).max(life.mul_f64(0.9))
         });
-        Token { authorization: Secret::new(format!("Bearer {text}")), generation, replace_at }
+        Token { authorization: Secret::joined(&["Bearer ", text]), generation, replace_at }
     }
 }
 

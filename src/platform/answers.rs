@@ -3,9 +3,17 @@
 
 use super::api::{CallError, ListedPage, SyncReply};
 use super::wire::{ErrorAnswer, ListAnswer, SyncAnswer, TokenAnswer};
+use crate::foreign::one_line;
 use crate::http::retry::Cause;
 use crate::http::secret::Secret;
 use crate::http::token::{Grant, lifetime};
+
+/// The longest access token: servers take no header lines that are much longer, and our own buffer has 16 KiB.
+pub const MOST_TOKEN_BYTES: usize = 8 << 10;
+/// A larger total is no number of campaigns but a mistake, and taken for none.
+pub const MOST_TOTAL: i64 = 1_000_000_000_000;
+/// The longest piece of the platform's words in a message of ours, in characters.
+pub(crate) const MESSAGE_CHARACTERS: usize = 200;
 
 /// Reads the answer of `POST /auth/token`.
 ///
@@ -13,12 +21,19 @@ use crate::http::token::{Grant, lifetime};
 /// When it is not what the contract says.
 pub fn grant(body: &[u8]) -> Result<Grant, CallError> {
     let answer: TokenAnswer = parse(body)?;
-    if answer.access_token.is_empty() || answer.access_token.bytes().any(|byte| !(0x21..0x7f).contains(&byte))
-    {
+    let access_token = Secret::new(answer.access_token);
+    let text = access_token.reveal();
+    if text.is_empty() || text.bytes().any(|byte| !(0x21..0x7f).contains(&byte)) {
         return Err(unparsable("the access token has characters that no header can hold".into()));
     }
+    if text.len() > MOST_TOKEN_BYTES {
+        let length = text.len();
+        return Err(unparsable(format!(
+            "the access token has {length} bytes, more than the {MOST_TOKEN_BYTES} that a header can hold"
+        )));
+    }
     let expires_in = answer.expires_in.and_then(|value| value.as_f64());
-    Ok(Grant { access_token: Secret::new(answer.access_token), lifetime: lifetime(expires_in) })
+    Ok(Grant { access_token, lifetime: lifetime(expires_in) })
 }
 
 /// Reads the answer of `GET /api/campaigns`.
@@ -33,18 +48,18 @@ pub fn page(body: &[u8]) -> Result<ListedPage, CallError> {
         has_more: answer.pagination.has_more,
         page: number(answer.pagination.page),
         limit: number(answer.pagination.limit).filter(|limit| *limit >= 1),
-        total: number(answer.pagination.total).filter(|total| *total >= 0),
+        total: number(answer.pagination.total).filter(|total| (0..=MOST_TOTAL).contains(total)),
     })
 }
 
-/// Reads the answer to a sync of the campaign `id`; `sent` are the credentials that went with it.
+/// Reads the answer to a sync of the campaign `id`; `secrets` are not repeated.
 ///
 /// # Errors
 /// As above, and when the platform says that it did not succeed.
-pub fn sync_reply(body: &[u8], id: &str, sent: Option<&Secret>) -> Result<SyncReply, CallError> {
+pub fn sync_reply(body: &[u8], id: &str, secrets: &[&Secret]) -> Result<SyncReply, CallError> {
     let answer: SyncAnswer = parse(body)?;
     if !answer.success {
-        let said = answer.message.map(|said| one_line(&without(&said, sent)));
+        let said = answer.message.map(|said| told(&said, secrets));
         let message = said.map_or_else(String::new, |said| format!(": {said}"));
         return Err(CallError::Refused {
             status: 200,
@@ -53,7 +68,7 @@ pub fn sync_reply(body: &[u8], id: &str, sent: Option<&Secret>) -> Result<SyncRe
     }
     match answer.campaign_id {
         Some(other) if other != id => {
-            Err(unparsable(format!("the answer is about another campaign, {}", one_line(&other))))
+            Err(unparsable(format!("the answer is about another campaign, {}", told(&other, secrets))))
         }
         _ => Ok(SyncReply),
     }
@@ -77,30 +92,32 @@ fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, CallError> 
 
 /// What a 4xx says of itself, in one short line; a server that repeats our credentials is not repeated.
 #[must_use]
-pub fn refusal(status: u16, body: &[u8], sent: Option<&Secret>) -> String {
+pub fn refusal(status: u16, body: &[u8], secrets: &[&Secret]) -> String {
     let said =
         serde_json::from_slice::<ErrorAnswer>(body).ok().and_then(|answer| answer.message.or(answer.error));
     match said {
-        Some(said) => format!("the platform answered {status}: {}", one_line(&without(&said, sent))),
+        Some(said) => format!("the platform answered {status}: {}", told(&said, secrets)),
         None => format!("the platform answered {status}"),
     }
 }
 
-/// A foreign text without the credentials that were sent, should it hold them.
-fn without(text: &str, sent: Option<&Secret>) -> String {
-    match sent.and_then(|sent| sent.reveal().split_once(' ')) {
-        Some((_, credentials)) if !credentials.is_empty() => text.replace(credentials, "[redacted]"),
-        _ => text.to_owned(),
+/// A text of the platform's for a message: one short line, without our secrets, should it repeat them. Of a secret in two
+/// words, as in `Bearer …`, the second counts.
+fn told(text: &str, secrets: &[&Secret]) -> String {
+    let mut told = text.to_owned();
+    for secret in secrets {
+        let secret = secret.reveal();
+        let secret =
+            ["Bearer ", "Basic "].iter().find_map(|word| secret.strip_prefix(word)).unwrap_or(secret);
+        if !secret.is_empty() {
+            told = told.replace(secret, "[redacted]");
+        }
     }
+    one_line(&told, MESSAGE_CHARACTERS)
 }
 
 fn unparsable(message: String) -> CallError {
     CallError::Retry { cause: Cause::Unparsable, hint: None, message }
-}
-
-/// A foreign text for a message: at most 200 characters, none of them a control character.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -116,7 +133,7 @@ mod tests {
     #[test]
     fn a_server_that_repeats_our_token_is_not_repeated() {
         let token = Secret::new("Bearer hunter2".into());
-        let message = refusal(400, br#"{"message": "bad token hunter2, sorry"}"#, Some(&token));
+        let message = refusal(400, br#"{"message": "bad token hunter2, sorry"}"#, &[&token]);
         assert_eq!(message, "the platform answered 400: bad token [redacted], sorry");
     }
 }

@@ -10,9 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::value::RawValue;
 use ureq::http::Method;
+use zeroize::Zeroizing;
 
-use super::answers::{self, one_line};
+use super::answers;
 use super::wire::SyncBody;
+use crate::foreign::one_line;
 use crate::http::client::{Call, Client, LONG_BODY, NoReply, Reply, SHORT_BODY};
 use crate::http::hints::Hints;
 use crate::http::retry::{Cause, Verdict, classify};
@@ -32,6 +34,7 @@ pub struct PageNumber(pub i64);
 pub struct Api {
     client: Client,
     basic: Secret,
+    password: Secret,
     stats: Arc<Stats>,
 }
 
@@ -121,9 +124,12 @@ impl Api {
     /// The API for these credentials.
     #[must_use]
     pub fn new(client: Client, email: &str, password: &Secret, stats: Arc<Stats>) -> Self {
-        let pair = Secret::new(format!("{email}:{}", password.reveal()));
-        let basic = Secret::new(format!("Basic {}", STANDARD.encode(pair.reveal())));
-        Self { client, basic, stats }
+        let pair = Secret::joined(&[email, ":", password.reveal()]);
+        // Every buffer has its final size from the start: one that grows leaves what it held behind.
+        let mut encoded = Zeroizing::new(vec![0; pair.reveal().len().div_ceil(3) * 4]);
+        let written = STANDARD.encode_slice(pair.reveal(), &mut encoded).unwrap_or_default();
+        let basic = Secret::joined(&["Basic ", str::from_utf8(&encoded[..written]).unwrap_or_default()]);
+        Self { client, basic, password: password.clone(), stats }
     }
 
     /// The base address of all calls, without a slash at the end.
@@ -206,7 +212,7 @@ impl Api {
             most_bytes: SHORT_BODY,
         };
         let reply = self.send(&call, watch)?;
-        answers::sync_reply(&reply.body, id, Some(&token.authorization))
+        answers::sync_reply(&reply.body, id, &self.secrets(Some(&token.authorization)))
     }
 
     /// `GET /health`, once; the platform's own word, free of the rate limit.
@@ -224,6 +230,11 @@ impl Api {
             most_bytes: SHORT_BODY,
         };
         self.send(&call, watch).map(|_| ())
+    }
+
+    /// What a message must not repeat: what was sent, and what a token is asked for with.
+    fn secrets<'a>(&'a self, sent: Option<&'a Secret>) -> Vec<&'a Secret> {
+        sent.into_iter().chain([&self.basic, &self.password]).collect()
     }
 
     fn send(&self, call: &Call<'_>, watch: &mut dyn FnMut(&Exchange<'_>)) -> Result<Reply, CallError> {
@@ -256,7 +267,7 @@ impl Api {
             Verdict::RateLimited => Err(CallError::RateLimited),
             Verdict::Unauthorized => Err(CallError::Unauthorized),
             Verdict::Refused => {
-                let message = answers::refusal(reply.status, &reply.body, call.authorization);
+                let message = answers::refusal(reply.status, &reply.body, &self.secrets(call.authorization));
                 Err(CallError::Refused { status: reply.status, message })
             }
             Verdict::Retry(Cause::Redirect) => Err(CallError::Retry {
@@ -285,7 +296,11 @@ fn refusal_word(status: u16) -> &'static str {
 }
 
 fn no_reply(failure: &NoReply) -> CallError {
-    CallError::Retry { cause: failure.into(), hint: None, message: one_line(&failure.to_string()) }
+    CallError::Retry {
+        cause: failure.into(),
+        hint: None,
+        message: one_line(&failure.to_string(), answers::MESSAGE_CHARACTERS),
+    }
 }
 
 fn redirect(status: u16, location: Option<&str>) -> String {

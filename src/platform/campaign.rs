@@ -6,16 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// The longest id that can be a key in Postgres: its btree takes about 2,700 bytes an entry, the account's name included.
 pub const MAX_ID_BYTES: usize = 2_000;
 
-/// Deeper nesting than this in unknown fields is refused: `jsonb` would be read back by tools with such limits too.
-/// It is serde_json's own limit.
+/// The fields that have columns of their own.
 const FIELDS: [&str; 8] =
     ["id", "name", "status", "budget", "impressions", "clicks", "conversions", "created_at"];
+
+/// The largest record, in bytes of JSON: some hundred times an ordinary one. A thousand of them may be in memory at once, and
+/// in one message to Postgres, which takes no more than 1 GB.
+pub const MOST_RECORD_BYTES: usize = 256 << 10;
 
 /// A valid campaign, ready to be stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +71,9 @@ impl fmt::Display for Invalid {
 /// Checks one element of a listing's `data`.
 #[must_use]
 pub fn read_record(raw: &RawValue) -> Listed {
+    if raw.get().len() > MOST_RECORD_BYTES {
+        return Listed::Invalid(too_large(raw));
+    }
     let mut fields = match serde_json::from_str::<Value>(raw.get()) {
         Ok(Value::Object(fields)) => fields,
         Ok(other) => {
@@ -87,6 +94,18 @@ pub fn read_record(raw: &RawValue) -> Listed {
         Ok(campaign) => Listed::Valid(Arc::new(campaign)),
         Err(reason) => Listed::Invalid(Invalid { id: Some(id), reason }),
     }
+}
+
+/// Only its id is read: taken to pieces, a large record may need many times its size.
+fn too_large(raw: &RawValue) -> Invalid {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+    }
+    let named = serde_json::from_str::<Named>(raw.get()).ok();
+    let id = named.and_then(|named| take_id(&mut Map::from_iter([("id".to_owned(), named.id.into())])).ok());
+    let reason = format!("the record has {} bytes, more than {MOST_RECORD_BYTES}", raw.get().len());
+    Invalid { id, reason }
 }
 
 fn take_id(fields: &mut Map<String, Value>) -> Result<String, String> {

@@ -5,5 +5,7 @@ mod api;
 mod campaign;
 mod wire;
 
+pub use answers::{MOST_TOKEN_BYTES, MOST_TOTAL};
 pub use api::{Api, CallError, Exchange, ListedPage, PageNumber, SyncReply};
-pub use campaign::{Campaign, Invalid, Listed, MAX_ID_BYTES, read_record};
+pub use campaign::{Campaign, Invalid, Listed, MAX_ID_BYTES, MOST_RECORD_BYTES, read_record};
+pub use wire::MOST_RECORDS;

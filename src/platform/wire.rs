@@ -1,7 +1,10 @@
 //! The platform's JSON, and nothing else: shapes as in the API's contract, checked strictly where silence would lose a
 //! campaign.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// The answer of `POST /auth/token`.
@@ -15,8 +18,36 @@ pub(super) struct TokenAnswer {
 /// The answer of `GET /api/campaigns`. Without any of these fields it is no listing, and never an empty page.
 #[derive(Deserialize)]
 pub(super) struct ListAnswer {
+    #[serde(deserialize_with = "records")]
     pub data: Vec<Box<RawValue>>,
     pub pagination: Pagination,
+}
+
+/// The most records on a page, whatever was asked for: as many ordinary ones as the largest body holds. Without it, a body
+/// of empty records would take many times its size in memory.
+pub const MOST_RECORDS: usize = 100_000;
+
+fn records<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Box<RawValue>>, D::Error> {
+    struct Records;
+    impl<'de> Visitor<'de> for Records {
+        type Value = Vec<Box<RawValue>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MOST_RECORDS} records")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut records: A) -> Result<Self::Value, A::Error> {
+            let mut read = Vec::new();
+            while let Some(record) = records.next_element()? {
+                if read.len() == MOST_RECORDS {
+                    return Err(Error::invalid_length(MOST_RECORDS + 1, &self));
+                }
+                read.push(record);
+            }
+            Ok(read)
+        }
+    }
+    deserializer.deserialize_seq(Records)
 }
 
 #[derive(Deserialize)]

@@ -11,6 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::text::{say, visible};
 use crate::config::LogFormat;
+use crate::foreign;
 
 /// Only what this crate says is ever shown below warnings, whatever `RUST_LOG` asks for: other crates log request heads
 /// and statement parameters, and those hold credentials and records.
@@ -65,10 +66,10 @@ pub fn conclude(account: Option<&str>, run: Option<i64>, message: &str) {
         let mut object = head(Level::Error, message);
         object.extend(account.map(|account| ("account".into(), json!(account))));
         object.extend(run.map(|run| ("run".into(), json!(run))));
-        return say(&Json::Object(object).to_string());
+        return say(&foreign::json(Json::Object(object).to_string()));
     }
     let account = account.map_or_else(String::new, |account| visible(account) + ": ");
-    say(&format!("campaign-sync: {account}{message}"));
+    say(&format!("campaign-sync: {account}{}", visible(message)));
 }
 
 /// env_logger itself only prints a warning for what it cannot parse.
@@ -143,7 +144,7 @@ fn json(record: &Record<'_>) -> String {
     for (key, value) in fields.0 {
         object.entry(key).or_insert(value);
     }
-    Json::Object(object).to_string()
+    foreign::json(Json::Object(object).to_string())
 }
 
 fn head(level: Level, message: &str) -> Map<String, Json> {

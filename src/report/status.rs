@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::text::{duration, visible};
+use crate::foreign;
 use crate::store::leases::LEASE_SECONDS;
 use crate::store::overview::{Overview, Worker};
 
@@ -16,13 +17,15 @@ const SETTLED: Duration = Duration::from_secs(60);
 #[allow(clippy::cast_precision_loss)]
 fn expected(overview: &Overview) -> Option<Duration> {
     let run = overview.run.as_ref().filter(|run| run.state == "running")?;
-    let left = run.total.unwrap_or(run.listed).max(run.listed) - run.synced - run.failed;
+    let done = run.synced.saturating_add(run.failed);
+    let left = run.total.unwrap_or(run.listed).max(run.listed).saturating_sub(done);
     if left <= 0 {
         return None;
     }
-    let by_limit = overview
-        .learned_limit
-        .map(|limit| limit.window.mul_f64(left as f64 / f64::from(limit.requests.get())));
+    let by_limit = overview.learned_limit.and_then(|limit| {
+        let windows = left as f64 / f64::from(limit.requests.get());
+        Duration::try_from_secs_f64(limit.window.as_secs_f64() * windows).ok()
+    });
     // The first seconds tell little: within a limit's window the first requests go out at once.
     let settled = overview.workers.iter().any(|worker| worker.age >= SETTLED);
     let pace = pace(overview);
@@ -52,7 +55,7 @@ pub fn text(account: &str, overview: &Overview) -> String {
                 "{}: run {} {}: {} of {total} synced, {} failed, {} pending{}",
                 visible(account),
                 run.run_id,
-                run.state,
+                visible(&run.state),
                 run.synced,
                 run.failed,
                 overview.pending,
@@ -81,7 +84,7 @@ pub fn text(account: &str, overview: &Overview) -> String {
     for heap in &overview.dead_letters {
         lines.push(format!(
             "  dead letters, {}: {}, such as {}: {}",
-            heap.cause,
+            visible(&heap.cause),
             heap.count,
             visible(&heap.example),
             visible(&heap.reason)
@@ -138,12 +141,12 @@ pub fn json(account: &str, overview: &Overview) -> String {
         .iter()
         .map(|heap| json!({ "cause": heap.cause, "count": heap.count, "retryable": heap.retryable, "example": heap.example, "reason": heap.reason }))
         .collect();
-    json!({
+    let object = json!({
         "account": account, "run": run, "workers": workers, "pending": overview.pending, "dead_letters": letters,
         "last_success_age_s": overview.last_success.map(seconds),
         "last_finished_age_s": overview.last_finished.map(seconds), "pace_per_s": (pace(overview) * 10.0).round() / 10.0,
         "expected_s": expected(overview).map(seconds),
         "rate_limit": overview.learned_limit.map(|limit| limit.to_string()),
-    })
-    .to_string()
+    });
+    foreign::json(object.to_string())
 }

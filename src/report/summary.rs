@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::text::{duration, visible};
+use crate::foreign;
 use crate::sync::{Ending, Outcome};
 
 /// What `sync --json` prints for each account.
@@ -49,7 +50,7 @@ pub fn json(outcome: &Outcome) -> String {
         lower_bound_s: outcome.lower_bound.map(millis),
         error: outcome.ending.as_ref().map(Ending::to_string),
     };
-    serde_json::to_string(&summary).unwrap_or_default()
+    foreign::json(serde_json::to_string(&summary).unwrap_or_default())
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -66,7 +67,7 @@ pub fn text(outcome: &Outcome) -> String {
         "{}: run {} {}: {} of {} campaigns synced{}{}{}",
         visible(&outcome.account),
         run.run_id,
-        run.state,
+        visible(&run.state),
         run.synced,
         run.listed,
         part(run.failed, "failed (dead letters)"),

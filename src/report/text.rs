@@ -1,24 +1,9 @@
-//! Foreign text on a terminal: names and messages come from outside and may hold escape sequences.
+//! Lines and durations for people.
 
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-/// The text with every control character written out, so that a terminal shows it and obeys nothing.
-#[must_use]
-pub fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c)
-        {
-            // Writing to a String cannot fail.
-            let _infallible = write!(shown, "\\u{{{:x}}}", u32::from(c));
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
+pub use crate::foreign::visible;
 
 /// Writes a line to stderr. A message that nobody can read (closed pipe, full disk) changes nothing: `eprintln!` would panic.
 pub fn say(line: &str) {
@@ -40,12 +25,6 @@ pub fn duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_terminal_is_told_nothing_by_a_name() {
-        assert_eq!(visible("a\u{1b}[31mb\r\nc\u{202e}d"), "a\\u{1b}[31mb\\u{d}\\u{a}c\\u{202e}d");
-        assert_eq!(visible("Über 日本"), "Über 日本");
-    }
 
     #[test]
     fn durations_are_short() {

@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::text::visible;
+use super::whole_file::refuse_foreign_link;
 use crate::http::lock::lock;
 use crate::sync::{Recorder, Span};
 
@@ -190,6 +191,7 @@ struct Out {
 
 impl Out {
     fn open(path: &Path) -> io::Result<Self> {
+        refuse_foreign_link(path)?;
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
         let torn = file.metadata()?.is_file() && ends_within_a_line(&mut file)?;
         Ok(Self { path: path.to_owned(), file, torn, warned: false })

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,11 +13,31 @@ const STALE: Duration = Duration::from_secs(600);
 /// For everybody to read, whatever the umask: a collector or a web server runs as another user.
 const MODE: u32 = 0o644;
 
+/// In a folder that all may write to, such as `/tmp`, a link may be somebody else's trap. Linux' own rule
+/// (`fs.protected_symlinks`), which holds for opening a file, but not for finding out what a link points to.
+///
+/// # Errors
+/// When the path is a link that belongs neither to this process's user, nor to root, nor to the folder's owner.
+pub(super) fn refuse_foreign_link(path: &Path) -> io::Result<()> {
+    let Ok(link) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !link.is_symlink() {
+        return Ok(());
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let owner = |path: &Path| fs::metadata(path).map(|about| about.uid()).ok();
+    let trusted = [Some(0), owner(Path::new("/proc/self")), owner(folder)];
+    if trusted.contains(&Some(link.uid())) {
+        return Ok(());
+    }
+    Err(io::Error::other("it is a link that belongs to somebody else, and is not followed"))
+}
+
 /// Writes a file beside it first, and gives that its name when all of it is on the disk.
 ///
 /// # Errors
 /// The file system's; the file is as it was then.
 pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    refuse_foreign_link(path)?;
     if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
         // A pipe or a terminal is written to, not replaced.
         return OpenOptions::new().write(true).open(path)?.write_all(text);

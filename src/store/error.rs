@@ -6,6 +6,7 @@ use std::io;
 
 use postgres::error::DbError;
 
+use crate::foreign;
 use crate::http::sharing::SharingError;
 use crate::http::tls_fault::TlsFault;
 
@@ -270,9 +271,11 @@ fn with_cure(what: &str, cure: &str) -> String {
     format!("{what} ({cure})")
 }
 
-/// At most 300 characters, without anything that could move a terminal's cursor.
+/// The longest that a message of the server's, or of the driver's, may be in ours, in characters.
+pub(crate) const MESSAGE_CHARACTERS: usize = 300;
+
 fn one_line(text: &str) -> String {
-    text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    foreign::one_line(text, MESSAGE_CHARACTERS)
 }
 
 /// The first name in double quotes.
@@ -302,11 +305,5 @@ mod tests {
         );
         assert_eq!(without_quoted("value \"9…"), "value");
         assert_eq!(without_quoted("integer out of range"), "integer out of range");
-    }
-
-    #[test]
-    fn a_message_is_one_short_line_without_control_characters() {
-        let line = one_line(&format!("a\nb\u{1b}[31m{}", "x".repeat(1000)));
-        assert!(line.starts_with("a b [31m") && line.chars().count() == 300);
     }
 }

@@ -1,9 +1,12 @@
 //! The pool of connections, and the loop that carries a transaction over what passes: restarts, deadlocks, full pools.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::Client;
@@ -12,6 +15,7 @@ use r2d2::PooledConnection;
 use super::connect::Connector;
 use super::conninfo::{Conninfo, ConninfoError};
 use super::error::{StoreError, leaves_connection_usable};
+use crate::http::lock::lock;
 use crate::http::{Clock, Stop};
 
 /// The longest wait for a connection, by [`Pool::get`], unless those who have one get on with their work: then they are
@@ -33,6 +37,35 @@ pub struct Pool {
     begun: Instant,
     /// When a transaction last went well, in milliseconds since then.
     last_success: Arc<AtomicU64>,
+    under_way: Arc<UnderWay>,
+}
+
+/// The transactions that are under way, by number, and since when.
+#[derive(Default)]
+struct UnderWay(Mutex<BTreeMap<u64, Instant>>);
+
+impl UnderWay {
+    fn longest(&self) -> Duration {
+        lock(&self.0).values().map(Instant::elapsed).max().unwrap_or_default()
+    }
+
+    fn begin(&self) -> Begun<'_> {
+        let mut all = lock(&self.0);
+        let number = all.keys().next_back().map_or(0, |last| last + 1);
+        all.insert(number, Instant::now());
+        Begun { all: self, number }
+    }
+}
+
+struct Begun<'a> {
+    all: &'a UnderWay,
+    number: u64,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        lock(&self.all.0).remove(&self.number);
+    }
 }
 
 /// A connection on loan; goes back to the pool when dropped, unless it is broken.
@@ -84,7 +117,31 @@ impl Pool {
             away: Arc::default(),
             begun: Instant::now(),
             last_success: Arc::default(),
+            under_way: Arc::default(),
         })
+    }
+
+    /// Watches over the transactions from a thread of its own: the driver waits for ever for a server that takes questions
+    /// and never answers. Calls `silent`, once, with a line that says so, when one takes longer than `longest`.
+    ///
+    /// # Errors
+    /// When the system has no threads left.
+    pub fn watch(&self, longest: Duration, silent: impl FnOnce(&str) + Send + 'static) -> io::Result<()> {
+        let (under_way, subject) = (Arc::downgrade(&self.under_way), self.subject.clone());
+        let every = (longest / 10).min(Duration::from_secs(1));
+        let watch = move || {
+            while let Some(under_way) = under_way.upgrade() {
+                if under_way.longest() > longest {
+                    let seconds = longest.as_secs();
+                    return silent(&format!(
+                        "{subject}: no answer for {seconds} s (is it stopped, or locked?)"
+                    ));
+                }
+                drop(under_way);
+                thread::sleep(every);
+            }
+        };
+        thread::Builder::new().name("watch".into()).spawn(watch).map(drop)
     }
 
     /// A connection from the pool, or a new one; waits for it for 5 s, and for as long as others that have one succeed.
@@ -169,6 +226,7 @@ impl Pool {
         transaction: &mut impl FnMut(&mut Client) -> Result<T, postgres::Error>,
     ) -> Result<T, Failure> {
         let mut connection = self.get().map_err(|error| Failure { error, stale: false })?;
+        let _under_way = self.under_way.begin();
         match transaction(&mut connection) {
             Ok(value) => {
                 connection.0.used = true;

@@ -11,6 +11,11 @@ use crate::http::limiter::Ledger;
 use crate::http::sharing::SharingError;
 use crate::http::window::Reservation;
 
+/// A longer wait than ten years is none that a clock could reckon with.
+const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// A turn that is refused without a time is asked for again after this one.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// The ledger in the database.
 pub struct SharedLedger {
     store: Store,
@@ -79,11 +84,12 @@ impl Ledger for SharedLedger {
                 .and_then(|(most, window)| RateLimit::new(most, window)),
             _ => None,
         };
-        Ok(Reservation {
-            granted: u32::try_from(row.get::<_, i64>("granted")).unwrap_or(0),
-            wait: Duration::try_from_secs_f64(row.get("wait_s")).unwrap_or_default(),
-            limit: limit.or(kept),
-        })
+        let granted = u32::try_from(row.get::<_, i64>("granted")).unwrap_or(0);
+        // What is no time that could be waited for is longer than any.
+        let wait = Duration::try_from_secs_f64(row.get("wait_s")).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+        // A row that somebody else has written may permit nothing and tell no time: never ask again without a pause.
+        let wait = if granted == 0 && wait.is_zero() { PAUSE } else { wait };
+        Ok(Reservation { granted, wait, limit: limit.or(kept) })
     }
 
     fn ages(&self) -> Result<Vec<Duration>, SharingError> {

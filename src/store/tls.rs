@@ -15,8 +15,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use zeroize::Zeroizing;
 
 use super::conninfo::{Conninfo, ConninfoError, RootCertificates, SslMode};
+use crate::settings_file::{self, CERTIFICATES_BYTES};
 
 /// What makes the TLS side of connections, from the certificates that the settings name.
 ///
@@ -157,8 +159,8 @@ fn file_error(path: &Path, why: &str) -> ConninfoError {
     ConninfoError::new(format!("{}: {why}", path.display()))
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, ConninfoError> {
-    fs::read(path)
+fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, ConninfoError> {
+    settings_file::read(path, CERTIFICATES_BYTES)
         .map_err(|error| file_error(path, &format!("{error}; make it readable or name another file")))
 }
 
@@ -179,8 +181,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, ConninfoError> {
         let shown = path.display();
         return Err(file_error(path, &format!("others may read this private key; chmod 600 {shown}")));
     }
-    let pem = zeroize::Zeroizing::new(read_file(path)?);
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
+    PrivateKeyDer::from_pem_slice(&read_file(path)?).map_err(|_| {
         file_error(path, "holds no private key without a passphrase; it must be PEM with BEGIN PRIVATE KEY")
     })
 }

@@ -95,7 +95,7 @@ impl Caller {
             tokens: TokenCache::new(clock.clone()),
             vault,
             limiter,
-            health: Health::new(clock.clone(), patience.give_up_after),
+            health: Health::new(clock.clone(), patience.give_up_after, patience.max_wait),
             stats,
             trace: Arc::new(Trace::new(clock.clone())),
             clock,
@@ -257,7 +257,8 @@ impl Caller {
                 }
                 Err(error @ CallError::RateLimited) => {
                     self.stats.retry(Cause::RateLimited);
-                    attempt.failed(error.word(), error, Next::Gate);
+                    attempt.failed(error.word(), &error, Next::Gate);
+                    self.after_429(&error)?;
                 }
                 Err(error @ CallError::Unauthorized) => {
                     unauthorized += 1;
@@ -328,8 +329,12 @@ impl Caller {
             }
             Err(error @ CallError::RateLimited) => {
                 self.stats.retry(Cause::RateLimited);
-                self.attempt(work, answer).failed(error.word(), error, Next::Gate);
-                (After::Again(Duration::ZERO), Outcome::Neutral)
+                self.attempt(work, answer).failed(error.word(), &error, Next::Gate);
+                let after = match self.after_429(&error) {
+                    Ok(()) => After::Again(Duration::ZERO),
+                    Err(Halt) => After::Halted,
+                };
+                (after, Outcome::Neutral)
             }
             Err(CallError::Unauthorized) => (self.after_unauthorized(work, &token, answer), Outcome::Neutral),
             Err(refused @ CallError::Refused { .. }) => {
@@ -465,9 +470,11 @@ impl Caller {
             }
             let purpose = Purpose { step: None, name: "POST /auth/token", number, campaign: None };
             let mut answer = Answer::awaited(self.clock.now());
+            let mut hint = None;
             let fetched = self.trace.attempt(&purpose, |header, watch| {
                 self.api.fetch_token(Some(header), &mut |exchange| {
                     answer.given(exchange);
+                    hint = exchange.hints.retry_after;
                     watch(exchange);
                 })
             });
@@ -490,8 +497,13 @@ impl Caller {
                 Err(error @ CallError::RateLimited) => {
                     self.stats.retry(Cause::RateLimited);
                     failures += 1;
-                    let wait = self.backoff.after(failures + 2, None, &*self.clock);
-                    attempt.failed(error.word(), error, Next::Try(wait));
+                    let wait = self.backoff.after(failures + 2, hint, &*self.clock);
+                    if wait > self.patience.max_wait {
+                        attempt.failed(error.word(), error, Next::Stop);
+                        return Err(self.end(Ending::WaitTooLong { wait, allowed: self.patience.max_wait }));
+                    }
+                    attempt.failed(error.word(), &error, Next::Try(wait));
+                    self.after_429(&error)?;
                     self.clock.sleep(wait);
                 }
                 Err(CallError::Retry { cause, hint, message }) => {
@@ -539,16 +551,16 @@ impl Caller {
         Ok(())
     }
 
+    /// A refusal costs no attempt; but a platform that does nothing else is given up too.
+    fn after_429(&self, refusal: &CallError) -> Result<(), Halt> {
+        self.health.refused();
+        if self.gave_up(&refusal.to_string()) { Err(Halt) } else { Ok(()) }
+    }
+
     fn gave_up(&self, last: &str) -> bool {
-        let gave_up = self.health.given_up();
-        if gave_up {
-            self.end(Ending::GaveUp {
-                after: self.health.failing_for(),
-                api: self.api.base_url().to_owned(),
-                last: last.to_owned(),
-            });
-        }
-        gave_up
+        let Some(after) = self.health.given_up() else { return false };
+        self.end(Ending::GaveUp { after, api: self.api.base_url().to_owned(), last: last.to_owned() });
+        true
     }
 
     fn wait_for_breaker(&self) -> Result<(), Halt> {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::caller::{Caller, Halt};
 use super::ending::Ending;
-use super::pages::{Chain, NewPages, PendingPages, Record, key_of};
+use super::pages::{Chain, NewPages, PendingPages, Record, key_of, weight};
 use super::session::{Done, Session};
 use crate::platform::{Invalid, Listed, PageNumber, read_record};
 use crate::store::leases;
@@ -29,6 +29,8 @@ const REMEMBERED: usize = 16_384;
 const BARREN_PAGES: usize = 2;
 /// A listing longer than twice what the platform says, and this, has no end.
 const UNTOLD: i64 = 10_000;
+/// A listing that is longer than this has no end, whatever the platform says.
+const LONGEST: i64 = 1_000_000_000;
 /// How long the lister waits for room in its own process, before it leaves tasks to be claimed. Claiming costs a second
 /// write, so a fast process is worth waiting for; a slow one is not: offset paging drifts with time.
 const ROOM_PATIENCE: Duration = Duration::from_millis(250);
@@ -43,6 +45,12 @@ struct Fetched {
     pub entries: Vec<Entry>,
     pub has_more: bool,
     pub total: Option<i64>,
+}
+
+impl Fetched {
+    fn weight(&self) -> usize {
+        weight(self.entries.iter().map(|entry| &*entry.raw))
+    }
 }
 
 /// A record and what it is.
@@ -79,6 +87,9 @@ fn fetch(caller: &Caller, page: i64, page_size: i32) -> Result<Fetched, Halt> {
 pub(super) fn endless(barren: usize, listed: i64, total: Option<i64>) -> Option<String> {
     if barren >= BARREN_PAGES {
         return Some(format!("{barren} pages in a row brought nothing new, and has_more is still true"));
+    }
+    if listed > LONGEST {
+        return Some(format!("it has more than {LONGEST} campaigns"));
     }
     let total = total?;
     (listed > total.saturating_mul(2).saturating_add(UNTOLD))
@@ -182,7 +193,7 @@ impl<'a> Feeder<'a> {
     fn run(mut self) {
         while let Ok(first) = self.pages.recv() {
             let mut batch = vec![first];
-            let mut records = batch[0].entries.len();
+            let mut records = batch[0].weight();
             // While there is enough to do, pages gather: one transaction for several costs less than one for each.
             self.await_room();
             // Not more than this process can take at once, if it can help it.
@@ -190,7 +201,7 @@ impl<'a> Feeder<'a> {
             while records < most
                 && let Ok(page) = self.pages.try_recv()
             {
-                records += page.entries.len();
+                records += page.weight();
                 batch.push(page);
             }
             self.feed(batch);

@@ -17,6 +17,14 @@ use crate::store::queue::{Failed, NewDeadLetter, NewTask, Pages};
 /// Pages are held back for at most this long. A result is stored at most so much later.
 const HOLD: Duration = Duration::from_millis(250);
 
+/// A record counts for one more with every so many bytes that it has, wherever records are counted for the memory they take.
+pub(super) const COUNTED_BYTES: usize = 16 << 10;
+
+/// What records of these sizes count for.
+pub(super) fn weight<'a>(records: impl IntoIterator<Item = &'a RawValue>) -> usize {
+    records.into_iter().map(|raw| 1 + raw.get().len() / COUNTED_BYTES).sum()
+}
+
 const PENDING: u8 = 0;
 const COMMITTED: u8 = 1;
 const DROPPED: u8 = 2;
@@ -26,7 +34,7 @@ const DROPPED: u8 = 2;
 pub(super) struct Chain {
     /// A commit was refused, or the listing has no end: nothing more of it will be committed.
     over: AtomicBool,
-    /// Records, and one for each lot of pages, that are neither committed nor dropped.
+    /// Records by their [`weight`], and one for each lot of pages, that are neither committed nor dropped.
     uncommitted: AtomicUsize,
 }
 
@@ -108,6 +116,8 @@ pub(super) struct PendingPages {
     pub pages: NewPages,
     pub chain: Arc<Chain>,
     number: u64,
+    /// What they count for among those that are uncommitted.
+    weight: usize,
     /// Their tasks are with the crew already.
     handed: Option<Arc<Handed>>,
     since: Instant,
@@ -123,8 +133,11 @@ impl PendingPages {
     /// Pages whose tasks are handed out when they are committed.
     pub fn new(pages: NewPages, chain: &Arc<Chain>, number: u64) -> Self {
         let records = pages.valid.len();
-        chain.uncommitted.fetch_add(records + 1, Ordering::AcqRel);
+        let raw = pages.valid.iter().map(|record| &*record.raw);
+        let weight = 1 + weight(raw.chain(pages.invalid.iter().map(|(_, raw)| &**raw)));
+        chain.uncommitted.fetch_add(weight, Ordering::AcqRel);
         Self {
+            weight,
             chain: chain.clone(),
             number,
             handed: None,
@@ -207,7 +220,7 @@ impl PendingPages {
         if let Some(handed) = &self.handed {
             handed.fate.store(fate, Ordering::Release);
         }
-        self.chain.uncommitted.fetch_sub(self.pages.valid.len() + 1, Ordering::AcqRel);
+        self.chain.uncommitted.fetch_sub(self.weight, Ordering::AcqRel);
     }
 
     /// They are committed, with what was finished as campaigns (or not: `stored`). Gives what is still to be written.
@@ -283,10 +296,10 @@ impl PageQueue {
         let mut records = 0;
         while let Some(next) = self.pages.front()
             && (all || next.ready())
-            && (taken.is_empty() || records + next.pages.valid.len() <= most)
+            && (taken.is_empty() || records + next.weight <= most)
             && taken.last().is_none_or(|last| Arc::ptr_eq(&last.chain, &next.chain))
         {
-            records += next.pages.valid.len();
+            records += next.weight;
             taken.extend(self.pages.pop_front());
         }
         taken

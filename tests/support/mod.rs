@@ -10,6 +10,7 @@
 
 mod cluster;
 mod database;
+pub mod impostor;
 mod machine_clock;
 mod program;
 mod secrets;

@@ -1,12 +1,18 @@
 //! `PGPASSFILE` and `~/.pgpass` (PostgreSQL documentation, section 34.16): `host:port:database:user:password`.
 
-use std::fs;
+use std::fmt;
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use crate::http::Secret;
+use crate::settings_file;
+
+/// The largest password file, in bytes.
+pub(crate) const MOST_BYTES: usize = 1 << 20;
 
 /// The passwords of one file. A file that is missing, no plain file or readable by others holds none, as in libpq.
 pub(super) struct PasswordFile(Zeroizing<String>);
@@ -16,22 +22,28 @@ impl PasswordFile {
     pub(super) fn read(path: &Path) -> Self {
         let shown = path.display();
         let nothing = Self(Zeroizing::default());
-        let Ok(metadata) = fs::metadata(path) else { return nothing };
-        if !metadata.is_file() {
-            log::warn!("password file {shown} is ignored: it is not a plain file");
-            return nothing;
-        }
-        if metadata.mode() & 0o077 != 0 {
-            log::warn!("password file {shown} is ignored: group or others may access it; chmod 600 {shown}");
-            return nothing;
-        }
-        match fs::read(path).map(Zeroizing::new) {
-            Ok(bytes) => Self(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned())),
+        let ignored = |why: &dyn fmt::Display| log::warn!("password file {shown} is ignored: {why}");
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return nothing,
             Err(error) => {
-                log::warn!("password file {shown} is ignored: {error}");
-                nothing
+                ignored(&error);
+                return nothing;
             }
+        };
+        // Asked of the opened file: the path may name another one a moment later.
+        match file.metadata() {
+            Ok(about) if !about.is_file() => ignored(&"it is not a plain file"),
+            Ok(about) if about.mode() & 0o077 != 0 => {
+                ignored(&format_args!("group or others may access it; chmod 600 {shown}"));
+            }
+            Ok(_) => match settings_file::read_opened(file, MOST_BYTES) {
+                Ok(bytes) => return Self(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned())),
+                Err(error) => ignored(&error),
+            },
+            Err(error) => ignored(&error),
         }
+        nothing
     }
 
     /// The password of the first line that matches.

@@ -1,10 +1,13 @@
 //! `PGSERVICE`: named sets of parameters in `pg_service.conf` (PostgreSQL documentation, section 34.17).
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ConninfoError;
 use super::parameters::Settings;
+use crate::settings_file;
+
+/// The largest service file, in bytes.
+pub(crate) const MOST_BYTES: usize = 1 << 20;
 
 /// Adds the parameters of `service`, looked for in `files` in order; the first file that has it wins.
 ///
@@ -15,7 +18,7 @@ pub(super) fn add_service(
     settings: &mut Settings,
 ) -> Result<(), ConninfoError> {
     for (path, must_exist) in files {
-        let text = match fs::read(path) {
+        let text = match settings_file::read(path, MOST_BYTES) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if *must_exist => {
                 let path = path.display();

@@ -1,0 +1,263 @@
+//! Other users of the same machine, and whoever can change a file of ours: what they may read, and what they cannot have done.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
+mod support;
+
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use mock_api::{EMAIL, PASSWORD, Server, Settings};
+use support::{Database, PATIENCE, Program, eventually};
+
+/// A folder of one's own, gone with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn file(&self, name: &str, content: &str, mode: u32) -> String {
+        std::fs::write(self.path(name), content).unwrap();
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        self.path(name)
+    }
+
+    fn mode(&self, name: &str) -> u32 {
+        std::fs::metadata(self.path(name)).unwrap().mode() & 0o777
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _gone_already = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn files_have_the_documented_modes_whatever_the_umask() {
+    let server = mock_api::start(Settings::fast(3)).unwrap();
+    let database = Database::create();
+    for umask in ["000", "077"] {
+        let folder = Folder::new(&format!("modes-{umask}"));
+        let script = format!("umask {umask}; exec \"$0\" \"$@\"");
+        let run = |arguments: &[&str]| {
+            let program = Program::by(&["sh", "-c", &script], arguments).database(&database.url());
+            program.api(&server.url(), EMAIL, PASSWORD).run().expect_code(0)
+        };
+        let (metrics, traces) = (folder.path("metrics"), folder.path("traces"));
+        run(&["sync", "--metrics-file", &metrics, "--trace-file", &traces]);
+        run(&["report", "--html", &folder.path("page")]);
+        let modes = ["metrics", "page", "traces"].map(|name| folder.mode(name));
+        assert_eq!(modes, [0o644, 0o644, 0o600], "umask {umask}: {modes:?}");
+    }
+}
+
+#[test]
+fn a_link_that_somebody_else_has_put_there_is_not_followed() {
+    let server = mock_api::start(Settings::fast(3)).unwrap();
+    let (database, folder) = (Database::create(), Folder::new("links"));
+    let precious = folder.file("precious", "precious\n", 0o600);
+    let trap = folder.path("trap");
+    symlink(&precious, &trap).unwrap();
+    if lchown(&trap, Some(12_345), None).is_err() {
+        return eprintln!("skipped: only root can give a link away");
+    }
+    let sync = |flag: &str| Program::sync(&server, &database).args(&[flag, &trap]).run().expect_code(0);
+    for outcome in [sync("--metrics-file"), sync("--trace-file")] {
+        assert!(outcome.stderr.contains("a link that belongs to somebody else"), "{outcome}");
+    }
+    let page = Program::new(&["report", "--html", &trap]).database(&database.url()).run().expect_code(2);
+    assert!(page.stderr.contains("a link that belongs to somebody else"), "{page}");
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious\n");
+}
+
+#[test]
+fn an_accounts_file_that_others_may_change_is_refused() {
+    let server = mock_api::start(Settings::fast(3)).unwrap();
+    let folder = Folder::new("accounts");
+    let table = format!(
+        "[[account]]\nname = \"a\"\napi_url = \"{}\"\nemail = \"{EMAIL}\"\npassword_env = \"IT\"\n",
+        server.url()
+    );
+    for (mode, code) in [(0o600, 0), (0o644, 0), (0o664, 2), (0o646, 2)] {
+        let file = folder.file("accounts.toml", &table, mode);
+        let list = Program::new(&["list", "--accounts", &file]).env("IT", PASSWORD).run().expect_code(code);
+        assert!(code == 0 || list.stderr.contains("chmod go-w"), "{mode:o}: {list}");
+    }
+}
+
+#[test]
+fn files_without_an_end_are_refused_not_read() {
+    let server = mock_api::start(Settings::fast(1)).unwrap();
+    let check = || Program::new(&["check"]).api(&server.url(), EMAIL, PASSWORD).database("host=127.0.0.1");
+    for (name, code) in [("SSL_CERT_FILE", 2), ("CAMPAIGN_SYNC_ACCOUNTS", 2), ("PGSERVICEFILE", 2)] {
+        let outcome = check().env(name, "/dev/zero").env("PGSERVICE", "x").run().expect_code(code);
+        assert!(outcome.stderr.contains("more than the "), "{name}: {outcome}");
+    }
+    let folder = Folder::new("passwords");
+    let large = folder.file("pgpass", &"*:*:*:*:hunter2-hunter2\n".repeat(50_000), 0o600);
+    let outcome = check().env("PGPASSFILE", &large).env("DATABASE_URL", "postgres://u@127.0.0.1:1/x").run();
+    assert!(outcome.stderr.contains("is ignored: it has more than the "), "{outcome}");
+}
+
+#[test]
+fn so_many_accounts_and_no_more_are_worked_on_by_one_process() {
+    let folder = Folder::new("many");
+    let table = |n: usize| {
+        format!(
+            "[[account]]\nname = \"a{n}\"\napi_url = \"http://127.0.0.1:1\"\nemail = \"{EMAIL}\"\npassword_env = \"IT\"\n"
+        )
+    };
+    let file = folder.file("accounts.toml", &(0..501).map(table).collect::<String>(), 0o600);
+    let outcome = Program::new(&["sync", "--accounts", &file]).env("IT", PASSWORD).run().expect_code(2);
+    assert!(outcome.stderr.contains("501 accounts are more than the 500"), "{outcome}");
+}
+
+/// How often each text is in the memory of a process; nothing where that may not be looked at.
+fn found_in_memory(pid: u32, texts: &[&[u8]]) -> Option<Vec<usize>> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let mut memory = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+    let mut found = vec![0; texts.len()];
+    let mut readable = 0;
+    for line in maps.lines() {
+        let mut words = line.split(' ');
+        let (range, rights) = (words.next()?, words.next()?);
+        let (from, to) = range.split_once('-')?;
+        let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
+        let mut piece = vec![0; usize::try_from(to - from).ok()?];
+        if !rights.starts_with("rw")
+            || memory.seek(SeekFrom::Start(from)).and_then(|_| memory.read_exact(&mut piece)).is_err()
+        {
+            continue;
+        }
+        readable += 1;
+        for (count, text) in found.iter_mut().zip(texts) {
+            *count += piece.windows(text.len()).filter(|window| window == text).count();
+        }
+    }
+    (readable > 0).then_some(found)
+}
+
+/// A server at which every sync takes so long that there is time to look at who waits for it.
+fn slow() -> Server {
+    mock_api::start(Settings { sync_latency: Duration::from_secs(20), ..Settings::fast(4) }).unwrap()
+}
+
+#[test]
+fn the_password_is_in_memory_once_as_it_is_and_once_as_it_is_sent() {
+    let (server, database, folder) = (slow(), Database::create(), Folder::new("memory"));
+    let file = folder.file("password", &format!("{PASSWORD}\n"), 0o600);
+    let program = Program::new(&["sync"]).env("AD_PLATFORM_API_URL", &server.url());
+    let program = program.env("AD_PLATFORM_EMAIL", EMAIL).env("AD_PLATFORM_PASSWORD_FILE", &file);
+    let running = program.database(&database.url()).spawn();
+    eventually(PATIENCE, "a sync is under way", || {
+        server.ledger().of(mock_api::Kind::Sync).count() > 0 || { server.ledger().lists > 0 }
+    });
+    let encoded = STANDARD.encode(format!("{EMAIL}:{PASSWORD}"));
+    // Sent, it was in the HTTP client's and TLS' own buffers, which are used again and not wiped.
+    let texts = [PASSWORD.as_bytes(), encoded.as_bytes()];
+    let Some(found) = found_in_memory(running.id(), &texts) else {
+        return eprintln!("skipped: the memory of other processes may not be looked at");
+    };
+    assert_eq!(found[0], 1, "copies of the password itself");
+    assert!((1..=3).contains(&found[1]), "copies of what is sent: {}", found[1]);
+}
+
+/// The children of a process, and what their command lines and environments are.
+fn children(pid: u32) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let path = entry.path();
+        let Ok(stat) = std::fs::read_to_string(path.join("stat")) else { continue };
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+        if parent == Some(&pid.to_string()) {
+            let read = |name| std::fs::read(path.join(name)).unwrap_or_default();
+            let text = [read("cmdline"), read("environ")].concat();
+            found.push(String::from_utf8_lossy(&text).into_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn no_child_is_started_but_the_password_command_and_it_is_not_told_the_password() {
+    let (server, database, folder) = (slow(), Database::create(), Folder::new("children"));
+    let table = |name: &str, password: &str| {
+        format!(
+            "[[account]]\nname = \"{name}\"\napi_url = \"{}\"\nemail = \"{EMAIL}\"\nclient_id = \"{name}\"\n{password}\n",
+            server.url()
+        )
+    };
+    let (go, file) = (folder.path("go"), folder.file("password", PASSWORD, 0o600));
+    let command = format!("password_command = \"while ! [ -e '{go}' ]; do sleep 0.01; done; cat '{file}'\"");
+    let accounts = table("a", "password_env = \"AD_PLATFORM_PASSWORD\"") + &table("b", &command);
+    let accounts = folder.file("accounts.toml", &accounts, 0o600);
+    let program = Program::new(&["sync", "--accounts", &accounts]).env("AD_PLATFORM_PASSWORD", PASSWORD);
+    let running = program.database(&database.url()).spawn();
+    let pid = running.id();
+    eventually(PATIENCE, "the command waits", || !children(pid).is_empty());
+    for child in children(pid) {
+        assert!(!child.contains(PASSWORD), "{child:?}");
+    }
+    std::fs::write(&go, "").unwrap();
+    eventually(PATIENCE, "both accounts are at work", || server.ledger().lists >= 2);
+    assert_eq!(children(pid), [""; 0], "there are no children any more");
+    let own = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(!String::from_utf8_lossy(&own).contains(PASSWORD));
+    let environ = std::fs::metadata(format!("/proc/{pid}/environ")).unwrap();
+    assert_eq!(environ.mode() & 0o077, 0, "others may not read the environment");
+}
+
+#[test]
+fn the_service_leaves_no_core_dump_and_has_no_more_rights_than_it_needs() {
+    let unit = include_str!("../src/units/campaign-sync.service");
+    for setting in [
+        "LimitCORE=0",
+        "UMask=0077",
+        "DynamicUser=yes",
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+        "ProtectSystem=strict",
+        "LoadCredential=ad_platform_password:/etc/campaign-sync/password",
+    ] {
+        assert!(unit.lines().any(|line| line == setting), "{setting}");
+    }
+}
+
+#[test]
+fn everything_that_is_built_in_comes_from_the_registry_and_nothing_is_that_was_ruled_out() {
+    let (lock, rules) = (include_str!("../Cargo.lock"), include_str!("../.deny.toml"));
+    let denied: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("{ crate = \"")?.split('"').next())
+        .collect();
+    assert!(denied.len() >= 6, "{denied:?}");
+    for package in lock.split("[[package]]").skip(1) {
+        let field = |name: &str| {
+            let prefix = format!("{name} = \"");
+            package.lines().find_map(|line| line.strip_prefix(&prefix)?.strip_suffix('"'))
+        };
+        let name = field("name").unwrap();
+        assert!(!denied.contains(&name), "{name} is ruled out");
+        if !["campaign-sync", "mock-api"].contains(&name) {
+            assert_eq!(
+                field("source"),
+                Some("registry+https://github.com/rust-lang/crates.io-index"),
+                "{name}"
+            );
+            assert_eq!(field("checksum").map(str::len), Some(64), "{name}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! An attacker who controls the API, or stands in for it: what it says takes neither secrets, nor memory, nor time, and is
+//! obeyed by nobody.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
+mod support;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use campaign_sync::foreign;
+use campaign_sync::platform::{MOST_RECORD_BYTES, MOST_TOKEN_BYTES};
+use mock_api::{EMAIL, Faults, PASSWORD, Settings};
+use support::impostor::{Impostor, record, token};
+use support::{Database, Outcome, PATIENCE, Program, assert_no_secret, eventually};
+
+fn program(platform: &Impostor, database: &Database, arguments: &[&str]) -> Program {
+    Program::new(arguments).api(&platform.url, EMAIL, PASSWORD).database(&database.url())
+}
+
+/// Runs it, and gives the most memory that it had at once, in MiB.
+fn measured(program: Program, code: i32) -> (Outcome, u64) {
+    let mut running = program.spawn();
+    let status = format!("/proc/{}/status", running.id());
+    let mut peak: u64 = 0;
+    eventually(PATIENCE, "the run ends", || {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let found = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        peak = found.map_or(peak, |kb| kb.trim().parse::<u64>().unwrap() >> 10);
+        !running.is_running()
+    });
+    (running.wait().expect_code(code), peak)
+}
+
+#[test]
+fn a_platform_that_repeats_our_credentials_is_not_repeated() {
+    use base64::Engine;
+    let pair = format!("{EMAIL}:{PASSWORD}");
+    let encoded = base64::engine::general_purpose::STANDARD.encode(&pair);
+    let echo = format!("no such user as {pair}, sent as {encoded} with a-token-for-the-test");
+    for (refused, code) in [("/auth/token", 2), ("GET /api/", 2), ("/sync", 3), ("other", 5)] {
+        let echo = echo.clone();
+        let platform = Impostor::new(move |line| match line {
+            _ if line.contains(refused) => (400, serde_json::json!({ "message": echo }).to_string()),
+            _ if line.contains("/auth/token") => token(),
+            _ if line.contains("/sync") && refused == "other" => {
+                (200, serde_json::json!({ "success": true, "campaign_id": echo }).to_string())
+            }
+            _ if line.contains("/sync") => (200, r#"{"success": true}"#.into()),
+            _ => (200, format!(r#"{{"data":[{}],"pagination":{{"has_more":false}}}}"#, record("c", "n", ""))),
+        });
+        let database = Database::create();
+        let sync = program(&platform, &database, &["sync", "--json", "--give-up-after", "300ms"]);
+        let outcome = sync.env("RUST_LOG", "trace").run().expect_code(code);
+        let status = program(&platform, &database, &["status"]).run().expect_code(0);
+        assert!(outcome.stderr.contains("[redacted]"), "{refused}: {outcome}");
+        let shown = [&outcome.stdout, &outcome.stderr, &status.stdout].map(String::as_str);
+        // Before it has given the token, it is no secret of ours.
+        let secrets = [PASSWORD, "a-token-for-the-test"];
+        assert_no_secret(&shown, if refused == "/auth/token" { &secrets[..1] } else { &secrets });
+    }
+}
+
+#[test]
+fn a_total_beyond_all_reason_is_no_total_and_breaks_nothing() {
+    let page = |total: &str| {
+        let page = format!(
+            r#"{{"data":[{}],"pagination":{{"has_more":false,"total":{total}}}}}"#,
+            record("c", "n", "")
+        );
+        Impostor::new(move |line| match line {
+            _ if line.contains("/auth/token") => token(),
+            _ if line.starts_with("POST ") => (200, r#"{"success": true}"#.into()),
+            _ => (200, page.clone()),
+        })
+    };
+    for total in ["9223372036854775807", "1000000000000"] {
+        let (platform, database) = (page(total), Database::create());
+        let limited = |command| program(&platform, &database, command).args(&["--rate-limit", "1000/1s"]);
+        let planned = limited(&["plan"]).run();
+        assert!(planned.code() == Some(0), "{planned}");
+        let synced = limited(&["sync", "--json", "--deadline", "1h", "--progress", "always"]).run();
+        assert_eq!(synced.expect_code(0).json()[0]["synced"], 1, "{total}");
+        program(&platform, &database, &["status"]).run().expect_code(0);
+    }
+}
+
+#[test]
+fn a_page_of_millions_of_records_is_refused_before_it_fills_the_memory() {
+    // Three million empty records are 9 MB as text, and were 600 MB in memory.
+    let many = format!(r#"{{"data":[{}{{}}],"pagination":{{"has_more":false}}}}"#, "{},".repeat(3_000_000));
+    let platform =
+        Impostor::new(move |line| if line.contains("/auth/token") { token() } else { (200, many.clone()) });
+    let database = Database::create();
+    let sync = program(&platform, &database, &["sync", "--json", "--give-up-after", "100ms"]);
+    let (outcome, peak) = measured(sync, 5);
+    assert!(outcome.stderr.contains("JSON of another shape"), "{outcome}");
+    assert!(peak < 100, "{peak} MiB");
+    assert_eq!(database.count("dead_letters"), 0);
+}
+
+#[test]
+fn a_record_of_megabytes_is_a_dead_letter_under_its_own_id() {
+    let filler = |bytes: usize| format!(r#","more":"{}""#, "x".repeat(bytes));
+    let fits = record("fits", "n", &filler(MOST_RECORD_BYTES - 200));
+    let records: Vec<String> = (0..5)
+        .map(|n| record(&format!("large-{n}"), "n", &filler(MOST_RECORD_BYTES)))
+        .chain([fits.clone()])
+        .collect();
+    assert!(fits.len() <= MOST_RECORD_BYTES);
+    let (platform, database) = (Impostor::listing(&records), Database::create());
+    program(&platform, &database, &["sync", "--json"]).run().expect_code(3);
+    let large =
+        "dead_letters WHERE cause = 'invalid' AND id LIKE 'large-%' AND reason LIKE 'the record has%'";
+    assert_eq!((database.count("campaigns"), database.count(large)), (1, 5));
+    let kept: String = database.value("SELECT payload FROM dead_letters WHERE id = 'large-3'");
+    assert_eq!(kept, records[3], "the record is kept as it came");
+}
+
+#[test]
+fn a_token_that_no_header_can_hold_is_not_kept_for_later_runs() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let platform = Impostor::new(move |line| match line {
+        // Too long while the first run lasts.
+        _ if line.contains("/auth/token") => match counter.fetch_add(1, Ordering::SeqCst) {
+            0 => (200, format!(r#"{{"access_token": "{}"}}"#, "a".repeat(MOST_TOKEN_BYTES + 1))),
+            1 => (200, format!(r#"{{"access_token": "{}"}}"#, "a".repeat(MOST_TOKEN_BYTES))),
+            _ => token(),
+        },
+        _ if line.contains("/sync") => (200, r#"{"success": true}"#.into()),
+        _ => (200, format!(r#"{{"data":[{}],"pagination":{{"has_more":false}}}}"#, record("c", "n", ""))),
+    });
+    let database = Database::create();
+    program(&platform, &database, &["sync"]).run().expect_code(0);
+    assert_eq!(asked.load(Ordering::SeqCst), 2, "the first was not used, the second has the longest length");
+}
+
+#[test]
+fn a_platform_that_refuses_everything_is_given_up() {
+    for refused in ["/auth/token", "/api/campaigns?", "/sync"] {
+        let platform = Impostor::new(move |line| match line {
+            _ if line.contains(refused) => (429, r#"{"error": "no", "retry_after": 0.02}"#.into()),
+            _ if line.contains("/auth/token") => token(),
+            _ => (200, format!(r#"{{"data":[{}],"pagination":{{"has_more":false}}}}"#, record("c", "n", ""))),
+        });
+        let database = Database::create();
+        let flags = ["sync", "--json", "--give-up-after", "100ms", "--max-wait", "100ms"];
+        let outcome = program(&platform, &database, &flags).run().expect_code(5);
+        let gave_up = outcome.stderr.contains("gave up") || outcome.stderr.contains("--max-wait");
+        assert!(gave_up, "{refused}: {outcome}");
+        assert!(outcome.elapsed < Duration::from_secs(20), "{refused}: {outcome}");
+        assert_eq!(database.count("dead_letters"), 0, "nobody is to blame for it");
+    }
+}
+
+#[test]
+fn a_token_endpoint_that_asks_to_wait_is_asked_no_sooner() {
+    let platform = Impostor::new(|_| (429, r#"{"error": "no", "retry_after": 7200}"#.into()));
+    let outcome = Program::new(&["list"]).api(&platform.url, EMAIL, PASSWORD).run().expect_code(5);
+    assert!(outcome.stderr.contains("asks to wait 7") && outcome.stderr.contains("--max-wait"), "{outcome}");
+    assert_eq!(platform.heard().len(), 1);
+}
+
+#[test]
+fn bombs_endless_headers_and_slow_drips_take_neither_memory_nor_the_run() {
+    let drip = (0.1, Duration::from_millis(100));
+    let faults = Faults { gzip_bomb: 0.1, endless_headers: 0.1, drip, ..Faults::default() };
+    let server = mock_api::start(Settings { faults, ..Settings::fast(60) }).unwrap();
+    let database = Database::create();
+    let sync = Program::sync(&server, &database).args(&["--timeout", "1s", "--max-attempts", "30"]);
+    let (outcome, peak) = measured(sync, 0);
+    assert_eq!(database.count("campaigns"), 60, "{outcome}");
+    let cut_off = server.ledger().requests.iter().filter(|seen| seen.status == 0).count();
+    assert!(cut_off >= 5, "{cut_off} requests came to no good\n{outcome}");
+    assert!(peak < 128, "{peak} MiB at {cut_off} bad answers");
+}
+
+/// ESC, the C1 form of it, a bell, a backspace, line breaks, and what turns the direction of a text.
+const COMMANDS: &str =
+    "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{8}\r\n\u{85}\u{202e}\u{2066}\u{200f}\u{2028}<script>";
+
+#[test]
+fn nothing_that_the_platform_says_commands_a_terminal_a_browser_or_a_log() {
+    let (id, name) = (format!("id {COMMANDS}"), format!("name {COMMANDS}"));
+    let broken = record(&id, &name, "").replace("\"budget\":1", "\"budget\":\"1\"");
+    let listed = [record("gone", &name, ""), record(&format!("{id} 2"), &name, ""), broken.clone()];
+    let page = format!(r#"{{"data":[{}],"pagination":{{"has_more":false}}}}"#, listed.join(","));
+    let message = serde_json::json!({ "message": COMMANDS, "error": COMMANDS }).to_string();
+    let platform = Impostor::new(move |line| match line {
+        _ if line.contains("/auth/token") => token(),
+        _ if line.contains("/gone/") => (410, message.clone()),
+        _ if line.contains("/sync") => (200, r#"{"success": true}"#.into()),
+        _ => (200, page.clone()),
+    });
+    let database = Database::create();
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("obeys-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let files = ["metrics", "traces", "page"].map(|name| folder.join(name));
+    let [metrics, traces, html] = files.each_ref().map(|path| path.to_str().unwrap());
+    let mut shown = Vec::new();
+    let mut keep = |what: &str, outcome: Outcome| {
+        shown.push((format!("{what}: stdout"), outcome.stdout));
+        shown.push((format!("{what}: stderr"), outcome.stderr));
+    };
+    for format in ["text", "json"] {
+        let flags = ["--log-format", format, "--metrics-file", metrics, "--trace-file", traces];
+        let mode = if format == "json" { &["sync", "--json"][..] } else { &["sync"] };
+        let sync = program(&platform, &database, mode).args(&flags).env("RUST_LOG", "trace");
+        keep(format, sync.run().expect_code(3));
+    }
+    for command in [&["status"][..], &["status", "--json"], &["report", "--html", html], &["list"]] {
+        keep(command[0], program(&platform, &database, command).run().expect_code(0));
+    }
+    for path in &files {
+        shown.push((path.display().to_string(), std::fs::read_to_string(path).unwrap()));
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    for (what, text) in &shown {
+        let obeyed = text.chars().find(|c| *c != '\n' && foreign::commands(*c));
+        // The trace file is no terminal's: its strings are JSON's, which knows of C0 alone.
+        let harmless = what.ends_with("traces") && obeyed.is_some_and(|c| c > '\u{7f}');
+        assert!(obeyed.is_none() || harmless, "{what} holds {obeyed:?}:\n{text:?}");
+        assert!(!what.ends_with("page") || !text.contains("<script"), "{what}: {text}");
+    }
+    assert!(shown.iter().any(|(what, text)| what.ends_with("page") && text.contains("&lt;script&gt;")));
+}
+
+#[test]
+fn no_id_adds_a_header_a_path_or_a_request() {
+    let ids = [
+        "a\r\nX-Evil: 1",
+        "b HTTP/1.1\r\nHost: evil\r\n\r\nPOST /admin HTTP/1.1",
+        "../../admin",
+        "%2e%2e%2fadmin",
+        "..",
+        "?x=1#y",
+        "//evil.example/x",
+        "\u{202e}c\u{7f}",
+        "\\..\\x",
+    ];
+    let records: Vec<String> = ids.iter().map(|id| record(id, "n", "")).collect();
+    let (platform, database) = (Impostor::listing(&records), Database::create());
+    program(&platform, &database, &["sync"]).run().expect_code(0);
+    let heard = platform.heard();
+    let syncs: Vec<&String> = heard.iter().filter(|request| !request.contains("POST /auth/")).collect();
+    assert_eq!(syncs.len(), ids.len() + 1, "one request each, and the page");
+    for request in syncs {
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        let path = head.split(' ').nth(1).unwrap();
+        assert!(path.starts_with("/api/campaigns"), "{head}");
+        assert!(path.split('/').all(|segment| segment != ".." && segment != "."), "{head}");
+        let names: Vec<&str> = head.lines().skip(1).map(|line| line.split(':').next().unwrap()).collect();
+        assert!(names.iter().all(|name| !["X-Evil", "x-evil"].contains(name)), "{head}");
+        assert_eq!(names.iter().filter(|name| name.eq_ignore_ascii_case("host")).count(), 1, "{head}");
+        if head.starts_with("POST") {
+            let id = serde_json::from_str::<serde_json::Value>(body).unwrap()["campaign_id"].clone();
+            assert!(ids.contains(&id.as_str().unwrap()), "{body}");
+        }
+    }
+    assert_eq!(database.column::<String>("SELECT id FROM campaigns").len(), ids.len());
+}
+
+#[test]
+fn what_is_not_encrypted_passes_no_proxy() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let server = mock_api::start(Settings::fast(3)).unwrap();
+    let mut list = Program::new(&["list"]).api(&server.url(), EMAIL, PASSWORD);
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        list = list.env(name, &address);
+    }
+    assert_eq!(list.run().expect_code(0).stdout.lines().count(), 3);
+    assert!(proxy.accept().is_err(), "nobody came to the proxy");
+}

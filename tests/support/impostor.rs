@@ -1,0 +1,85 @@
+//! A platform of a test's own making, for answers that no mock of a platform would give.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// What it says: the status, and the body.
+pub type Said = (u16, String);
+
+/// A server at 127.0.0.1 that answers each request as it was told to, and keeps what it heard. It listens for as long as the
+/// test's process lives.
+pub struct Impostor {
+    pub url: String,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Impostor {
+    /// One that answers by `answer`, which is given the first line of the request.
+    pub fn new(answer: impl Fn(&str) -> Said + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (answer, ears) = (Arc::new(answer), heard.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (answer, ears) = (answer.clone(), ears.clone());
+                std::thread::spawn(move || serve(stream, &*answer, &ears));
+            }
+        });
+        Self { url, heard }
+    }
+
+    /// One that gives tokens, lists `records` on one page, and syncs whatever it is asked for.
+    pub fn listing(records: &[String]) -> Self {
+        let page = format!(r#"{{"data": [{}], "pagination": {{"has_more": false}}}}"#, records.join(","));
+        Self::new(move |line| match line {
+            _ if line.starts_with("POST /auth/token ") => token(),
+            _ if line.starts_with("POST ") => (200, r#"{"success": true}"#.into()),
+            _ => (200, page.clone()),
+        })
+    }
+
+    /// Each request as it came, head and body.
+    pub fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+/// A good token.
+pub fn token() -> Said {
+    (200, r#"{"access_token": "a-token-for-the-test", "expires_in": 3600}"#.into())
+}
+
+/// A campaign with more fields behind its own.
+pub fn record(id: &str, name: &str, more: &str) -> String {
+    let (id, name) = (serde_json::to_string(id).unwrap(), serde_json::to_string(name).unwrap());
+    format!(
+        r#"{{"id":{id},"name":{name},"status":"active","budget":1,"impressions":1,"clicks":1,"conversions":1,"created_at":"2026-01-04T03:09:09Z"{more}}}"#
+    )
+}
+
+fn serve(mut stream: TcpStream, answer: &(impl Fn(&str) -> Said + ?Sized), heard: &Mutex<Vec<String>>) {
+    let mut request = Vec::new();
+    let mut chunk = [0; 4096];
+    while !whole(&request) {
+        match stream.read(&mut chunk) {
+            Ok(length @ 1..) => request.extend_from_slice(&chunk[..length]),
+            _ => return,
+        }
+    }
+    let request = String::from_utf8_lossy(&request).into_owned();
+    let (status, body) = answer(request.lines().next().unwrap_or_default());
+    heard.lock().unwrap().push(request);
+    let head =
+        format!("HTTP/1.1 {status} Status\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let _gone = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+}
+
+/// Whether the head, and as much body as it tells of, is there.
+fn whole(request: &[u8]) -> bool {
+    let Some(end) = request.windows(4).position(|piece| piece == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&request[..end]).to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    request.len() >= end + 4 + length.unwrap_or(0)
+}
