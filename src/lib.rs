@@ -21,7 +21,8 @@
 //! # Where things are
 //!
 //! `main` → [`commands`] → [`cli`], [`config`], [`sync`], [`report`]; `sync` → [`platform`], [`store`], [`http`];
-//! `platform` → `http`; nothing goes back up. All may use [`scope`]: whose part it is, for the log. Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/`
+//! `platform` → `http`; nothing goes back up. All may use [`scope`] (whose part it is, for the log), [`foreign`] and
+//! [`settings_file`]. Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/`
 //! and is called from [`store`] only.
 //!
 //! # Sessions and poolers
@@ -30,31 +31,21 @@
 //! beyond a transaction, no `SET`, no temporary table. Statements are prepared unnamed: parsed, typed and bound in one
 //! round trip. So the program runs behind PgBouncer in transaction mode.
 //!
-//! # Limits
+//! # What is promised
 //!
-//! | what | bound | beyond it |
-//! |---|---|---|
-//! | a response's body | 32 MiB for a page, 1 MiB else ([`http::client::LONG_BODY`], [`http::client::SHORT_BODY`]) | the attempt has failed (`unparsable`) |
-//! | a response's header | 64 KiB | the attempt has failed (`interrupted`) |
-//! | an id | 2,000 bytes ([`platform::MAX_ID_BYTES`]) | a dead letter |
-//! | tasks held by a process | 4,096 | the lister waits 250 ms, then leaves them to be claimed |
-//! | results waiting for the writer | 2,000 | workers wait |
-//! | pages waiting to be committed | 8 | the lister waits |
-//! | spans waiting for the trace file's disk | 32 MiB | further ones are left out, and counted in the log |
-//! | attempts at a campaign | `--max-attempts` | a dead letter, if others succeed meanwhile |
-//! | time without any success | `--give-up-after` | the run stops, to be resumed |
-//! | a wait that the server asks for | `--max-wait` | the run stops, to be resumed |
-//! | retries | 100, and one for every two successes | each further one waits a second more |
-//! | silence of a process | 10 s by the database's clock | its tasks go to others |
+//! [`threat_model`] says what an attacker can and cannot do, [`limits`] what bounds every queue, buffer, wait and retry; each
+//! line of both names its test.
 
 pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod foreign;
 pub mod http;
+pub mod limits;
 pub mod platform;
 pub mod report;
 pub mod scope;
 pub mod settings_file;
 pub mod store;
 pub mod sync;
+pub mod threat_model;

@@ -154,3 +154,27 @@ fn a_server_that_speaks_plain_http_is_told_from_one_that_is_away() {
         "{outcome}"
     );
 }
+
+#[test]
+fn no_older_tls_is_spoken_than_1_2() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let old = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut hello = [0; 4096];
+        let length = stream.read(&mut hello).unwrap();
+        // A `ServerHello` that settles for TLS 1.1, and a cipher of its time.
+        let chosen = [&[22, 3, 2, 0, 42, 2, 0, 0, 38, 3, 2][..], &[7; 32], &[0, 0xc0, 0x13, 0]].concat();
+        stream.write_all(&chosen).unwrap();
+        let mut rest = Vec::new();
+        let _reset_or_closed = stream.read_to_end(&mut rest);
+        (hello[..length].to_vec(), rest)
+    });
+    let program =
+        Program::new(&["check", "--give-up-after", "100ms"]).api(&url, "ads@example.com", "over-tls");
+    let outcome = program.database("postgres://someone@127.0.0.1:1/somewhere").run().expect_code(5);
+    let (hello, rest) = old.join().unwrap();
+    assert!(outcome.stderr.contains("API: cannot connect: TLS: "), "{outcome}");
+    assert_eq!((hello[0], rest.first()), (22, Some(&21)), "a greeting, and then an alert: {rest:?}");
+    assert!(rest.len() < 20, "nothing else was said: {rest:?}");
+}

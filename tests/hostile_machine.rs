@@ -126,7 +126,7 @@ fn so_many_accounts_and_no_more_are_worked_on_by_one_process() {
 }
 
 /// How often each text is in the memory of a process; nothing where that may not be looked at.
-fn found_in_memory(pid: u32, texts: &[&[u8]]) -> Option<Vec<usize>> {
+fn found_in_memory(pid: u32, texts: &[&str]) -> Option<Vec<usize>> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
     let mut memory = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
     let mut found = vec![0; texts.len()];
@@ -143,8 +143,9 @@ fn found_in_memory(pid: u32, texts: &[&[u8]]) -> Option<Vec<usize>> {
             continue;
         }
         readable += 1;
-        for (count, text) in found.iter_mut().zip(texts) {
-            *count += piece.windows(text.len()).filter(|window| window == text).count();
+        let piece = String::from_utf8_lossy(&piece);
+        for (count, text) in found.iter_mut().zip(texts.iter().copied()) {
+            *count += piece.matches(text).count();
         }
     }
     (readable > 0).then_some(found)
@@ -167,7 +168,7 @@ fn the_password_is_in_memory_once_as_it_is_and_once_as_it_is_sent() {
     });
     let encoded = STANDARD.encode(format!("{EMAIL}:{PASSWORD}"));
     // Sent, it was in the HTTP client's and TLS' own buffers, which are used again and not wiped.
-    let texts = [PASSWORD.as_bytes(), encoded.as_bytes()];
+    let texts = [PASSWORD, encoded.as_str()];
     let Some(found) = found_in_memory(running.id(), &texts) else {
         return eprintln!("skipped: the memory of other processes may not be looked at");
     };

@@ -12,6 +12,8 @@ mod sync;
 use std::ffi::OsString;
 use std::io::Write;
 
+#[cfg(test)]
+pub(crate) use self::set_up::LONGEST_TRANSACTION;
 use crate::cli::{self, Command, CommandName};
 use crate::config::{Account, Config, LogFormat, Output};
 use crate::report::text::say;

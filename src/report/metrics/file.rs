@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Row;
 use super::exposition::{Accounts, parse, render};
 use crate::report::text::visible;
-use crate::report::whole_file::replace;
+use crate::report::whole_file::{refuse_foreign_link, replace};
 
 /// With many accounts, the file is not replaced more often than this, until the last is done.
 const SELDOM: Duration = Duration::from_secs(2);
@@ -77,6 +77,7 @@ impl MetricsFile {
     }
 
     fn read(&self) -> Result<Accounts, String> {
+        refuse_foreign_link(&self.path).map_err(|error| error.to_string())?;
         let foreign = "what is there is no file of these metrics; name one of its own";
         match fs::metadata(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Accounts::new()),

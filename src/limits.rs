@@ -1,0 +1,111 @@
+//! Every bound in one place: what it holds for, what happens there, and the test that shows it. A test of this module compares
+//! the numbers with the constants, and sees to it that the tests are there.
+//!
+//! # What the platform sends
+//!
+//! | what | bound | there | shown by |
+//! |---|---|---|---|
+//! | a page's body, decompressed | 32 MiB | the attempt has failed (`unparsable`) | `a_body_of_gigabytes_takes_neither_memory_nor_the_run` |
+//! | any other body, decompressed | 1 MiB | the same | `bombs_endless_headers_and_slow_drips_take_neither_memory_nor_the_run` |
+//! | a response's header | 64 KiB | the attempt has failed (`interrupted`) | `bombs_endless_headers_and_slow_drips_take_neither_memory_nor_the_run` |
+//! | time for one request | `--timeout` | the attempt has failed (`timeout`) | `bombs_endless_headers_and_slow_drips_take_neither_memory_nor_the_run` |
+//! | an access token | 8 KiB | the attempt has failed (`unparsable`) | `a_token_that_no_header_can_hold_is_not_kept_for_later_runs` |
+//! | records on a page | 100,000 | the attempt has failed (`unparsable`) | `a_page_of_millions_of_records_is_refused_before_it_fills_the_memory` |
+//! | a record | 256 KiB | a dead letter | `a_record_of_megabytes_is_a_dead_letter_under_its_own_id` |
+//! | an id | 2,000 bytes | a dead letter | `a_record_that_cannot_be_stored_is_kept_with_the_field_that_is_wrong` |
+//! | nesting of a record | 127 levels | a dead letter | `a_record_that_cannot_be_stored_is_kept_with_the_field_that_is_wrong` |
+//! | the number of campaigns that it tells | 10^12 | taken for none | `a_total_beyond_all_reason_is_no_total_and_breaks_nothing` |
+//! | pages in a row that bring nothing new | 2 | the run stops, to be resumed | `a_listing_without_an_end_stops_with_a_message_and_keeps_what_it_has` |
+//! | a wait or window that it tells | 366 days | ignored | `no_text_makes_it_panic_or_wait_for_years` |
+//! | a wait that it asks for | `--max-wait` | the run stops, to be resumed | `a_token_endpoint_that_asks_to_wait_is_asked_no_sooner` |
+//! | its words in a message of ours | 200 characters | cut | `nothing_that_the_platform_says_commands_a_terminal_a_browser_or_a_log` |
+//!
+//! # Attempts
+//!
+//! | what | bound | there | shown by |
+//! |---|---|---|---|
+//! | attempts at a campaign | `--max-attempts` | a dead letter, if others succeed meanwhile | `one_campaign_that_always_fails_is_tried_so_often_and_no_more` |
+//! | time without any success | `--give-up-after` | the run stops, to be resumed | `a_platform_that_is_not_there_ends_the_run_when_patience_ends` |
+//! | refusals (429) without any success | `--give-up-after` and 4 times `--max-wait` | the run stops, to be resumed | `a_platform_that_refuses_everything_is_given_up` |
+//! | retries at once | 100, and one for every two successes | each further one waits 1 s more | `a_dead_lane_is_tried_once_an_interval` |
+//! | a wait of our own between two attempts | 20 s | it grows no more | `waits_grow_to_the_cap_and_are_spread_over_the_whole_range` |
+//! | fresh tokens for one 401 | one | the credentials are refused | `a_hundred_refusals_of_one_token_cause_one_fetch` |
+//! | the whole command | `--deadline` | it stops in order, to be resumed | `a_deadline_stops_it_in_order` |
+//!
+//! # What is in hand at once
+//!
+//! | what | bound | there | shown by |
+//! |---|---|---|---|
+//! | requests at once | `--workers`, and 256 for several accounts | they wait their turn | `a_slow_account_that_has_all_the_threads_it_wants_leaves_a_fair_share_to_the_others` |
+//! | tasks that a process holds | 1,024 | the others are left to be claimed | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
+//! | pages fetched ahead | 8 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
+//! | records that wait for their commit, every 16 KiB of one counting for another | 2,000 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
+//! | results that wait for the writer | 2,000 | workers wait | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
+//! | ids that tell repetitions | 16,384 | the oldest is forgotten, the database knows it | `each_fault_alone_loses_nothing` |
+//! | sends that a limit is learned from | 10,000 | the oldest is forgotten | `a_limit_without_any_hint_is_found_and_then_kept` |
+//! | spans that wait for the trace file's disk | 32 MiB | further ones are left out, and counted in the log | `what_a_disk_is_too_slow_for_is_left_out_and_counted` |
+//!
+//! # The database
+//!
+//! | what | bound | there | shown by |
+//! |---|---|---|---|
+//! | connections | 5 for an account, 20 in all | they are waited for | `a_full_pool_says_so` |
+//! | a connection's beginning | `connect_timeout`, 10 s | the next host, or unavailable | `a_server_that_accepts_and_never_answers_is_unavailable_in_bounded_time` |
+//! | connections begun and unanswered | 8 | unavailable | `a_server_that_accepts_and_never_answers_is_unavailable_in_bounded_time` |
+//! | a wait for a connection of the pool | 5 s without any success | unavailable | `a_full_pool_says_so` |
+//! | time without the database | `--give-up-after` | the run stops, to be resumed | `a_database_that_is_not_there_is_said_in_one_line_when_patience_ends` |
+//! | one transaction | 1,800 s | the process ends with exit code 5 | `a_database_that_takes_a_question_and_never_answers_is_noticed` |
+//! | silence within a transaction, for others' sake | 5 s | the server ends it | `a_process_that_is_suspended_in_a_transaction_does_not_hold_up_the_others` |
+//! | silence of a process | 10 s | its tasks go to others | `held_work_of_a_dead_process_is_free_within_15_s_and_other_work_at_once` |
+//! | the turn to fetch a token | 30 s | another process may | `a_turn_to_fetch_a_token_ends_when_the_databases_clock_is_turned_back` |
+//! | its words in a message of ours | 300 characters | cut | `a_message_is_one_short_line` |
+//!
+//! # Settings and files
+//!
+//! | what | bound | there | shown by |
+//! |---|---|---|---|
+//! | accounts of one process | 500 | refused: use several files | `so_many_accounts_and_no_more_are_worked_on_by_one_process` |
+//! | an accounts file | 4 MiB | refused | `files_without_an_end_are_refused_not_read` |
+//! | a file of certificates or keys | 4 MiB | refused | `files_without_an_end_are_refused_not_read` |
+//! | a service file, or one of libpq's passwords | 1 MiB | refused; the latter ignored with a warning | `files_without_an_end_are_refused_not_read` |
+//! | a password | 4 KiB | refused | `the_password_comes_from_a_file_a_command_or_systemd_as_well` |
+//! | a password command | 30 s | refused | `the_password_comes_from_a_file_a_command_or_systemd_as_well` |
+//! | workers, page size, attempts | 1,024, 1,000, 100 | refused | `nonsense_is_answered_with_the_settings_name_and_a_valid_example` |
+//! | a campaign's reason in `report` | 400 characters | cut | `no_text_is_markup` |
+//!
+//! Not bounded by the program: the rows of `campaigns` and `dead_letters` (they are the result), the trace file (`logrotate`
+//! shortens it), and how many processes join a run.
+
+#[cfg(test)]
+mod tests {
+    use crate::threat_model::tests::{named, rows, tests};
+
+    #[test]
+    fn each_bound_has_its_number_and_its_test() {
+        let (document, tests) = (include_str!("limits.rs").split_once("#[cfg(test)]").unwrap().0, tests());
+        let rows = rows(document);
+        assert!(rows.len() > 40, "{} bounds", rows.len());
+        for row in &rows {
+            assert_eq!(row.len(), 4, "{row:?}");
+            let mut names = named(&row[3]);
+            assert!(names.next().is_some_and(|name| tests.contains(name)), "there is no test {}", row[3]);
+        }
+        let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+        let kib = |bytes: usize| format!("{} KiB", bytes >> 10);
+        for (what, bound) in [
+            ("a page's body", mib(crate::http::client::LONG_BODY)),
+            ("any other body", mib(crate::http::client::SHORT_BODY)),
+            ("an access token", kib(crate::platform::MOST_TOKEN_BYTES)),
+            ("records on a page", format!("{},000", crate::platform::MOST_RECORDS / 1000)),
+            ("a record", kib(crate::platform::MOST_RECORD_BYTES)),
+            ("an id", format!("{},000 bytes", crate::platform::MAX_ID_BYTES / 1000)),
+            ("the number of campaigns", format!("10^{}", crate::platform::MOST_TOTAL.ilog10())),
+            ("a file of certificates", mib(crate::settings_file::CERTIFICATES_BYTES as u64)),
+            ("silence of a process", format!("{} s", crate::store::leases::LEASE_SECONDS)),
+            ("one transaction", format!("1,{} s", crate::commands::LONGEST_TRANSACTION.as_secs() - 1000)),
+        ] {
+            let row = rows.iter().find(|row| row[0].starts_with(what)).unwrap_or_else(|| panic!("{what}"));
+            assert!(row[1].starts_with(&bound), "{what}: {bound}, not {}", row[1]);
+        }
+    }
+}
