@@ -101,7 +101,11 @@ fn an_accounts_file_that_others_may_change_is_refused() {
 #[test]
 fn files_without_an_end_are_refused_not_read() {
     let server = mock_api::start(Settings::fast(1)).unwrap();
-    let check = || Program::new(&["check"]).api(&server.url(), EMAIL, PASSWORD).database("host=127.0.0.1");
+    let check = || {
+        Program::new(&["check", "--give-up-after", "100ms"])
+            .api(&server.url(), EMAIL, PASSWORD)
+            .database("host=127.0.0.1")
+    };
     for (name, code) in [("SSL_CERT_FILE", 2), ("CAMPAIGN_SYNC_ACCOUNTS", 2), ("PGSERVICEFILE", 2)] {
         let outcome = check().env(name, "/dev/zero").env("PGSERVICE", "x").run().expect_code(code);
         assert!(outcome.stderr.contains("more than the "), "{name}: {outcome}");
