@@ -105,13 +105,13 @@ fn answers(input: &[u8]) {
         }
         Err(error) => line(&error),
     }
-    if let Err(error) = answers::sync_reply(input, "campaign_1", Some(&sent)) {
+    if let Err(error) = answers::sync_reply(input, "campaign_1", &[&sent]) {
         line(&error);
         // The id of another campaign is shown as it is: it is no credential.
         let other = error.to_string().contains("about another campaign");
         assert!(other || !error.to_string().contains(SECRET), "{error}");
     }
-    let refusal = answers::refusal(400, input, Some(&sent));
+    let refusal = answers::refusal(400, input, &[&sent]);
     assert!(!refusal.contains(SECRET) && !refusal.contains(char::is_control), "{refusal:?}");
 }
 
