@@ -106,9 +106,12 @@ pub(super) fn private_file(source: &str, path: &Path) -> Result<Secret, ConfigEr
 
 fn read(source: &str, opened: io::Result<File>) -> Result<Secret, ConfigError> {
     let bytes = opened.and_then(|file| settings_file::read_opened(file, MOST_BYTES)).map_err(|error| {
-        ConfigError(format!(
-            "{source}: cannot read the password: {error}; it must be a readable file, such as /run/secrets/ad-platform"
-        ))
+        ConfigError(match error.kind() {
+            io::ErrorKind::FileTooLarge => format!("{source}: more than {MOST_BYTES} bytes are no password"),
+            _ => format!(
+                "{source}: cannot read the password: {error}; it must be a readable file, such as /run/secrets/ad-platform"
+            ),
+        })
     })?;
     decoded(source, &bytes)
 }
