@@ -13,16 +13,7 @@ pub fn commands(c: char) -> bool {
 /// The text with every such character written out, so that a terminal shows it and obeys nothing.
 #[must_use]
 pub fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if commands(c) {
-            // Writing to a String cannot fail.
-            let _infallible = write!(shown, "\\u{{{:x}}}", u32::from(c));
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
+    written_out(text, commands, |shown, code| write!(shown, "\\u{{{code:x}}}"))
 }
 
 /// JSON with every such character escaped, which changes nothing of its meaning: in JSON they stand within strings only, but
@@ -33,11 +24,21 @@ pub fn json(text: String) -> String {
     if !text.contains(obeyed) {
         return text;
     }
+    // None of them is beyond U+FFFF.
+    written_out(&text, obeyed, |shown, code| write!(shown, "\\u{code:04x}"))
+}
+
+/// The text with each character that is `obeyed` written by its code.
+fn written_out(
+    text: &str,
+    obeyed: impl Fn(char) -> bool,
+    write: impl Fn(&mut String, u32) -> std::fmt::Result,
+) -> String {
     let mut shown = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         if obeyed(c) {
-            // Writing to a String cannot fail; none of them is beyond U+FFFF.
-            let _infallible = write!(shown, "\\u{:04x}", u32::from(c));
+            // Writing to a String cannot fail.
+            let _infallible = write(&mut shown, u32::from(c));
         } else {
             shown.push(c);
         }

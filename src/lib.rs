@@ -3,16 +3,17 @@
 //!
 //! # What happens to a campaign
 //!
-//! 1. The *lister* (`sync::lister`) fetches the page that shows it ([`platform`] says what a page and a campaign are), and
-//!    commits it as a *task* together with the run's next page, in one statement (`sql/add_pages.sql`). After a crash both
-//!    are there, or neither.
+//! 1. The *lister* (`sync::lister`) fetches the page that shows it ([`platform`] says what a page and a campaign are). The
+//!    page's campaigns become *tasks* together with the run's next page, in one statement (`sql/add_pages.sql`). After a
+//!    crash both are there, or neither. A process that is alone on its run hands the tasks out first and holds the commit
+//!    back for a moment (`sync::pages`): what is finished by then is stored with it and never becomes a row in the queue.
 //! 2. A process holds the task: its own lister's at once, others by claiming (`sql/claim.sql`). The hold is a *lease* that
 //!    belongs to the process and lives by its heartbeat (`sync::keeper`, [`store::leases`]).
 //! 3. The *pump* waits until a request may be sent ([`http::limiter`], [`http::concurrency`], [`http::health`]) and gives
 //!    the task to the *crew*, a rayon pool of fixed size (`sync::workers`), which makes one attempt ([`platform::Api`]) with
 //!    the account's token ([`http::token`]). What fails is judged ([`http::retry`]) and comes back later, or becomes a
 //!    *dead letter* with its reason.
-//! 4. The *writer* (`sync::writer`) gathers results for a moment and commits them: the task is deleted, and only if it was
+//! 4. The *writer* (`sync::writer`) commits pages, gathers results for a moment and commits them: the task is deleted, and only if it was
 //!    still held by this process under this attempt number, the campaign is stored, in one statement (`sql/complete.sql`).
 //!    That makes the effect exactly once.
 //! 5. When the last page is in and no task is left, whoever sees it first closes the *run*, and marks what a complete

@@ -149,8 +149,8 @@ pub fn has_reached(
     Ok(row.get(0))
 }
 
-/// As [`add_pages`], for the first pages of a lister that goes on where another one was, and may show what that one had shown: what
-/// is just being finished is waited for, else it would be taken for new.
+/// As [`add_pages`], for the first pages of a lister that goes on where another one was, and may show what that one had
+/// shown: what is just being finished is waited for, else it would be taken for new.
 ///
 /// # Errors
 /// The database's.

@@ -49,7 +49,7 @@ impl Work {
 
     /// Whether there is no use in it any more.
     fn is_dropped(&self) -> bool {
-        self.origin.as_ref().is_some_and(|origin| origin.fate() == Fate::Dropped)
+        self.origin.as_ref().is_some_and(|origin| origin.fate() == Some(Fate::Dropped))
     }
 }
 

@@ -51,7 +51,7 @@ fn beat(session: &Session) {
         Ok((0, _)) => {}
         Ok((dead, freed)) => {
             log::info!(account = scope.account(), run = scope.run(); "{dead} process(es) gone silent, {freed} task(s) of theirs are free again");
-            session.free_tasks.store(true, Ordering::Release);
+            session.leave_free_tasks();
             session.tell();
         }
         Err(error) => {

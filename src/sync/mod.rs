@@ -364,7 +364,7 @@ fn claim(session: &Session) {
     if let Ok(claimed) = session.transact_gift(|client, account| queue::claim(client, account, worker, most))
     {
         if claimed.len() == room {
-            session.free_tasks.store(true, Ordering::Release);
+            session.leave_free_tasks();
         }
         session.take_in(claimed);
     }

@@ -8,7 +8,7 @@ use super::session::Done;
 use crate::http::lock::lock;
 
 /// Enough for one transaction: whoever waits for more need not wait longer.
-pub(super) const BATCH: usize = 1_000;
+const BATCH: usize = 1_000;
 /// Results that may wait for the writer; whoever has another waits.
 const MOST: usize = 2_000;
 /// A result waits at most this much longer for the sake of others.

@@ -3,8 +3,8 @@
 //! never was a row in the queue. What a crash takes with it, the listing shows again.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ring::digest::{SHA256, digest};
@@ -24,10 +24,6 @@ pub(super) const COUNTED_BYTES: usize = 16 << 10;
 pub(super) fn weight<'a>(records: impl IntoIterator<Item = &'a RawValue>) -> usize {
     records.into_iter().map(|raw| 1 + raw.get().len() / COUNTED_BYTES).sum()
 }
-
-const PENDING: u8 = 0;
-const COMMITTED: u8 = 1;
-const DROPPED: u8 = 2;
 
 /// Pages of one lister, one after another, each commit upon the one before.
 #[derive(Debug, Default)]
@@ -62,14 +58,12 @@ pub(super) struct Origin {
 #[derive(Debug)]
 struct Handed {
     number: u64,
-    fate: AtomicU8,
+    fate: OnceLock<Fate>,
 }
 
-/// What has become of the pages of a task.
+/// What has become of the pages of a task, once that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// Not committed yet.
-    Pending,
     /// The task is a row like any other.
     Committed,
     /// Somebody else lists, or will list, this campaign again: what comes of this task is of no use.
@@ -77,12 +71,9 @@ pub(super) enum Fate {
 }
 
 impl Origin {
-    pub fn fate(&self) -> Fate {
-        match self.pages.fate.load(Ordering::Acquire) {
-            PENDING => Fate::Pending,
-            COMMITTED => Fate::Committed,
-            _ => Fate::Dropped,
-        }
+    /// None while they are pending.
+    pub fn fate(&self) -> Option<Fate> {
+        self.pages.fate.get().copied()
     }
 }
 
@@ -152,7 +143,7 @@ impl PendingPages {
 
     /// Hands the tasks out now; gives those that this process holds.
     pub fn hand_out(&mut self) -> Vec<Work> {
-        let handed = Arc::new(Handed { number: self.number, fate: AtomicU8::new(PENDING) });
+        let handed = Arc::new(Handed { number: self.number, fate: OnceLock::new() });
         self.handed = Some(handed.clone());
         let held = self.pages.valid.iter().take(self.pages.held).enumerate();
         held.map(|(place, record)| {
@@ -169,7 +160,7 @@ impl PendingPages {
 
     /// The tasks to hand out now that they are committed, unless that was done; not those that were left out.
     pub fn not_handed_out(&self, left_out: &[String]) -> Vec<Work> {
-        if self.handed.is_some() {
+        if self.handed_out() {
             return Vec::new();
         }
         let left_out: HashSet<&str> = left_out.iter().map(String::as_str).collect();
@@ -181,7 +172,7 @@ impl PendingPages {
 
     /// Whether they should be committed now: everything is finished, or it has taken long enough.
     fn ready(&self) -> bool {
-        self.handed.is_none() || self.unfinished == 0 || self.since.elapsed() >= HOLD
+        !self.handed_out() || self.unfinished == 0 || self.since.elapsed() >= HOLD
     }
 
     /// The rows that a commit makes: tasks of what is not finished, campaigns of what is.
@@ -216,16 +207,16 @@ impl PendingPages {
         Some(rows)
     }
 
-    fn settle(&mut self, fate: u8) {
+    fn settle(&mut self, fate: Fate) {
         if let Some(handed) = &self.handed {
-            handed.fate.store(fate, Ordering::Release);
+            handed.fate.get_or_init(|| fate);
         }
         self.chain.uncommitted.fetch_sub(self.weight, Ordering::AcqRel);
     }
 
     /// They are committed, with what was finished as campaigns (or not: `stored`). Gives what is still to be written.
     pub fn committed(mut self, stored: bool) -> Settled {
-        self.settle(COMMITTED);
+        self.settle(Fate::Committed);
         let finished = if stored { 0 } else { self.finished.len() };
         let unstored = self.pages.valid.iter().zip(&self.finished).take(finished).filter(|(_, done)| **done);
         Settled {
@@ -237,7 +228,7 @@ impl PendingPages {
 
     /// They will not be committed; gives how many results that leaves without use.
     pub fn dropped(mut self) -> usize {
-        self.settle(DROPPED);
+        self.settle(Fate::Dropped);
         self.results + self.dead.len()
     }
 }

@@ -172,7 +172,7 @@ impl Session {
                 Ok(freed) => {
                     let scope = self.store.scope();
                     log::info!(account = scope.account(), run = scope.run(); "{freed} task(s) held without knowing are free again");
-                    self.free_tasks.store(true, Ordering::Release);
+                    self.leave_free_tasks();
                     self.tell();
                 }
             }
@@ -314,7 +314,7 @@ impl Session {
         log::warn!(account = scope.account(), run = scope.run(); "this process was silent for too long, its tasks went to others; going on with new ones (was the machine suspended, or far too busy?)");
         self.inbox.clear();
         if self.register().is_ok() {
-            self.free_tasks.store(true, Ordering::Release);
+            self.leave_free_tasks();
         }
         self.tell();
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::lister::endless;
-use super::pages::{Chain, Fate, Origin, PageQueue, PendingPages};
+use super::pages::{Chain, Fate, PageQueue, PendingPages};
 use super::session::{Done, Session};
 use crate::platform::Campaign;
 use crate::store::StoreError;
@@ -57,15 +57,17 @@ impl Writer<'_> {
     fn sort(&mut self, done: Done, batch: &mut Batch) {
         match done {
             Done::Listed(pages) => self.pages.push(*pages),
-            Done::Synced { attempt, campaign, origin } => match fate(origin.as_ref()) {
-                (Fate::Pending, Some(origin)) => self.pages.synced(origin),
-                (Fate::Dropped, _) => self.session.written(1),
-                _ => batch.synced.push((attempt, campaign)),
-            },
-            Done::Dead { failed, origin } => match fate(origin.as_ref()) {
-                (Fate::Pending, Some(origin)) => self.pages.dead(origin, failed),
-                (Fate::Dropped, _) => self.session.written(1),
-                _ => batch.dead.push(failed),
+            Done::Synced { attempt, campaign, origin } => {
+                match origin.as_ref().map(|origin| (origin, origin.fate())) {
+                    Some((origin, None)) => self.pages.synced(origin),
+                    Some((_, Some(Fate::Dropped))) => self.session.written(1),
+                    None | Some((_, Some(Fate::Committed))) => batch.synced.push((attempt, campaign)),
+                }
+            }
+            Done::Dead { failed, origin } => match origin.as_ref().map(|origin| (origin, origin.fate())) {
+                Some((origin, None)) => self.pages.dead(origin, failed),
+                Some((_, Some(Fate::Dropped))) => self.session.written(1),
+                None | Some((_, Some(Fate::Committed))) => batch.dead.push(failed),
             },
         }
     }
@@ -193,10 +195,6 @@ impl Writer<'_> {
             self.session.update_view(|view| view.listing_error = Some(reason));
         }
     }
-}
-
-fn fate(origin: Option<&Origin>) -> (Fate, Option<&Origin>) {
-    (origin.map_or(Fate::Committed, Origin::fate), origin)
 }
 
 #[derive(Default)]
