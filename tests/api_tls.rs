@@ -6,22 +6,22 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use support::{Outcome, Program};
+use support::impostor::listen;
+use support::{Folder, Outcome, Program};
 
 /// A server at 127.0.0.1 that answers `/health` and `/auth/token` by TLS, and its authority's certificate in a file.
 struct Platform {
     url: String,
-    authority: PathBuf,
+    authority: String,
     heard: Arc<Mutex<String>>,
+    _folder: Folder,
 }
 
 impl Platform {
@@ -40,8 +40,7 @@ impl Platform {
                 PrivateKeyDer::from_pem_slice(own.serialize_pem().as_bytes()).unwrap(),
             )
             .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("https://{}", listener.local_addr().unwrap());
+        let (listener, url) = listen("https");
         let heard = Arc::new(Mutex::new(String::new()));
         let (config, ears) = (Arc::new(config), heard.clone());
         std::thread::spawn(move || {
@@ -50,30 +49,17 @@ impl Platform {
                 let _gone = serve(stream, &config, &ears);
             }
         });
-        Self { url, authority: file(&pem), heard }
+        let folder = Folder::new("authority");
+        let authority = folder.file("authority.pem", &pem, 0o644);
+        Self { url, authority, heard, _folder: folder }
     }
 
     fn check(&self, trusting: bool) -> Outcome {
         let nowhere = "postgres://someone@127.0.0.1:1/somewhere";
         let program = Program::new(&["check", "--give-up-after", "100ms"]).database(nowhere);
         let program = program.api(&self.url, "ads@example.com", "over-tls-alone");
-        let authority = self.authority.to_str().unwrap();
-        if trusting { program.env("SSL_CERT_FILE", authority) } else { program }.run().expect_code(5)
+        if trusting { program.env("SSL_CERT_FILE", &self.authority) } else { program }.run().expect_code(5)
     }
-}
-
-impl Drop for Platform {
-    fn drop(&mut self) {
-        let _gone_already = std::fs::remove_file(&self.authority);
-    }
-}
-
-fn file(content: &str) -> PathBuf {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let name = format!("authority-{}-{}.pem", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::write(&path, content).unwrap();
-    path
 }
 
 fn serve(stream: TcpStream, config: &Arc<ServerConfig>, heard: &Mutex<String>) -> std::io::Result<()> {
@@ -139,8 +125,7 @@ fn a_certificate_that_has_expired_is_refused() {
 
 #[test]
 fn a_server_that_speaks_plain_http_is_told_from_one_that_is_away() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("https://{}", listener.local_addr().unwrap());
+    let (listener, url) = listen("https");
     let plain = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let _hello = stream.read(&mut [0; 4096]).unwrap();
@@ -157,8 +142,7 @@ fn a_server_that_speaks_plain_http_is_told_from_one_that_is_away() {
 
 #[test]
 fn no_older_tls_is_spoken_than_1_2() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("https://{}", listener.local_addr().unwrap());
+    let (listener, url) = listen("https");
     let old = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut hello = [0; 4096];

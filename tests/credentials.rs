@@ -6,12 +6,10 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use mock_api::{EMAIL, ExpiresIn, Faults, Kind, PASSWORD, Settings};
-use support::{Database, Outcome, PATIENCE, Program, assert_no_secret, eventually};
+use support::{Database, Folder, Outcome, PATIENCE, Program, assert_no_secret, eventually};
 
 /// An address at which nobody listens: its port was free a moment ago.
 fn closed_port() -> String {
@@ -162,37 +160,13 @@ fn a_database_that_is_not_there_is_said_in_one_line_when_patience_ends() {
     assert_eq!(server.ledger().total, 0, "nothing is asked of the platform that could not be kept");
 }
 
-/// A folder of one's own, gone with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, content: &str) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, content).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn the_password_comes_from_a_file_a_command_or_systemd_as_well() {
     let server = mock_api::start(Settings::fast(3)).unwrap();
     let folder = Folder::new("password-sources");
-    let file = folder.file("ad_platform_password", &format!("{PASSWORD}\n"));
+    let file = folder.file("ad_platform_password", &format!("{PASSWORD}\n"), 0o600);
     let command = format!("cat '{file}'");
-    let directory = folder.0.to_str().unwrap();
+    let directory = folder.as_path().to_str().unwrap();
     let list =
         || Program::new(&["list"]).env("AD_PLATFORM_API_URL", &server.url()).env("AD_PLATFORM_EMAIL", EMAIL);
     let sources = BTreeMap::from([

@@ -7,14 +7,13 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use campaign_sync::foreign;
 use campaign_sync::store::{Conninfo, Pool};
 use mock_api::{EMAIL, PASSWORD, Settings};
-use support::{Database, Outcome, PATIENCE, Program, assert_no_secret};
+use support::{Database, Folder, Outcome, PATIENCE, Program, assert_no_secret};
 
 const DB_PASSWORD: &str = "postgres-hunter2";
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -72,16 +71,15 @@ const CLEARTEXT: &[u8] = &[b'R', 0, 0, 0, 8, 0, 0, 0, 3];
 #[test]
 fn whoever_strips_tls_hears_neither_name_nor_password() {
     let authority = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap().cert.pem();
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("roots-{}.pem", std::process::id()));
-    std::fs::write(&file, authority).unwrap();
-    let verified = format!("sslmode=verify-full&sslrootcert={}", file.display());
+    let folder = Folder::new("roots");
+    let file = folder.file("roots.pem", &authority, 0o644);
+    let verified = format!("sslmode=verify-full&sslrootcert={file}");
     for settings in ["sslmode=require", &verified] {
         let fake = FakePostgres::new(CLEARTEXT);
         let outcome = fake.told_to(settings).expect_code(2);
         assert!(outcome.stderr.contains("the server has no TLS"), "{outcome}");
         assert_eq!(fake.heard.lock().unwrap().as_slice(), SSL_REQUEST, "nothing but the request for TLS");
     }
-    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]
@@ -265,21 +263,19 @@ fn names_are_data_wherever_they_go() {
     let evil = "x'; DROP TABLE campaigns; --\\\"$1";
     let server = mock_api::start(Settings { odd: true, ..Settings::fast(3) }).unwrap();
     let database = Database::create();
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("evil-{}.toml", std::process::id()));
     let table = format!(
         "[[account]]\nname = '''{evil}'''\napi_url = \"{}\"\nemail = \"{EMAIL}\"\npassword_env = \"IT\"\n",
         server.url()
     );
-    std::fs::write(&file, table).unwrap();
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let folder = Folder::new("evil");
+    let file = folder.file("evil.toml", &table, 0o600);
     let of = |command: &[&str]| {
-        let program = Program::new(command).args(&["--accounts", file.to_str().unwrap()]);
+        let program = Program::new(command).args(&["--accounts", &file]);
         program.env("IT", PASSWORD).database(&database.url()).run()
     };
     of(&["sync", "--json"]).expect_code(3);
     of(&["retry", "--id", "'; DROP TABLE dead_letters; --"]).expect_code(2);
     of(&["status"]).expect_code(0);
-    std::fs::remove_file(&file).unwrap();
     let stored = database.rows("SELECT id FROM campaigns WHERE account = $1", &[&evil]);
     assert!(stored.iter().any(|row| row.get::<_, String>(0).contains("drop table")), "{}", stored.len());
     assert!(database.count("dead_letters") > 5);

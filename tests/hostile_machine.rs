@@ -5,44 +5,16 @@
 mod support;
 
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, lchown, symlink};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mock_api::{EMAIL, PASSWORD, Server, Settings};
-use support::{Database, PATIENCE, Program, eventually};
+use support::{Database, Folder, PATIENCE, Program, eventually};
 
-/// A folder of one's own, gone with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-
-    fn file(&self, name: &str, content: &str, mode: u32) -> String {
-        std::fs::write(self.path(name), content).unwrap();
-        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
-        self.path(name)
-    }
-
-    fn mode(&self, name: &str) -> u32 {
-        std::fs::metadata(self.path(name)).unwrap().mode() & 0o777
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _gone_already = std::fs::remove_dir_all(&self.0);
-    }
+fn mode_of(path: &str) -> u32 {
+    std::fs::metadata(path).unwrap().mode() & 0o777
 }
 
 #[test]
@@ -59,7 +31,7 @@ fn files_have_the_documented_modes_whatever_the_umask() {
         let (metrics, traces) = (folder.path("metrics"), folder.path("traces"));
         run(&["sync", "--metrics-file", &metrics, "--trace-file", &traces]);
         run(&["report", "--html", &folder.path("page")]);
-        let modes = ["metrics", "page", "traces"].map(|name| folder.mode(name));
+        let modes = ["metrics", "page", "traces"].map(|name| mode_of(&folder.path(name)));
         assert_eq!(modes, [0o644, 0o644, 0o600], "umask {umask}: {modes:?}");
     }
 }

@@ -6,7 +6,6 @@
 mod support;
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use campaign_sync::foreign;
 use campaign_sync::platform::{MOST_RECORD_BYTES, MOST_TOKEN_BYTES};
 use mock_api::{EMAIL, Faults, PASSWORD, Settings};
 use support::impostor::{Impostor, record, token};
-use support::{Database, Outcome, PATIENCE, Program, assert_no_secret, eventually};
+use support::{Database, Folder, Outcome, PATIENCE, Program, assert_no_secret, eventually};
 
 fn program(platform: &Impostor, database: &Database, arguments: &[&str]) -> Program {
     Program::new(arguments).api(&platform.url, EMAIL, PASSWORD).database(&database.url())
@@ -197,10 +196,9 @@ fn nothing_that_the_platform_says_commands_a_terminal_a_browser_or_a_log() {
         _ => (200, page.clone()),
     });
     let database = Database::create();
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("obeys-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let files = ["metrics", "traces", "page"].map(|name| folder.join(name));
-    let [metrics, traces, html] = files.each_ref().map(|path| path.to_str().unwrap());
+    let folder = Folder::new("obeys");
+    let files = ["metrics", "traces", "page"].map(|name| folder.path(name));
+    let [metrics, traces, html] = files.each_ref().map(String::as_str);
     let mut shown = Vec::new();
     let mut keep = |what: &str, outcome: Outcome| {
         shown.push((format!("{what}: stdout"), outcome.stdout));
@@ -216,9 +214,8 @@ fn nothing_that_the_platform_says_commands_a_terminal_a_browser_or_a_log() {
         keep(command[0], program(&platform, &database, command).run().expect_code(0));
     }
     for path in &files {
-        shown.push((path.display().to_string(), std::fs::read_to_string(path).unwrap()));
+        shown.push((path.clone(), std::fs::read_to_string(path).unwrap()));
     }
-    std::fs::remove_dir_all(&folder).unwrap();
     for (what, text) in &shown {
         let obeyed = text.chars().find(|c| *c != '\n' && foreign::commands(*c));
         // The trace file is no terminal's: its strings are JSON's, which knows of C0 alone.

@@ -2,21 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
+mod support;
+
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+use support::Folder;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_campaign-sync");
 
-/// An installation of its own, gone after the test.
-struct Installed(PathBuf);
+/// An installation in a folder of its own.
+struct Installed(Folder);
 
 impl Installed {
     fn new(name: &str) -> Self {
-        let folder =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("install-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let page = folder.join("page");
+        let folder = Folder::new(&format!("install-{name}"));
+        let page = folder.as_path().join("page");
         std::fs::write(&page, campaign_sync::report::man::page(&campaign_sync::cli::described())).unwrap();
         let installed = Self(folder);
         let done = installed.script(&[PROGRAM, page.to_str().unwrap()]);
@@ -29,37 +30,32 @@ impl Installed {
         Command::new("bash")
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/install.sh"))
             .args(arguments)
-            .env("DESTDIR", &self.0)
+            .env("DESTDIR", self.0.as_path())
             .env("PREFIX", "/opt/sync")
             .output()
             .unwrap()
     }
 
     fn path(&self, place: &str) -> String {
-        self.0.join("opt/sync").join(place).to_str().unwrap().to_owned()
+        self.0.as_path().join("opt/sync").join(place).to_str().unwrap().to_owned()
     }
 
     fn files(&self) -> Vec<(String, u32)> {
         let mut found = Vec::new();
-        let mut folders = vec![self.0.clone()];
+        let mut folders = vec![self.0.as_path().to_owned()];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
                 if entry.file_type().unwrap().is_dir() {
                     folders.push(entry.path());
                 } else {
-                    let place = entry.path().strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned();
+                    let place =
+                        entry.path().strip_prefix(self.0.as_path()).unwrap().to_str().unwrap().to_owned();
                     found.push((place, entry.metadata().unwrap().permissions().mode() & 0o777));
                 }
             }
         }
         found.sort();
         found
-    }
-}
-
-impl Drop for Installed {
-    fn drop(&mut self) {
-        let _gone_already = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -6,27 +6,24 @@ mod support;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mock_api::{EMAIL, Faults, PASSWORD, Settings};
-use support::{Cluster, Database, PATIENCE, Program, assert_no_secret, eventually};
+use support::{Cluster, Database, Folder, PATIENCE, Program, assert_no_secret, eventually};
 
-/// A folder with a metrics file, gone after the test.
-struct Metrics(PathBuf);
+/// A folder with a metrics file.
+struct Metrics(Folder);
 
 impl Metrics {
     fn new(test: &str) -> Self {
-        let folder =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("metrics-{test}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
+        Self(Folder::new(&format!("metrics-{test}")))
     }
 
     fn path(&self) -> PathBuf {
-        self.0.join("campaign_sync.prom")
+        self.0.as_path().join("campaign_sync.prom")
     }
 
     fn flags(&self) -> [String; 2] {
@@ -65,7 +62,7 @@ impl Metrics {
         let mode = std::fs::metadata(self.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o644);
         let names: Vec<_> =
-            std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            std::fs::read_dir(self.0.as_path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["campaign_sync.prom"]);
         let text = self.text();
         assert!(text.ends_with('\n'));
@@ -73,12 +70,6 @@ impl Metrics {
         if let Some(Err(said)) = promtool(&["check", "metrics"], &text) {
             panic!("{said}\n{text}");
         }
-    }
-}
-
-impl Drop for Metrics {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -279,20 +270,17 @@ fn accounts_share_one_file_and_each_keeps_its_own_lines() {
     let (north, south) =
         (mock_api::start(Settings::fast(5)).unwrap(), mock_api::start(Settings::fast(7)).unwrap());
     let (database, metrics) = (Database::create(), Metrics::new("accounts"));
-    let file = metrics.0.with_extension("toml");
+    let folder = Folder::new("accounts");
     let table = |name: &str, url: &str, variable: &str| {
         format!(
             "[[account]]\nname = \"{name}\"\napi_url = \"{url}\"\nemail = \"{EMAIL}\"\npassword_env = \"{variable}\"\n"
         )
     };
     let broken = table("broken", &north.url(), "UNSET");
-    std::fs::write(
-        &file,
-        table("north", &north.url(), "PW") + &table("so\\\"uth", &south.url(), "PW") + &broken,
-    )
-    .unwrap();
+    let tables = table("north", &north.url(), "PW") + &table("so\\\"uth", &south.url(), "PW") + &broken;
+    let file = folder.file("accounts.toml", &tables, 0o600);
     let program = |only: &[&str]| {
-        let program = Program::new(&["sync", "--json", "--accounts", file.to_str().unwrap()]).args(only);
+        let program = Program::new(&["sync", "--json", "--accounts", &file]).args(only);
         metrics.given_to(program.database(&database.url()).env("PW", PASSWORD)).run()
     };
     program(&[]).expect_code(2);
@@ -311,7 +299,6 @@ fn accounts_share_one_file_and_each_keeps_its_own_lines() {
         text.lines().filter(|line| !line.contains("\"north\"")).map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(of_others(&metrics.text()), of_others(&before));
-    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]
@@ -320,8 +307,8 @@ fn the_alerts_of_the_readme_fire_when_they_should() {
     let rules =
         readme.split("```yaml\n").find(|block| block.starts_with("groups:")).expect("it has alert rules");
     let folder = Metrics::new("alerts");
-    std::fs::write(folder.0.join("rules.yml"), rules.split("```").next().unwrap()).unwrap();
-    let tests = folder.0.join("alerts.yml");
+    std::fs::write(folder.0.as_path().join("rules.yml"), rules.split("```").next().unwrap()).unwrap();
+    let tests = folder.0.as_path().join("alerts.yml");
     std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/alerts.yml"), &tests).unwrap();
     if let Some(Err(said)) = promtool(&["test", "rules", tests.to_str().unwrap()], "") {
         panic!("{said}");

@@ -5,7 +5,7 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use campaign_sync::store::runs::{self, Opening};
 use campaign_sync::store::{samples, schema};
 use mock_api::{EMAIL, Faults, PASSWORD, Server, Settings};
 use serde_json::{Value, json};
-use support::{Database, Outcome, Program};
+use support::{Database, Folder, Outcome, Program};
 
 const HOSTILE: &str = "<script>alert('x')</script>\u{1b}[31m&\"";
 
@@ -162,17 +162,17 @@ fn any_run_can_be_asked_for_and_what_is_not_there_is_named() {
 fn the_file_is_replaced_as_a_whole_and_everybody_may_read_it() {
     let (server, database) = (mock_api::start(Settings::fast(3)).unwrap(), Database::create());
     sync(&server, &database, &[]).expect_code(0);
-    let folder = Folder::new();
-    let file = folder.0.join("run.html");
+    let folder = Folder::new("report");
+    let file = folder.as_path().join("run.html");
     std::fs::write(&file, "before").unwrap();
-    let link = folder.0.join("link.html");
+    let link = folder.as_path().join("link.html");
     std::os::unix::fs::symlink(&file, &link).unwrap();
     let outcome = report(&database, &["--html", link.to_str().unwrap()]).expect_code(0);
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("", ""));
     assert!(std::fs::read_to_string(&file).unwrap().ends_with("</html>\n"));
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
-    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 2, "nothing is left over");
+    assert_eq!(std::fs::read_dir(folder.as_path()).unwrap().count(), 2, "nothing is left over");
 }
 
 #[test]
@@ -246,25 +246,6 @@ fn a_role_with_no_more_than_the_documented_rights_can_sync_and_report() {
     assert!(page.expect_code(0).stdout.contains("state partial"));
 }
 
-/// A folder of its own, gone after the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("campaign-sync-report-{}-{n}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _gone_already = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Headless Chromium, if there is one.
 struct Browser(&'static str);
 
@@ -277,7 +258,7 @@ impl Browser {
     }
 
     fn open(&self, file: &Path, width: u32, height: u32, dark: bool, what: &str) -> Output {
-        let own = Folder::new();
+        let own = Folder::new("browser");
         let scheme = if dark { "preferredColorScheme=0" } else { "preferredColorScheme=1" };
         Command::new("timeout")
             .args([
@@ -289,7 +270,7 @@ impl Browser {
                 "--hide-scrollbars",
                 "--enable-logging=stderr",
             ])
-            .arg(format!("--user-data-dir={}", own.0.display()))
+            .arg(format!("--user-data-dir={}", own.as_path().display()))
             .arg(format!("--blink-settings={scheme}"))
             .arg(format!("--window-size={width},{height}"))
             .args([what, &format!("file://{}", file.display())])
@@ -307,8 +288,8 @@ fn a_browser_shows_the_page_on_a_phone_and_a_desk_by_day_and_night() {
     let (server, database) = (troubled(), Database::create());
     sync(&server, &database, &["--rate-limit", "10/2s"]).expect_code(3);
     let page = page(&database);
-    let folder = Folder::new();
-    let file = folder.0.join("run.html");
+    let folder = Folder::new("report");
+    let file = folder.as_path().join("run.html");
     std::fs::write(&file, &page).unwrap();
     // The page runs no script; this copy of it may, and measures itself.
     let measuring = "<script>document.documentElement.dataset.measured = JSON.stringify({
@@ -321,12 +302,12 @@ fn a_browser_shows_the_page_on_a_phone_and_a_desk_by_day_and_night() {
     })</script></body>";
     let policy = page.split("<meta http-equiv").nth(1).unwrap().split('>').next().unwrap();
     let measured = page.replace(&format!("<meta http-equiv{policy}>"), "").replace("</body>", measuring);
-    let copy = folder.0.join("measured.html");
+    let copy = folder.as_path().join("measured.html");
     std::fs::write(&copy, measured.replace("<details>", "<details open=\"open\">")).unwrap();
     let mut grounds = Vec::new();
     for (width, height, dark) in [(360, 800, false), (360, 800, true), (1280, 900, false), (1280, 900, true)]
     {
-        let picture = folder.0.join(format!("{width}-{dark}.png"));
+        let picture = folder.as_path().join(format!("{width}-{dark}.png"));
         let shot = browser.open(&file, width, height, dark, &format!("--screenshot={}", picture.display()));
         let said = String::from_utf8_lossy(&shot.stderr);
         assert!(shot.status.success() && !said.contains("CONSOLE"), "{width}, dark: {dark}: {said}");

@@ -7,6 +7,13 @@ use std::sync::{Arc, Mutex};
 /// What it says: the status, and the body.
 pub type Said = (u16, String);
 
+/// Listens at a free port; gives the address as a URL of this scheme as well.
+pub fn listen(scheme: &str) -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+    (listener, url)
+}
+
 /// A server at 127.0.0.1 that answers each request as it was told to, and keeps what it heard. It listens for as long as the
 /// test's process lives.
 pub struct Impostor {
@@ -17,8 +24,7 @@ pub struct Impostor {
 impl Impostor {
     /// One that answers by `answer`, which is given the first line of the request.
     pub fn new(answer: impl Fn(&str) -> Said + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (listener, url) = listen("http");
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (answer, ears) = (Arc::new(answer), heard.clone());
         std::thread::spawn(move || {

@@ -10,6 +10,7 @@
 
 mod cluster;
 mod database;
+mod folder;
 pub mod impostor;
 mod machine_clock;
 mod program;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
 pub use database::Database;
+pub use folder::Folder;
 pub use machine_clock::MachineClock;
 pub use program::{Outcome, Program, Running, Signal};
 pub use secrets::assert_no_secret;
