@@ -6,7 +6,7 @@
 //! | what | bound | there | shown by |
 //! |---|---|---|---|
 //! | a page's body, decompressed | 32 MiB | the attempt has failed (`unparsable`) | `a_body_of_gigabytes_takes_neither_memory_nor_the_run` |
-//! | any other body, decompressed | 1 MiB | the same | `bombs_endless_headers_and_slow_drips_take_neither_memory_nor_the_run` |
+//! | any other body, decompressed | 256 KiB | the same | `bombs_endless_headers_and_slow_drips_take_neither_memory_nor_the_run` |
 //! | a response's header | 64 KiB | the attempt has failed (`interrupted`) | `bombs_endless_headers_and_slow_drips_take_neither_memory_nor_the_run` |
 //! | time for one request | `--timeout` | the attempt has failed (`timeout`) | `bombs_endless_headers_and_slow_drips_take_neither_memory_nor_the_run` |
 //! | an access token | 8 KiB | the attempt has failed (`unparsable`) | `a_token_that_no_header_can_hold_is_not_kept_for_later_runs` |
@@ -91,13 +91,13 @@ mod tests {
             assert!(names.next().is_some_and(|name| tests.contains(name)), "there is no test {}", row[3]);
         }
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
-        let kib = |bytes: usize| format!("{} KiB", bytes >> 10);
+        let kib = |bytes: u64| format!("{} KiB", bytes >> 10);
         for (what, bound) in [
             ("a page's body", mib(crate::http::client::LONG_BODY)),
-            ("any other body", mib(crate::http::client::SHORT_BODY)),
-            ("an access token", kib(crate::platform::MOST_TOKEN_BYTES)),
+            ("any other body", kib(crate::http::client::SHORT_BODY)),
+            ("an access token", kib(crate::platform::MOST_TOKEN_BYTES as u64)),
             ("records on a page", format!("{},000", crate::platform::MOST_RECORDS / 1000)),
-            ("a record", kib(crate::platform::MOST_RECORD_BYTES)),
+            ("a record", kib(crate::platform::MOST_RECORD_BYTES as u64)),
             ("an id", format!("{},000 bytes", crate::platform::MAX_ID_BYTES / 1000)),
             ("the number of campaigns", format!("10^{}", crate::platform::MOST_TOTAL.ilog10())),
             ("a file of certificates", mib(crate::settings_file::CERTIFICATES_BYTES as u64)),

@@ -22,7 +22,7 @@ use super::tls_fault::TlsFault;
 /// The largest body of a listing that is read, decompressed: a page of 1,000 campaigns of 30 kB each.
 pub const LONG_BODY: u64 = 32 << 20;
 /// The largest of any other, of which each worker may hold one: they have a few hundred bytes.
-pub const SHORT_BODY: u64 = 1 << 20;
+pub const SHORT_BODY: u64 = 256 << 10;
 /// The largest response header, all fields together.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Each connection's buffers; the default of 128 kB each would be most of our memory at 16 workers.
@@ -104,7 +104,7 @@ impl fmt::Display for NoReply {
             Self::Connect(cause) => write!(f, "cannot connect: {cause}"),
             Self::Timeout(stage) => write!(f, "timed out ({stage})"),
             Self::Interrupted(cause) => write!(f, "connection broken: {cause}"),
-            Self::TooLarge(most) => write!(f, "the reply has more than {} MiB", most >> 20),
+            Self::TooLarge(most) => write!(f, "the reply has more than {} KiB", most >> 10),
         }
     }
 }

@@ -105,9 +105,9 @@ fn settings(seed: u64, campaigns: u32) -> Settings {
             html: 0.005,
             other_json: 0.005,
             server_error: 0.02,
-            endless_body: 0.001,
-            endless_headers: 0.001,
-            gzip_bomb: 0.001,
+            endless_body: 0.005,
+            endless_headers: 0.005,
+            gzip_bomb: 0.005,
             on_tokens: true,
             refused_every: 97,
             ..Faults::default()
