@@ -51,6 +51,8 @@ struct Search {
     /// When the burst began, and how many of it were accepted.
     begun: Instant,
     accepted: u32,
+    /// How many of it were refused, when there are sends on record for them, as under a known limit.
+    refused: u32,
     /// What was thought of the window before; it is longer, and never shorter.
     least: Duration,
 }
@@ -79,9 +81,11 @@ impl Refusals {
         if self.last.is_some_and(|last| sent_at <= last) {
             if self.in_a_row == 1
                 && let Some(search) = &mut self.search
-                && known.is_none()
             {
-                search.accepted = search.accepted.saturating_sub(1).max(1);
+                match known {
+                    Some(_) => search.refused += 1,
+                    None => search.accepted = search.accepted.saturating_sub(1).max(1),
+                }
             }
             return;
         }
@@ -99,6 +103,7 @@ impl Refusals {
         self.search = Some(Search {
             begun: now.checked_sub(*oldest).unwrap_or(now),
             accepted: u32::try_from(recent.len()).unwrap_or(u32::MAX),
+            refused: u32::from(known.is_some()),
             least: known.map_or(Duration::ZERO, |limit| limit.window),
         });
     }
@@ -111,7 +116,10 @@ impl Refusals {
         let longest = sent_at.saturating_duration_since(search.begun);
         let shortest = last.saturating_duration_since(search.begun);
         let window = usual_windows().filter(|window| *window > shortest && *window <= longest).max();
-        RateLimit::new(search.accepted, window.unwrap_or(longest).max(search.least))
+        let window = window.unwrap_or(longest).max(search.least);
+        // Where the window is as long as was thought, it holds fewer.
+        let fewer = if window <= search.least.mul_f64(1.05) + 2 * LATENESS { search.refused } else { 0 };
+        RateLimit::new(search.accepted.saturating_sub(fewer).max(1), window)
     }
 }
 
@@ -193,6 +201,38 @@ mod tests {
         }
         assert_eq!(refusals.wait(now), wait);
         assert_eq!(refusals.accepted(now + seconds(5)).map(|limit| limit.requests.get()), Some(10));
+    }
+
+    #[test]
+    fn a_limit_that_was_taken_for_too_many_is_corrected_by_the_next_burst() {
+        let now = Instant::now() + seconds(10);
+        let known = RateLimit::new(38, seconds(1));
+        let mut refusals = Refusals::default();
+        for _ in 0..26 {
+            refusals.refused(now, now + LATENESS, &ages(&[40; 38]), known);
+        }
+        let again = now + LATENESS + refusals.wait(now + LATENESS);
+        assert_eq!(refusals.accepted(again), RateLimit::new(12, seconds(1)));
+    }
+
+    #[test]
+    fn a_window_that_is_longer_than_was_thought_holds_as_many_as_before() {
+        let (begun, known) = (Instant::now(), RateLimit::new(10, seconds(5)));
+        let mut refusals = Refusals::default();
+        let mut now = begun + seconds(5);
+        for _ in 0..9 {
+            refusals.refused(now, now + LATENESS, &ages(&[5_000; 10]), known);
+        }
+        now += LATENESS;
+        loop {
+            let sent_at = now + refusals.wait(now);
+            if sent_at >= begun + seconds(60) {
+                assert_eq!(refusals.accepted(sent_at), RateLimit::new(10, seconds(60)));
+                return;
+            }
+            now = sent_at + LATENESS;
+            refusals.refused(sent_at, now, &ages(&[5_000; 10]), known);
+        }
     }
 
     #[test]
