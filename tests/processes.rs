@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use mock_api::{EMAIL, PASSWORD, Server, Settings};
+use mock_api::{EMAIL, Hint, PASSWORD, Server, Settings};
 use support::{Database, PATIENCE, Program, Running, Signal, eventually};
 
 fn sync(server: &Server, database: &Database, flags: &[&str]) -> Running {
@@ -110,4 +110,23 @@ fn a_summary_is_about_its_own_run_alone() {
     );
     let outcome = sync(&server, &database, &["--json"]).wait().expect_code(0);
     assert_eq!((&outcome.json()[0]["state"], &outcome.json()[0]["pending"]), (&"complete".into(), &0.into()));
+}
+
+#[test]
+fn processes_that_believe_in_too_high_a_limit_find_the_right_one_without_a_hint() {
+    let (limit, window) = (12, Duration::from_secs(1));
+    let settings = Settings { rate_limit: Some((limit, window)), hint: Hint::None, ..Settings::fast(40) };
+    let (server, database) = (mock_api::start(settings).unwrap(), Database::create());
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    database.execute(
+        "INSERT INTO quotas (account, limit_requests, limit_window_ms, learned_at) VALUES ('default', 38, 1000, now())",
+    );
+    let two = [(); 2].map(|()| Program::sync(&server, &database).args(&["--workers", "24"]).spawn());
+    for running in two {
+        running.wait().expect_code(0);
+    }
+    let learned = database.rows("SELECT limit_requests, limit_window_ms FROM quotas", &[]);
+    let learned: (i32, i64) = (learned[0].get(0), learned[0].get(1));
+    assert!(learned.0 <= 12, "{learned:?}");
+    assert!(server.ledger().refused <= 60, "{} refusals", server.ledger().refused);
 }
