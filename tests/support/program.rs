@@ -34,7 +34,9 @@ impl Program {
 
     /// The same, started by another program that becomes it, as `ip netns exec NAME` does.
     pub fn by(starter: &[&str], arguments: &[&str]) -> Self {
-        let program = env!("CARGO_BIN_EXE_campaign-sync");
+        // Another build of it, such as the one that is given to users, where that is to be tried.
+        let other = std::env::var("CAMPAIGN_SYNC_TEST_PROGRAM").ok();
+        let program = other.as_deref().unwrap_or(env!("CARGO_BIN_EXE_campaign-sync"));
         let mut words = starter.iter().chain([&program]).chain(arguments);
         let mut command = Command::new(words.next().unwrap_or(&program));
         command.env_clear().args(words);

@@ -170,7 +170,7 @@ fn accept(listener: TcpListener, address: SocketAddr, shared: &Arc<Shared>) {
         }
         match listener.as_ref().map(TcpListener::accept) {
             Some(Ok((client, _))) => open(client, shared),
-            _ => std::thread::sleep(Duration::from_millis(1)),
+            _ => std::thread::sleep(Duration::from_millis(4)),
         }
     }
 }

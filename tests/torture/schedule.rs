@@ -88,7 +88,7 @@ fn suffer(stage: &mut Stage<'_>) {
         started.elapsed() < LONGEST && stage.platform.ledger().total < asked + few
     };
     while slow(stage, 1) && stage.collect().is_empty() {
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(5));
     }
     let begun = Instant::now();
     let mut events = plan.events.iter().peekable();
@@ -104,7 +104,7 @@ fn suffer(stage: &mut Stage<'_>) {
         if stage.processes.is_empty() {
             break;
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(5));
     }
     stage.heal();
     stage.continue_all();

@@ -131,7 +131,7 @@ impl<'a> Stage<'a> {
         let begun = Instant::now();
         while process.running.is_running() {
             assert!(begun.elapsed() < PATIENCE, "{}", self.stuck(process));
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(5));
         }
         let outcome = process.running.wait();
         let code = outcome.code();

@@ -107,7 +107,7 @@ impl Watch {
                         // The server has crashed, and comes back.
                         Some(Err(_)) | None => client = None,
                     }
-                    std::thread::sleep(Duration::from_millis(8));
+                    std::thread::sleep(Duration::from_millis(15));
                 }
             }
         });
