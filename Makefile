@@ -25,8 +25,10 @@ test: ## Run all tests, against a real Postgres
 	@$(POSTGRES) with target/test -- sh -c \
 		'CAMPAIGN_SYNC_TEST_DATABASE=$$POSTGRES_URL exec cargo test --workspace --locked --no-fail-fast'
 
-torture: ## Sync under ever new schedules of faults (SECONDS=600; SEED=n: the first of them), and count what breaks
+torture: ## Sync under ever new schedules of faults, and feed the parsers nonsense (SECONDS=600; SEED=n: the first seed), and count what breaks
 	@$(POSTGRES) install
+	@FUZZ_SECONDS=$$(($(or $(SECONDS),600) / 10 + 1)) FUZZ_SEED=$(or $(SEED),$$(date +%s)) \
+		cargo test --locked --test fuzz -- --nocapture
 	@TORTURE_SECONDS=$(or $(SECONDS),600) SEED=$(SEED) cargo test --locked --test torture -- --nocapture
 
 soak: ## Sync without a pause under faults, and show that memory, files, connections and tables stay flat (SECONDS=1800)
