@@ -153,7 +153,8 @@ fn one_long_run(scene: &Scene, again: &Scene, time: Duration, runs: &AtomicU64) 
     scene.spoil();
     let limit = format!("{PACE}/1s");
     // Short pages, so that the rarest of faults, on a page, has come before anything is compared.
-    let mut process = scene.program(&["--rate-limit", &limit, "--page-size", "10"]).timeout(time + 3 * PATIENCE).spawn();
+    let mut process =
+        scene.program(&["--rate-limit", &limit, "--page-size", "10"]).timeout(time + 3 * PATIENCE).spawn();
     let mut gauges = Gauges::new(process.id(), &scene.database, &again.database);
     let mut chance = Chance::new(3);
     let (begun, step) = (Instant::now(), (time / 180).max(Duration::from_millis(500)));
