@@ -140,3 +140,26 @@ fn why_it_ended_is_an_object_too_where_the_log_is_made_of_objects() {
         assert!(said[0]["msg"].as_str().unwrap().contains(word), "{command}: {outcome}");
     }
 }
+
+/// On a terminal, with bars, what is logged while a result is shown once waited for itself.
+#[test]
+fn on_a_terminal_every_end_is_an_end() {
+    let terminal = ["sh", "-c", "exec script -qec \"$0 $*\" /dev/null"];
+    if std::process::Command::new("script").arg("--version").output().is_err() {
+        println!("script is not installed: no terminal was tried");
+        return;
+    }
+    for (faults, code) in [
+        (Faults { refused_every: 10, ..Faults::default() }, 3),
+        (Faults { revoke_every: 1, ..Faults::default() }, 4),
+        (Faults::default(), 0),
+    ] {
+        let server = mock_api::start(Settings { faults, ..Settings::fast(30) }).unwrap();
+        let database = Database::create();
+        let program = Program::by(&terminal, &["sync"]).api(&server.url(), EMAIL, PASSWORD);
+        let outcome = program.database(&database.url()).env("TERM", "xterm").run().expect_code(code);
+        let warned = outcome.stdout.contains("failed for good: campaign-sync status shows why");
+        assert_eq!(warned, code == 3, "{outcome}");
+        assert!(outcome.stdout.contains("default: run 1 "), "{outcome}");
+    }
+}

@@ -10,7 +10,7 @@ use super::set_up::{self, Context, Signalled};
 use super::{Failure, written};
 use crate::cli::Flags;
 use crate::config::{Account, Config, Output};
-use crate::report::log::conclude;
+use crate::report::log::{apart, conclude};
 use crate::report::metrics::{MetricsFile, Row};
 use crate::report::progress::Display;
 use crate::report::summary;
@@ -150,7 +150,7 @@ fn work_on(
         }
         drop(sender);
         for outcome in outcomes {
-            whole.display.suspend(|| results.add(&outcome, config));
+            apart(&mut || results.add(&outcome, config));
         }
     });
     whole.display.finish();

@@ -1,5 +1,6 @@
 //! Logging: quiet by default, one line a record, text or JSON, and never a secret.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock};
 
@@ -23,11 +24,31 @@ pub type Around = Box<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
 static AROUND: OnceLock<Mutex<Option<Around>>> = OnceLock::new();
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-/// Writes every later line inside `around`.
+thread_local! {
+    /// This thread is writing apart from the bars.
+    static APART: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Writes every later line, and whatever is written [`apart`], inside `around`.
 pub fn through(around: Option<Around>) {
     if let Ok(mut current) = AROUND.get_or_init(Mutex::default).lock() {
         *current = around;
     }
+}
+
+/// Writes something while no progress bar is in the way, and nobody else writes. It may log: then it is apart already, and
+/// waiting for its own end would be for ever.
+pub fn apart(write: &mut dyn FnMut()) {
+    if APART.get() {
+        return write();
+    }
+    let around = AROUND.get_or_init(Mutex::default).lock();
+    APART.set(true);
+    match around.as_ref().ok().and_then(|around| around.as_ref()) {
+        Some(around) => around(write),
+        None => write(),
+    }
+    APART.set(false);
 }
 
 /// Sets logging up for the whole process; `colours` are used on a terminal only.
@@ -106,11 +127,7 @@ impl Log for Guarded {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let around = AROUND.get_or_init(Mutex::default).lock();
-        match around.as_ref().ok().and_then(|around| around.as_ref()) {
-            Some(around) => around(&mut || self.0.log(record)),
-            None => self.0.log(record),
-        }
+        apart(&mut || self.0.log(record));
     }
 
     fn flush(&self) {

@@ -69,14 +69,6 @@ impl Display {
         Self { bars, lines, accounts, state: Mutex::new(State { all, ..State::default() }) }
     }
 
-    /// Clears the bars away while something else is written.
-    pub fn suspend(&self, write: impl FnOnce()) {
-        match &self.bars {
-            Some(bars) => bars.suspend(write),
-            None => write(),
-        }
-    }
-
     /// Clears the bars away for good.
     pub fn finish(&self) {
         if let Some(bars) = &self.bars {

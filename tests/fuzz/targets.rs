@@ -198,8 +198,9 @@ fn settings(input: &[u8]) {
             assert!(!account.timeout.is_zero());
         }
         Err(error) => {
-            let hidden =
-                !secret_in_its_place(&text, &["AD_PLATFORM_PASSWORD=hunter2\n"]) || !error.0.contains(SECRET);
+            let lines = format!("\n{text}\n");
+            let hidden = !secret_in_its_place(&lines, &["\nAD_PLATFORM_PASSWORD=hunter2\n"])
+                || !error.0.contains(SECRET);
             assert!(hidden && !error.0.contains('\n'), "{}", error.0);
         }
     }
