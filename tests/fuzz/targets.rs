@@ -89,9 +89,10 @@ fn answers(input: &[u8]) {
     match answers::grant(input) {
         Ok(grant) => {
             assert!(grant.access_token.reveal().bytes().all(|byte| byte.is_ascii_graphic()));
-            assert!(
-                !format!("{grant:?}").contains(grant.access_token.reveal())
-                    || grant.access_token.reveal().len() < 4
+            assert_eq!(
+                format!("{:?}", grant.access_token),
+                format!("{sent:?}"),
+                "every secret looks the same"
             );
         }
         Err(error) => line(&error),
@@ -193,7 +194,8 @@ fn settings(input: &[u8]) {
         Ok(config) => {
             let account = config.one_account().unwrap();
             assert!((1..=1024).contains(&account.workers) && (1..=1000).contains(&account.page_size));
-            assert!(account.api_url.starts_with("http") && !account.api_url.contains(['@', '?', '#']));
+            let scheme = account.api_url.get(..4).unwrap_or_default();
+            assert!(scheme.eq_ignore_ascii_case("http") && !account.api_url.contains(['@', '?', '#']));
             assert!(config.max_removed <= 100 && (1..=100).contains(&account.max_attempts));
             assert!(!account.timeout.is_zero());
         }
