@@ -7,7 +7,7 @@ use ureq::http::Uri;
 /// The longest address: with an id behind it, it has to fit into the first line of a request.
 pub(crate) const MOST_BYTES: usize = 2_000;
 
-/// The address without a slash at its end.
+/// The address with its scheme in lower case, and without a slash at its end.
 pub(super) fn checked(text: &str, allow_http: bool) -> Result<String, String> {
     let example = "such as https://ads.example.com";
     if text.len() > MOST_BYTES {
@@ -37,7 +37,9 @@ pub(super) fn checked(text: &str, allow_http: bool) -> Result<String, String> {
         }
         other => return Err(format!("{text:?}: {other} is not https; {example}")),
     }
-    Ok(text.trim_end_matches('/').to_owned())
+    // In lower case, as what decides about TLS expects it.
+    let rest = text.get(scheme.len()..).unwrap_or_default();
+    Ok(format!("{scheme}{}", rest.trim_end_matches('/')))
 }
 
 fn is_loopback(host: &str) -> bool {

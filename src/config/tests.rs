@@ -133,6 +133,15 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
+fn an_address_has_its_scheme_in_lower_case() {
+    let address = |text| {
+        read(&Flags::default(), &with("AD_PLATFORM_API_URL", text)).unwrap().accounts[0].api_url.clone()
+    };
+    assert_eq!(address("hTTps://Ads.example.com/Base//"), "https://Ads.example.com/Base");
+    assert_eq!(address("HTTP://[::1]:8080"), "http://[::1]:8080");
+}
+
+#[test]
 fn credentials_in_the_address_are_refused_and_not_shown() {
     let error =
         read(&Flags::default(), &with("AD_PLATFORM_API_URL", "https://me:hunter2@x.example")).unwrap_err();
