@@ -68,6 +68,8 @@
 //! | an accounts file | 4 MiB | refused | `files_without_an_end_are_refused_not_read` |
 //! | a file of certificates or keys | 4 MiB | refused | `files_without_an_end_are_refused_not_read` |
 //! | a service file, or one of libpq's passwords | 1 MiB | refused; the latter ignored with a warning | `files_without_an_end_are_refused_not_read` |
+//! | the API's address | 2,000 bytes | refused | `an_address_and_an_email_have_a_greatest_length` |
+//! | an email | 1,000 bytes | refused | `an_address_and_an_email_have_a_greatest_length` |
 //! | a password | 4 KiB | refused | `the_password_comes_from_a_file_a_command_or_systemd_as_well` |
 //! | a password command | 30 s | refused | `the_password_comes_from_a_file_a_command_or_systemd_as_well` |
 //! | workers, page size, attempts | 1,024, 1,000, 100 | refused | `nonsense_is_answered_with_the_settings_name_and_a_valid_example` |
@@ -78,6 +80,7 @@
 
 #[cfg(test)]
 mod tests {
+    use crate::sync::bounds;
     use crate::threat_model::tests::{named, rows, tests};
 
     #[test]
@@ -90,16 +93,39 @@ mod tests {
             let mut names = named(&row[3]);
             assert!(names.next().is_some_and(|name| tests.contains(name)), "there is no test {}", row[3]);
         }
+        let thousands = |number: usize| format!("{},{:03}", number / 1_000, number % 1_000);
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
         let kib = |bytes: u64| format!("{} KiB", bytes >> 10);
         for (what, bound) in [
             ("a page's body", mib(crate::http::client::LONG_BODY)),
             ("any other body", kib(crate::http::client::SHORT_BODY)),
             ("an access token", kib(crate::platform::MOST_TOKEN_BYTES as u64)),
-            ("records on a page", format!("{},000", crate::platform::MOST_RECORDS / 1000)),
+            ("records on a page", thousands(crate::platform::MOST_RECORDS)),
             ("a record", kib(crate::platform::MOST_RECORD_BYTES as u64)),
-            ("an id", format!("{},000 bytes", crate::platform::MAX_ID_BYTES / 1000)),
+            ("an id", format!("{} bytes", thousands(crate::platform::MAX_ID_BYTES))),
             ("the number of campaigns", format!("10^{}", crate::platform::MOST_TOTAL.ilog10())),
+            ("pages in a row", bounds::BARREN_PAGES.to_string()),
+            ("tasks that a process holds", thousands(bounds::MOST_HELD)),
+            ("pages fetched ahead", bounds::PAGES_AHEAD.to_string()),
+            ("records that wait", thousands(bounds::UNCOMMITTED)),
+            ("results that wait", thousands(bounds::MOST_RESULTS)),
+            ("ids that tell", thousands(bounds::REMEMBERED)),
+            ("spans that wait", mib(crate::report::trace::MOST_WAITING as u64)),
+            ("requests at once", format!("`--workers`, and {} for", crate::commands::MOST_WORKERS)),
+            (
+                "connections",
+                format!(
+                    "{} for an account, {} in all",
+                    crate::commands::CONNECTIONS,
+                    crate::commands::MOST_CONNECTIONS
+                ),
+            ),
+            ("the turn to fetch", format!("{} s", crate::store::tokens::FETCH_SECONDS)),
+            ("accounts of one process", crate::config::MOST_ACCOUNTS.to_string()),
+            ("the API's address", format!("{} bytes", thousands(crate::config::MOST_ADDRESS_BYTES))),
+            ("an email", format!("{} bytes", thousands(crate::config::EMAIL_BYTES))),
+            ("an accounts file", mib(crate::config::ACCOUNTS_FILE_BYTES as u64)),
+            ("a password", kib(crate::config::PASSWORD_BYTES as u64)),
             ("a file of certificates", mib(crate::settings_file::CERTIFICATES_BYTES as u64)),
             ("silence of a process", format!("{} s", crate::store::leases::LEASE_SECONDS)),
             ("one transaction", format!("1,{} s", crate::commands::LONGEST_TRANSACTION.as_secs() - 1000)),

@@ -13,7 +13,9 @@ use std::ffi::OsString;
 use std::io::Write;
 
 #[cfg(test)]
-pub(crate) use self::set_up::LONGEST_TRANSACTION;
+pub(crate) use self::set_up::{CONNECTIONS, LONGEST_TRANSACTION, MOST_CONNECTIONS};
+#[cfg(test)]
+pub(crate) use self::sync::MOST_WORKERS;
 use crate::cli::{self, Command, CommandName};
 use crate::config::{Account, Config, LogFormat, Output};
 use crate::report::text::say;

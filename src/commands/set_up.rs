@@ -25,9 +25,9 @@ use crate::store::{Conninfo, Pool, Store, StoreError, overview, schema};
 use crate::sync::{Caller, Ending, Patience};
 
 /// Connections for one account: list, write, claim, and keep; more would only wait for each other.
-const CONNECTIONS: u32 = 5;
+pub(crate) const CONNECTIONS: u32 = 5;
 /// Connections for any number of accounts: a server permits 100 to all its users, if nobody has raised it.
-const MOST_CONNECTIONS: u32 = 20;
+pub(crate) const MOST_CONNECTIONS: u32 = 20;
 
 /// No transaction of ours takes so long: a database that lets it is silent for good.
 pub(crate) const LONGEST_TRANSACTION: Duration = Duration::from_secs(1800);

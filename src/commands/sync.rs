@@ -20,7 +20,7 @@ use crate::store::{Pool, Store, dead_letters};
 use crate::sync::{self, Crew, Ending, Job, Outcome, Retry};
 
 /// The most requests at once, over all accounts, unless one account alone is given more. Threads that wait are cheap.
-const MOST_WORKERS: usize = 256;
+pub(crate) const MOST_WORKERS: usize = 256;
 /// How long a second signal waits for spans to reach their file.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// The stack of an account's own thread, which only waits for others.

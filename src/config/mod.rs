@@ -7,6 +7,14 @@ mod duration;
 mod password;
 mod setting;
 
+/// For the page of all limits.
+#[cfg(test)]
+pub(crate) use self::{
+    accounts::{MOST_ACCOUNTS, MOST_BYTES as ACCOUNTS_FILE_BYTES},
+    api_url::MOST_BYTES as MOST_ADDRESS_BYTES,
+    password::MOST_BYTES as PASSWORD_BYTES,
+};
+
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};

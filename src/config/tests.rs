@@ -142,6 +142,26 @@ fn an_address_has_its_scheme_in_lower_case() {
 }
 
 #[test]
+fn an_address_and_an_email_have_a_greatest_length() {
+    let host = "https://ads.example.com/";
+    let (longest, too_long) =
+        (format!("{host}{}", "x".repeat(2_000 - host.len())), format!("{host}{}", "x".repeat(2_000)));
+    let email = |length: usize| format!("{}@x.example", "x".repeat(length - 10));
+    let told = |name: &'static str, text: String| {
+        let (mut variables, text) = (good(), text);
+        variables.remove(name);
+        let look_up = |asked: &str| {
+            if asked == name { Some(OsString::from(&text)) } else { variables.get(asked).map(OsString::from) }
+        };
+        Config::for_api(&Flags::default(), &look_up).map_err(|error| error.0)
+    };
+    told("AD_PLATFORM_API_URL", longest).unwrap();
+    told("AD_PLATFORM_EMAIL", email(1_000)).unwrap();
+    assert!(told("AD_PLATFORM_API_URL", too_long).unwrap_err().contains("at most 2000 bytes"));
+    assert!(told("AD_PLATFORM_EMAIL", email(1_001)).unwrap_err().contains("at most 1000 bytes"));
+}
+
+#[test]
 fn credentials_in_the_address_are_refused_and_not_shown() {
     let error =
         read(&Flags::default(), &with("AD_PLATFORM_API_URL", "https://me:hunter2@x.example")).unwrap_err();

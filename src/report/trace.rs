@@ -25,7 +25,7 @@ const LINE: usize = 128 << 10;
 /// Spans are in the file at most this much later.
 const EVERY: Duration = Duration::from_secs(1);
 /// What a disk too slow for it may have waiting; spans beyond that are left out.
-const MOST_WAITING: usize = 32 << 20;
+pub(crate) const MOST_WAITING: usize = 32 << 20;
 
 /// Writes spans to a file. Nothing that goes wrong with it is anybody else's trouble: it is said once, in the log.
 pub struct Tracer {

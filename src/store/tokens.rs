@@ -18,7 +18,7 @@ use crate::http::token::{Grant, Kept, Turn, Vault};
 /// PBKDF2's rounds: what a guess at the password costs somebody who has the database. About 30 ms of one core.
 const ROUNDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(99_999);
 /// A process that fetches a token is given this long before another may.
-const FETCH_SECONDS: f64 = 30.0;
+pub(crate) const FETCH_SECONDS: f64 = 30.0;
 /// How often the others look whether it is there.
 const POLL: Duration = Duration::from_millis(50);
 

@@ -18,15 +18,15 @@ use crate::platform::{Invalid, Listed, PageNumber, read_record};
 use crate::store::leases;
 
 /// Pages that may wait to be committed.
-const PAGES_AHEAD: usize = 8;
+pub(crate) const PAGES_AHEAD: usize = 8;
 /// Records of one transaction, about.
 const BATCH: usize = 2_000;
 /// Records that may wait for their commit.
-const UNCOMMITTED: usize = BATCH;
+pub(crate) const UNCOMMITTED: usize = BATCH;
 /// Ids that are remembered to tell repetitions without asking the database; a page repeats its neighbours, if any.
-const REMEMBERED: usize = 16_384;
+pub(crate) const REMEMBERED: usize = 16_384;
 /// Pages in a row without one new record: the listing goes round in circles.
-const BARREN_PAGES: usize = 2;
+pub(crate) const BARREN_PAGES: usize = 2;
 /// A listing longer than twice what the platform says, and this, has no end.
 const UNTOLD: i64 = 10_000;
 /// A listing that is longer than this has no end, whatever the platform says.

@@ -17,6 +17,14 @@ mod trace;
 mod workers;
 mod writer;
 
+/// For the page of all limits.
+#[cfg(test)]
+pub(crate) mod bounds {
+    pub(crate) use super::lister::{BARREN_PAGES, PAGES_AHEAD, REMEMBERED, UNCOMMITTED};
+    pub(crate) use super::outbox::MOST as MOST_RESULTS;
+    pub(crate) use super::session::MOST_HELD;
+}
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

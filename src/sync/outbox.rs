@@ -10,7 +10,7 @@ use crate::http::lock::lock;
 /// Enough for one transaction: whoever waits for more need not wait longer.
 const BATCH: usize = 1_000;
 /// Results that may wait for the writer; whoever has another waits.
-const MOST: usize = 2_000;
+pub(crate) const MOST: usize = 2_000;
 /// A result waits at most this much longer for the sake of others.
 const LINGER: Duration = Duration::from_millis(20);
 

@@ -22,7 +22,7 @@ use crate::store::runs::OpenRun;
 use crate::store::{Store, StoreError};
 
 /// The most tasks that this process holds without having begun them; each is about half a kilobyte.
-const MOST_HELD: usize = 1_024;
+pub(crate) const MOST_HELD: usize = 1_024;
 /// It holds what it can do in this time.
 const HELD_SECONDS: f64 = 0.5;
 
