@@ -3,8 +3,6 @@ SCRIPTS := $(wildcard tests/*/*.sh) .ci/run
 
 .PHONY: help run demo-db demo-db-stop test torture soak lint bench dist install uninstall clean
 .DEFAULT_GOAL := help
-# Tests mostly wait, for limits and leases: more of them at once than there are cores.
-export RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 4); echo $$((n > 4 ? n : 4)))
 # What a property test finds is printed with its seed; it leaves no file among the sources.
 export PROPTEST_DISABLE_FAILURE_PERSISTENCE := true
 export PREFIX DESTDIR
