@@ -7,39 +7,28 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use mock_api::{Hint, Server, Settings};
 use serde_json::Value;
-use support::{Database, Outcome, Program};
+use support::{Database, Folder, Outcome, Program};
 
-/// An accounts file of its own, gone after the test.
-struct File(PathBuf);
+/// An accounts file in a folder of its own.
+struct File(Folder);
 
 impl File {
     fn new(text: &str) -> Self {
-        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("campaign-sync-accounts-{}-{n}", std::process::id()));
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        Self(path)
+        let folder = Folder::new("accounts");
+        folder.file("accounts.toml", text, 0o600);
+        Self(folder)
     }
 
     fn program(&self, command: &[&str], database: &Database) -> Program {
         Program::new(command)
-            .args(&["--accounts", self.0.to_str().unwrap()])
+            .args(&["--accounts", &self.0.path("accounts.toml")])
             .env("GOOD_PASSWORD", mock_api::PASSWORD)
             .env("WRONG_PASSWORD", "not-the-password")
             .database(&database.url())
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _gone_already = std::fs::remove_file(&self.0);
     }
 }
 

@@ -17,10 +17,10 @@ struct Installed(Folder);
 impl Installed {
     fn new(name: &str) -> Self {
         let folder = Folder::new(&format!("install-{name}"));
-        let page = folder.as_path().join("page");
+        let page = folder.path("page");
         std::fs::write(&page, campaign_sync::report::man::page(&campaign_sync::cli::described())).unwrap();
         let installed = Self(folder);
-        let done = installed.script(&[PROGRAM, page.to_str().unwrap()]);
+        let done = installed.script(&[PROGRAM, &page]);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         std::fs::remove_file(page).unwrap();
         installed
@@ -37,7 +37,7 @@ impl Installed {
     }
 
     fn path(&self, place: &str) -> String {
-        self.0.as_path().join("opt/sync").join(place).to_str().unwrap().to_owned()
+        self.0.path(&format!("opt/sync/{place}"))
     }
 
     fn files(&self) -> Vec<(String, u32)> {

@@ -306,11 +306,11 @@ fn the_alerts_of_the_readme_fire_when_they_should() {
     let readme = include_str!("../README.md");
     let rules =
         readme.split("```yaml\n").find(|block| block.starts_with("groups:")).expect("it has alert rules");
-    let folder = Metrics::new("alerts");
-    std::fs::write(folder.0.as_path().join("rules.yml"), rules.split("```").next().unwrap()).unwrap();
-    let tests = folder.0.as_path().join("alerts.yml");
+    let folder = Folder::new("alerts");
+    folder.file("rules.yml", rules.split("```").next().unwrap(), 0o644);
+    let tests = folder.path("alerts.yml");
     std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/alerts.yml"), &tests).unwrap();
-    if let Some(Err(said)) = promtool(&["test", "rules", tests.to_str().unwrap()], "") {
+    if let Some(Err(said)) = promtool(&["test", "rules", &tests], "") {
         panic!("{said}");
     }
 }

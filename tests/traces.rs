@@ -7,13 +7,13 @@ mod support;
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use mock_api::{EMAIL, Faults, Kind, Ledger, PASSWORD, Server, Settings};
-use support::{Database, PATIENCE, Program, assert_no_secret, eventually};
+use support::{Database, Folder, PATIENCE, Program, assert_no_secret, eventually};
 
 /// The JSON form of OTLP's `opentelemetry/proto/trace/v1/trace.proto`, and nothing besides.
 #[allow(dead_code, reason = "that the fields can be read is what is tested")]
@@ -145,21 +145,24 @@ impl Span {
     }
 }
 
-/// A trace file in a place of its own, gone after the test.
-struct Traces(PathBuf);
+/// A trace file in a folder of its own.
+struct Traces(Folder);
 
 impl Traces {
     fn new(test: &str) -> Self {
-        let name = format!("traces-{test}-{}.jsonl", std::process::id());
-        Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name))
+        Self(Folder::new(&format!("traces-{test}")))
+    }
+
+    fn path(&self) -> String {
+        self.0.path("traces.jsonl")
     }
 
     fn given_to(&self, program: Program) -> Program {
-        program.args(&["--trace-file", self.0.to_str().unwrap()])
+        program.args(&["--trace-file", &self.path()])
     }
 
     fn content(&self) -> String {
-        std::fs::read_to_string(&self.0).unwrap()
+        std::fs::read_to_string(self.path()).unwrap()
     }
 
     /// All spans of all lines.
@@ -181,12 +184,6 @@ impl Traces {
             assert_eq!(read, Ok(format!("{}\n", spans.len())));
         }
         spans
-    }
-}
-
-impl Drop for Traces {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -388,7 +385,9 @@ fn a_killed_process_leaves_whole_lines_and_the_next_goes_on_behind_them() {
     let (database, traces) = (Database::create(), Traces::new("killed"));
     let program = || traces.given_to(Program::sync(&server, &database)).args(&["--workers", "2"]);
     let running = program().spawn();
-    eventually(PATIENCE, "spans are in the file", || traces.0.metadata().is_ok_and(|file| file.len() > 0));
+    eventually(PATIENCE, "spans are in the file", || {
+        std::fs::metadata(traces.path()).is_ok_and(|file| file.len() > 0)
+    });
     running.kill();
     server.change(|settings| settings.sync_latency = Duration::ZERO);
     let killed = traces.spans();
@@ -440,7 +439,6 @@ fn a_second_signal_leaves_what_was_told_by_then() {
 fn accounts_share_a_file_and_each_has_a_trace_of_its_own() {
     let servers = [5, 7].map(|campaigns| mock_api::start(Settings::fast(campaigns)).unwrap());
     let (database, traces) = (Database::create(), Traces::new("accounts"));
-    let accounts = traces.0.with_extension("toml");
     let table = |(name, server): (&str, &Server)| {
         let url = server.url();
         format!(
@@ -448,10 +446,9 @@ fn accounts_share_a_file_and_each_has_a_trace_of_its_own() {
         )
     };
     let tables: String = ["north", "south"].into_iter().zip(&servers).map(table).collect();
-    std::fs::write(&accounts, tables).unwrap();
-    let program = Program::new(&["sync", "--accounts", accounts.to_str().unwrap()]);
+    let accounts = traces.0.file("accounts.toml", &tables, 0o600);
+    let program = Program::new(&["sync", "--accounts", &accounts]);
     traces.given_to(program.database(&database.url()).env("PW", PASSWORD)).run().expect_code(0);
-    std::fs::remove_file(&accounts).unwrap();
     let spans = traces.spans();
     assert_in_place(&spans);
     for (name, server) in ["north", "south"].into_iter().zip(&servers) {

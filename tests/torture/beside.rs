@@ -1,42 +1,34 @@
 //! What the processes of a schedule have besides their work: files that they write, another account in the same process,
 //! and a machine's clock that may be wrong.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fs;
 
 use mock_api::{EMAIL, PASSWORD, Server, Settings};
 use serde_json::Value;
 
 use crate::ground::Database;
 use crate::plan::{Event, Outputs, Plan};
-use crate::support::{MachineClock, Program};
+use crate::support::{Folder, MachineClock, Program};
 
 /// Campaigns of the other account.
 const CAMPAIGNS: u32 = 9;
 const SEED: u64 = 1 << 40;
 
-/// Goes with its folder.
 pub struct Beside {
     outputs: Outputs,
-    folder: PathBuf,
+    folder: Folder,
     clock: Option<MachineClock>,
     neighbour: Option<Server>,
 }
 
 impl Beside {
     pub fn new(plan: &Plan) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name =
-            format!("campaign-sync-torture-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder).unwrap();
+        let folder = Folder::new("beside");
         let jumps = plan.has(|event| matches!(event, Event::OwnClock(_)));
         let settings = Settings { seed: plan.seed ^ SEED, ..Settings::fast(CAMPAIGNS) };
         Self {
             outputs: plan.outputs,
-            clock: jumps.then(|| MachineClock::new(&folder)).flatten(),
+            clock: jumps.then(|| MachineClock::new(folder.as_path())).flatten(),
             neighbour: plan.outputs.neighbour.then(|| mock_api::start(settings).unwrap()),
             folder,
         }
@@ -45,13 +37,12 @@ impl Beside {
     /// The program, told to write what it is to write; `api` is the platform of the account that all is about.
     pub fn given_to(&self, program: Program, api: &str) -> Program {
         let Outputs { metrics, traces, json_logs, .. } = self.outputs;
-        let file = |name: &str| self.folder.join(name).to_str().expect("a plain path").to_owned();
         let mut program = program;
         for (wanted, flags) in [
-            (metrics, ["--metrics-file".to_owned(), file("metrics.prom")]),
-            (traces, ["--trace-file".to_owned(), file("traces.jsonl")]),
+            (metrics, ["--metrics-file".to_owned(), self.folder.path("metrics.prom")]),
+            (traces, ["--trace-file".to_owned(), self.folder.path("traces.jsonl")]),
             (json_logs, ["--log-format".to_owned(), "json".to_owned()]),
-            (self.neighbour.is_some(), ["--accounts".to_owned(), file("accounts.toml")]),
+            (self.neighbour.is_some(), ["--accounts".to_owned(), self.folder.path("accounts.toml")]),
         ] {
             if wanted {
                 program = program.args(&flags.each_ref().map(String::as_str));
@@ -63,12 +54,10 @@ impl Beside {
                     "[[account]]\nname = '{name}'\napi_url = '{url}'\nemail = '{EMAIL}'\npassword_env = 'THEIRS'\n"
                 )
             };
-            let accounts = self.folder.join("accounts.toml");
+            let tables = table("default", api) + &table("neighbour", &neighbour.url());
             // Another process may be reading it.
-            let fresh = self.folder.join("accounts.new");
-            fs::write(&fresh, table("default", api) + &table("neighbour", &neighbour.url())).unwrap();
-            fs::set_permissions(&fresh, Permissions::from_mode(0o600)).unwrap();
-            fs::rename(fresh, accounts).unwrap();
+            let fresh = self.folder.file("accounts.new", &tables, 0o600);
+            fs::rename(fresh, self.folder.path("accounts.toml")).unwrap();
             program = program.env("THEIRS", PASSWORD);
         }
         match &self.clock {
@@ -85,7 +74,7 @@ impl Beside {
     /// All that was written.
     pub fn written(&self) -> Vec<String> {
         let names = ["metrics.prom", "traces.jsonl"];
-        names.iter().filter_map(|name| fs::read_to_string(self.folder.join(name)).ok()).collect()
+        names.iter().filter_map(|name| fs::read_to_string(self.folder.path(name)).ok()).collect()
     }
 
     /// The neighbour's platform, and the seed of its tokens.
@@ -95,7 +84,7 @@ impl Beside {
 
     /// What is wrong with the files, at any end of any process.
     pub fn broken_files(&self) -> Vec<String> {
-        let read = |name: &str| fs::read_to_string(self.folder.join(name)).ok();
+        let read = |name: &str| fs::read_to_string(self.folder.path(name)).ok();
         let mut broken = Vec::new();
         if let Some(text) = read("metrics.prom")
             && let Some(line) = broken_metrics(&text)
@@ -142,10 +131,4 @@ fn broken_metrics(text: &str) -> Option<&str> {
         });
         !(sample || line.starts_with("# HELP campaign_sync_") || line.starts_with("# TYPE campaign_sync_"))
     })
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        let _only_clutter = fs::remove_dir_all(&self.folder);
-    }
 }
