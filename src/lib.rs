@@ -13,9 +13,9 @@
 //!    the task to the *crew*, a rayon pool of fixed size (`sync::workers`), which makes one attempt ([`platform::Api`]) with
 //!    the account's token ([`http::token`]). What fails is judged ([`http::retry`]) and comes back later, or becomes a
 //!    *dead letter* with its reason.
-//! 4. The *writer* (`sync::writer`) commits pages, gathers results for a moment and commits them: the task is deleted, and only if it was
-//!    still held by this process under this attempt number, the campaign is stored, in one statement (`sql/complete.sql`).
-//!    That makes the effect exactly once.
+//! 4. The *writer* (`sync::writer`) commits the pages, and results in batches: the task is deleted, and only if it was still
+//!    held by this process under this attempt number, the campaign is stored, in one statement (`sql/complete.sql`). That
+//!    makes the effect exactly once.
 //! 5. When the last page is in and no task is left, whoever sees it first closes the *run*, and marks what a complete
 //!    listing no longer showed.
 //!

@@ -80,7 +80,6 @@
 
 #[cfg(test)]
 mod tests {
-    use crate::sync::bounds;
     use crate::threat_model::tests::{named, rows, tests};
 
     #[test]
@@ -104,12 +103,12 @@ mod tests {
             ("a record", kib(crate::platform::MOST_RECORD_BYTES as u64)),
             ("an id", format!("{} bytes", thousands(crate::platform::MAX_ID_BYTES))),
             ("the number of campaigns", format!("10^{}", crate::platform::MOST_TOTAL.ilog10())),
-            ("pages in a row", bounds::BARREN_PAGES.to_string()),
-            ("tasks that a process holds", thousands(bounds::MOST_HELD)),
-            ("pages fetched ahead", bounds::PAGES_AHEAD.to_string()),
-            ("records that wait", thousands(bounds::UNCOMMITTED)),
-            ("results that wait", thousands(bounds::MOST_RESULTS)),
-            ("ids that tell", thousands(bounds::REMEMBERED)),
+            ("pages in a row", crate::sync::BARREN_PAGES.to_string()),
+            ("tasks that a process holds", thousands(crate::sync::MOST_HELD)),
+            ("pages fetched ahead", crate::sync::PAGES_AHEAD.to_string()),
+            ("records that wait", thousands(crate::sync::UNCOMMITTED)),
+            ("results that wait", thousands(crate::sync::MOST_RESULTS)),
+            ("ids that tell", thousands(crate::sync::REMEMBERED)),
             ("spans that wait", mib(crate::report::trace::MOST_WAITING as u64)),
             ("requests at once", format!("`--workers`, and {} for", crate::commands::MOST_WORKERS)),
             (
@@ -122,7 +121,7 @@ mod tests {
             ),
             ("the turn to fetch", format!("{} s", crate::store::tokens::FETCH_SECONDS)),
             ("accounts of one process", crate::config::MOST_ACCOUNTS.to_string()),
-            ("the API's address", format!("{} bytes", thousands(crate::config::MOST_ADDRESS_BYTES))),
+            ("the API's address", format!("{} bytes", thousands(crate::config::ADDRESS_BYTES))),
             ("an email", format!("{} bytes", thousands(crate::config::EMAIL_BYTES))),
             ("an accounts file", mib(crate::config::ACCOUNTS_FILE_BYTES as u64)),
             ("a password", kib(crate::config::PASSWORD_BYTES as u64)),

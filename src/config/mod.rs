@@ -7,20 +7,18 @@ mod duration;
 mod password;
 mod setting;
 
-/// For the page of all limits.
-#[cfg(test)]
-pub(crate) use self::{
-    accounts::{MOST_ACCOUNTS, MOST_BYTES as ACCOUNTS_FILE_BYTES},
-    api_url::MOST_BYTES as MOST_ADDRESS_BYTES,
-    password::MOST_BYTES as PASSWORD_BYTES,
-};
-
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::accounts::Entry;
+#[cfg(test)]
+pub(crate) use self::accounts::{MOST_ACCOUNTS, MOST_BYTES as ACCOUNTS_FILE_BYTES};
+#[cfg(test)]
+pub(crate) use self::api_url::MOST_BYTES as ADDRESS_BYTES;
+#[cfg(test)]
+pub(crate) use self::password::MOST_BYTES as PASSWORD_BYTES;
 pub use self::password::Password;
 use self::setting::Source;
 use crate::cli::Flags;

@@ -148,12 +148,9 @@ fn an_address_and_an_email_have_a_greatest_length() {
         (format!("{host}{}", "x".repeat(2_000 - host.len())), format!("{host}{}", "x".repeat(2_000)));
     let email = |length: usize| format!("{}@x.example", "x".repeat(length - 10));
     let told = |name: &'static str, text: String| {
-        let (mut variables, text) = (good(), text);
-        variables.remove(name);
-        let look_up = |asked: &str| {
-            if asked == name { Some(OsString::from(&text)) } else { variables.get(asked).map(OsString::from) }
-        };
-        Config::for_api(&Flags::default(), &look_up).map_err(|error| error.0)
+        let mut variables: Variables<'_> = good();
+        variables.insert(name, &text);
+        read(&Flags::default(), &variables)
     };
     told("AD_PLATFORM_API_URL", longest).unwrap();
     told("AD_PLATFORM_EMAIL", email(1_000)).unwrap();

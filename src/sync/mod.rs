@@ -17,14 +17,6 @@ mod trace;
 mod workers;
 mod writer;
 
-/// For the page of all limits.
-#[cfg(test)]
-pub(crate) mod bounds {
-    pub(crate) use super::lister::{BARREN_PAGES, PAGES_AHEAD, REMEMBERED, UNCOMMITTED};
-    pub(crate) use super::outbox::MOST as MOST_RESULTS;
-    pub(crate) use super::session::MOST_HELD;
-}
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -34,6 +26,13 @@ pub use ending::{Ending, most_serious};
 pub use lister::{Entry, Listing};
 pub use spans::{Recorder, Span, Value};
 pub use workers::Crew;
+
+#[cfg(test)]
+pub(crate) use lister::{BARREN_PAGES, PAGES_AHEAD, REMEMBERED, UNCOMMITTED};
+#[cfg(test)]
+pub(crate) use outbox::MOST as MOST_RESULTS;
+#[cfg(test)]
+pub(crate) use session::MOST_HELD;
 
 use session::Session;
 
