@@ -46,6 +46,8 @@ pub mod limits;
 pub mod platform;
 pub mod report;
 pub mod scope;
+#[cfg(test)]
+mod scratch;
 pub mod settings_file;
 pub mod store;
 pub mod sync;

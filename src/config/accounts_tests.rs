@@ -1,39 +1,28 @@
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::tests::{good, read};
 use super::*;
+use crate::scratch::Scratch;
 
-/// A folder of its own with an accounts file, gone at the end.
-struct Folder(PathBuf);
+/// A folder with an accounts file.
+struct Folder(Scratch);
 
 impl Folder {
     fn with(accounts: &str) -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name =
-            format!("campaign-sync-accounts-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let folder = Self(std::env::temp_dir().join(name));
-        std::fs::create_dir_all(&folder.0).unwrap();
-        std::fs::write(folder.0.join("accounts.toml"), accounts).unwrap();
-        folder
+        let folder = Scratch::new("accounts");
+        std::fs::write(folder.path().join("accounts.toml"), accounts).unwrap();
+        Self(folder)
     }
 
     fn flags(&self) -> Flags {
-        let path = self.0.join("accounts.toml");
+        let path = self.0.path().join("accounts.toml");
         Flags { accounts: Some(path.to_str().unwrap().into()), ..Flags::default() }
     }
 
     fn secret(&self, name: &str, text: &str, mode: u32) {
-        let path = self.0.join(name);
+        let path = self.0.path().join(name);
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _gone_already = std::fs::remove_dir_all(&self.0);
     }
 }
 

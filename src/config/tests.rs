@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::scratch::Scratch;
 
 pub(super) type Variables<'a> = HashMap<&'a str, &'a str>;
 
@@ -167,10 +168,10 @@ fn credentials_in_the_address_are_refused_and_not_shown() {
 
 #[test]
 fn the_password_has_one_source() {
-    let folder = tempdir();
-    let file = folder.join("ad_platform_password");
+    let folder = Scratch::new("password");
+    let file = folder.path().join("ad_platform_password");
     std::fs::write(&file, "from the file\n").unwrap();
-    let (file, folder) = (file.to_str().unwrap(), folder.to_str().unwrap());
+    let (file, folder) = (file.to_str().unwrap(), folder.path().to_str().unwrap());
     let from = |name: &'static str, value: &str| {
         let mut variables: Variables<'_> = good();
         variables.remove("AD_PLATFORM_PASSWORD");
@@ -191,12 +192,6 @@ fn the_password_has_one_source() {
     let error = read(&Flags::default(), &with("AD_PLATFORM_PASSWORD_FILE", "/nowhere")).unwrap_err();
     assert!(error.contains("AD_PLATFORM_PASSWORD and AD_PLATFORM_PASSWORD_FILE"), "{error}");
     assert!(!error.contains("hunter2"));
-}
-
-fn tempdir() -> std::path::PathBuf {
-    let folder = std::env::temp_dir().join(format!("campaign-sync-config-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
 }
 
 proptest! {

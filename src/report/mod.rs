@@ -6,8 +6,6 @@ pub mod man;
 pub mod metrics;
 pub mod page;
 pub mod progress;
-#[cfg(test)]
-mod scratch;
 pub mod sparkline;
 pub mod status;
 pub mod summary;

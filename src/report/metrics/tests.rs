@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::*;
-use crate::report::scratch::Scratch;
+use crate::scratch::Scratch;
 use crate::sync::{Ending, Outcome};
 
 fn file_in(folder: &Scratch) -> PathBuf {

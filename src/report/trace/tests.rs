@@ -8,7 +8,7 @@ use super::*;
 use crate::http::Clock;
 use crate::http::clock::VirtualClock;
 use crate::http::trace_context::{SpanId, TraceId};
-use crate::report::scratch::Scratch;
+use crate::scratch::Scratch;
 use crate::sync::Value;
 
 const FILE: &str = "traces.jsonl";

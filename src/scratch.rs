@@ -1,15 +1,19 @@
-//! A folder for one test.
+//! A folder for one test of this crate's own, below the build's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Gone after the test.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    /// An empty folder; `name` is the test's own.
+    /// An empty folder.
     pub fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("campaign-sync-{name}-{}", std::process::id()));
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{name}-{}-{number}", std::process::id());
+        let folder = std::env::current_exe().unwrap().with_file_name("scratch").join(name);
         fs::create_dir_all(&folder).unwrap();
         Self(folder)
     }
