@@ -197,6 +197,23 @@ fn a_listing_without_an_end_stops_with_a_message_and_keeps_what_it_has() {
 }
 
 #[test]
+fn a_listing_without_an_end_is_not_followed_ahead_of_a_slow_database() {
+    let faults = Faults { endless: true, ..Faults::default() };
+    let server = mock_api::start(Settings { faults, ..Settings::fast(25) }).unwrap();
+    let database = Database::create();
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    database.execute(
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_sleep(0.5); RETURN new; END $$;
+         CREATE TRIGGER slowly BEFORE UPDATE ON sync_runs FOR EACH ROW
+             WHEN (old.next_page < new.next_page) EXECUTE FUNCTION slowly()",
+    );
+    Program::sync(&server, &database).run().expect_code(5);
+    assert_eq!(database.count("campaigns"), 25);
+    assert!(server.ledger().lists < 40, "{} pages were asked for", server.ledger().lists);
+}
+
+#[test]
 fn a_page_that_the_platform_makes_smaller_loses_nothing() {
     for campaigns in [1, 4, 23, 100] {
         let faults = Faults { most_per_page: 4, ..Faults::default() };

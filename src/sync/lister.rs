@@ -219,6 +219,7 @@ impl<'a> Feeder<'a> {
         let after_another = self.next_page > 1 && self.recent.is_empty();
         let (count, total) = (batch.len(), batch.iter().rev().find_map(|page| page.total));
         let records = self.new_records(batch);
+        let barren = records.valid.is_empty() && records.invalid.is_empty();
         let room = self.session.inbox.room(self.session.capacity(), 0, Duration::ZERO);
         // A few more than there is room for are better off here than as free tasks.
         let held = if records.valid.len() <= 2 * room { records.valid.len() } else { room };
@@ -244,7 +245,8 @@ impl<'a> Feeder<'a> {
             let works = pending.hand_out();
             self.session.deliver(Done::Listed(Box::new(pending)));
             self.session.inbox.push(works);
-            self.await_commits(UNCOMMITTED);
+            // Whether a listing without news has an end is seen at its commit: nothing is asked for ahead of that.
+            self.await_commits(if barren { 0 } else { UNCOMMITTED });
         }
     }
 
