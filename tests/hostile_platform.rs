@@ -139,6 +139,16 @@ fn a_token_that_no_header_can_hold_is_not_kept_for_later_runs() {
 }
 
 #[test]
+fn a_platform_that_closes_connections_without_a_word_costs_a_retry_a_worker_at_most() {
+    let records: Vec<String> = (0..200).map(|n| record(&format!("c{n}"), "n", "")).collect();
+    let (platform, database) = (Impostor::listing_rudely(&records), Database::create());
+    let outcome = program(&platform, &database, &["sync", "--json", "--workers", "4"]).run().expect_code(0);
+    assert_eq!(database.count("campaigns"), 200);
+    let retries = outcome.json()[0]["retries"].as_u64().unwrap();
+    assert!(retries <= 6, "{outcome}");
+}
+
+#[test]
 fn a_platform_that_refuses_everything_is_given_up() {
     for refused in ["/auth/token", "/api/campaigns?", "/sync"] {
         let platform = Impostor::new(move |line| match line {

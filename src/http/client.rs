@@ -11,9 +11,10 @@ use ureq::config::Config;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use ureq::http::{Method, Request};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 
 use super::clock::Clock;
+use super::gather::GatherConnector;
 use super::hints::{self, Hints};
 use super::resolver::CachingResolver;
 use super::secret::Secret;
@@ -24,9 +25,9 @@ pub const LONG_BODY: u64 = 32 << 20;
 /// The largest of any other, of which each worker may hold one: they have a few hundred bytes.
 pub const SHORT_BODY: u64 = 256 << 10;
 /// The largest response header, all fields together.
-const MAX_HEADER_BYTES: usize = 64 << 10;
+pub(super) const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Each connection's buffers; the default of 128 kB each would be most of our memory at 16 workers.
-const BUFFER_BYTES: usize = 16 << 10;
+pub(super) const BUFFER_BYTES: usize = 16 << 10;
 /// An idle connection older than this is not used again: many servers and balancers close theirs after a minute.
 const MAX_IDLE: Duration = Duration::from_secs(50);
 
@@ -157,7 +158,11 @@ impl Client {
             false => config.proxy(None).build(),
         };
         let resolver = CachingResolver::default();
-        let agent = Agent::with_parts(config, DefaultConnector::default(), resolver.clone());
+        let agent = Agent::with_parts(
+            config,
+            DefaultConnector::default().chain(GatherConnector::default()),
+            resolver.clone(),
+        );
         Ok(Self { agent, resolver, base_url: settings.base_url.clone(), client_id, clock })
     }
 
@@ -176,7 +181,8 @@ impl Client {
         let sent_at = self.clock.now();
         let mut response = self.agent.run(request).map_err(|error| self.no_reply(error))?;
         let status = response.status().as_u16();
-        let mut body = Vec::new();
+        let told = response.body().content_length().unwrap_or(0).min(call.most_bytes);
+        let mut body = Vec::with_capacity(usize::try_from(told).unwrap_or(0).min(BUFFER_BYTES) + 1);
         let limit = call.most_bytes + 1;
         response.body_mut().as_reader().take(limit).read_to_end(&mut body).map_err(no_body)?;
         if body.len() as u64 >= limit {
@@ -184,14 +190,19 @@ impl Client {
         }
         let answered_at = self.clock.now();
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let hints = hints::from_response(header, body_retry_after(status, &body), self.clock.wall());
+        let hints = match body_retry_after(status, &body) {
+            None if !response.headers().keys().any(|name| hints::may_be_in(name.as_str())) => {
+                Hints::default()
+            }
+            in_body => hints::from_response(header, in_body, self.clock.wall()),
+        };
         let location = header("location").map(str::to_owned);
         Ok(Reply { status, hints, body, location, sent_at, answered_at })
     }
 
     fn request<'a>(&self, call: &Call<'a>) -> Result<Request<&'a [u8]>, ureq::http::Error> {
         let mut request =
-            Request::builder().method(call.method.clone()).uri(format!("{}{}", self.base_url, call.path));
+            Request::builder().method(call.method.clone()).uri([&self.base_url, call.path].concat());
         if let Some(authorization) = call.authorization {
             let mut value = HeaderValue::from_str(authorization.reveal())?;
             value.set_sensitive(true);

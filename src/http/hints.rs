@@ -58,6 +58,12 @@ pub fn from_response<'a>(
     hints
 }
 
+/// Whether a header of this lower-case name may hold a hint: most responses have none.
+#[must_use]
+pub fn may_be_in(name: &str) -> bool {
+    name == "retry-after" || name.contains("ratelimit")
+}
+
 impl Hints {
     /// `RateLimit: "default";r=0;t=37`, the most restrictive member; or `limit=10, remaining=0, reset=37`.
     fn read_ratelimit(&mut self, text: &str) {

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod clock;
 pub mod concurrency;
+mod gather;
 pub mod health;
 pub mod hints;
 pub mod learning;

@@ -1,12 +1,14 @@
 //! A resolver that remembers: ureq asks for the host's addresses before every request, pooled connection or not, and
 //! starts a thread for it whenever a timeout is set.
 
-use std::collections::HashMap;
+use std::net::ToSocketAddrs;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ureq::config::Config;
 use ureq::http::Uri;
+use ureq::http::uri::{Authority, Scheme};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
@@ -16,10 +18,21 @@ use super::lock::lock;
 /// providers use for fail-over, and one look-up in 30 s costs nothing.
 const LIFETIME: Duration = Duration::from_secs(30);
 
-/// Caches the default resolver's answers, by host and port, until they are old or a connect fails.
+/// So many of a host's addresses are tried; ureq keeps no more.
+const MOST_ADDRESSES: usize = 16;
+
+/// Caches the system's answers, by host and port, until they are old or a connect fails.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CachingResolver {
-    answers: Arc<Mutex<HashMap<String, (Instant, ResolvedSocketAddrs)>>>,
+    answers: Arc<Mutex<Vec<Answer>>>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    scheme: Scheme,
+    authority: Authority,
+    asked_at: Instant,
+    addresses: ResolvedSocketAddrs,
 }
 
 impl CachingResolver {
@@ -27,30 +40,46 @@ impl CachingResolver {
     pub(crate) fn forget(&self) {
         lock(&self.answers).clear();
     }
+
+    /// Asks the system, which knows no timeout: so it is asked in a thread of its own, which ureq's resolver would panic
+    /// without.
+    fn look_up(&self, host: &str, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let (sender, receiver) = sync_channel(1);
+        let theirs = host.to_owned();
+        std::thread::Builder::new().name("look-up".into()).spawn(move || {
+            let _nobody_waits = sender.send(theirs.to_socket_addrs());
+        })?;
+        let found =
+            receiver.recv_timeout(*timeout.after).map_err(|_| ureq::Error::Timeout(timeout.reason))??;
+        let mut addresses = self.empty();
+        found.take(MOST_ADDRESSES).for_each(|address| addresses.push(address));
+        if addresses.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(addresses) }
+    }
 }
 
 impl Resolver for CachingResolver {
     fn resolve(
         &self,
         uri: &Uri,
-        config: &Config,
+        _: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let key = match (uri.scheme(), uri.authority()) {
-            (Some(scheme), Some(authority)) => DefaultResolver::host_and_port(scheme, authority),
-            _ => None,
-        };
-        let Some(key) = key else {
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
             return Err(ureq::Error::HostNotFound);
         };
-        if let Some((asked_at, addresses)) = lock(&self.answers).get(&key)
-            && asked_at.elapsed() < LIFETIME
+        let same = |answer: &Answer| answer.authority == *authority && answer.scheme == *scheme;
+        if let Some(answer) = lock(&self.answers).iter().find(|answer| same(answer))
+            && answer.asked_at.elapsed() < LIFETIME
         {
-            return Ok(addresses.clone());
+            return Ok(answer.addresses.clone());
         }
+        let host = DefaultResolver::host_and_port(scheme, authority).ok_or(ureq::Error::HostNotFound)?;
         // Not under the lock: a look-up may take seconds. Two threads may ask at once; both answers are right.
-        let addresses = DefaultResolver::default().resolve(uri, config, timeout)?;
-        lock(&self.answers).insert(key, (Instant::now(), addresses.clone()));
+        let addresses = self.look_up(&host, timeout)?;
+        let (scheme, authority) = (scheme.clone(), authority.clone());
+        let mut answers = lock(&self.answers);
+        answers.retain(|answer| !same(answer));
+        answers.push(Answer { scheme, authority, asked_at: Instant::now(), addresses: addresses.clone() });
         Ok(addresses)
     }
 }

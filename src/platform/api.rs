@@ -1,6 +1,7 @@
 //! The platform's endpoints, one attempt a call: what was sent, what came back, and what it means. Retrying is the
 //! caller's.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -200,7 +201,7 @@ impl Api {
         trace: Option<&str>,
         watch: &mut dyn FnMut(&Exchange<'_>),
     ) -> Result<SyncReply, CallError> {
-        let path = format!("/api/campaigns/{}/sync", segment(id));
+        let path = ["/api/campaigns/", &segment(id), "/sync"].concat();
         let body = serde_json::to_vec(&SyncBody { campaign_id: id }).unwrap_or_default();
         let headers = [("idempotency-key", key), (TRACEPARENT, trace.unwrap_or_default())];
         let call = Call {
@@ -315,11 +316,11 @@ fn redirect(status: u16, location: Option<&str>) -> String {
 }
 
 /// An id as one path segment. The two names that mean a folder are written so that nothing on the way resolves them.
-fn segment(id: &str) -> String {
+fn segment(id: &str) -> Cow<'_, str> {
     match id {
         "." => "%2E".into(),
         ".." => "%2E%2E".into(),
-        _ => utf8_percent_encode(id, SEGMENT).to_string(),
+        _ => utf8_percent_encode(id, SEGMENT).into(),
     }
 }
 

@@ -24,13 +24,18 @@ pub struct Impostor {
 impl Impostor {
     /// One that answers by `answer`, which is given the first line of the request.
     pub fn new(answer: impl Fn(&str) -> Said + Send + Sync + 'static) -> Self {
+        Self::closing("connection: close\r\n", answer)
+    }
+
+    /// The same, with this in its header of the fact that it closes the connection behind each answer.
+    fn closing(said: &'static str, answer: impl Fn(&str) -> Said + Send + Sync + 'static) -> Self {
         let (listener, url) = listen("http");
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (answer, ears) = (Arc::new(answer), heard.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (answer, ears) = (answer.clone(), ears.clone());
-                std::thread::spawn(move || serve(stream, &*answer, &ears));
+                std::thread::spawn(move || serve(stream, said, &*answer, &ears));
             }
         });
         Self { url, heard }
@@ -38,17 +43,26 @@ impl Impostor {
 
     /// One that gives tokens, lists `records` on one page, and syncs whatever it is asked for.
     pub fn listing(records: &[String]) -> Self {
-        let page = format!(r#"{{"data": [{}], "pagination": {{"has_more": false}}}}"#, records.join(","));
-        Self::new(move |line| match line {
-            _ if line.starts_with("POST /auth/token ") => token(),
-            _ if line.starts_with("POST ") => (200, r#"{"success": true}"#.into()),
-            _ => (200, page.clone()),
-        })
+        Self::new(lists(records))
+    }
+
+    /// The same, and it closes the connection behind each answer without a word of that.
+    pub fn listing_rudely(records: &[String]) -> Self {
+        Self::closing("", lists(records))
     }
 
     /// Each request as it came, head and body.
     pub fn heard(&self) -> Vec<String> {
         self.heard.lock().unwrap().clone()
+    }
+}
+
+fn lists(records: &[String]) -> impl Fn(&str) -> Said + Send + Sync + 'static {
+    let page = format!(r#"{{"data": [{}], "pagination": {{"has_more": false}}}}"#, records.join(","));
+    move |line| match line {
+        _ if line.starts_with("POST /auth/token ") => token(),
+        _ if line.starts_with("POST ") => (200, r#"{"success": true}"#.into()),
+        _ => (200, page.clone()),
     }
 }
 
@@ -65,7 +79,12 @@ pub fn record(id: &str, name: &str, more: &str) -> String {
     )
 }
 
-fn serve(mut stream: TcpStream, answer: &(impl Fn(&str) -> Said + ?Sized), heard: &Mutex<Vec<String>>) {
+fn serve(
+    mut stream: TcpStream,
+    closing: &str,
+    answer: &(impl Fn(&str) -> Said + ?Sized),
+    heard: &Mutex<Vec<String>>,
+) {
     let mut request = Vec::new();
     let mut chunk = [0; 4096];
     while !whole(&request) {
@@ -77,8 +96,7 @@ fn serve(mut stream: TcpStream, answer: &(impl Fn(&str) -> Said + ?Sized), heard
     let request = String::from_utf8_lossy(&request).into_owned();
     let (status, body) = answer(request.lines().next().unwrap_or_default());
     heard.lock().unwrap().push(request);
-    let head =
-        format!("HTTP/1.1 {status} Status\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let head = format!("HTTP/1.1 {status} Status\r\ncontent-length: {}\r\n{closing}\r\n", body.len());
     let _gone = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
 }
 
