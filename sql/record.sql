@@ -7,4 +7,4 @@ WHERE account = $1 AND (gate_until IS NULL OR gate_until < clock_timestamp())
   AND (learned_at IS NULL OR learned_at < now() - interval '1 day')
   AND cardinality(sent_at) BETWEEN 1 AND 255 AND sent_at[1] > clock_timestamp() - interval '2 minutes'
   AND sent_at[cardinality(sent_at)] <= clock_timestamp()
-RETURNING 1
+RETURNING (SELECT sum(u.count) FROM unnest(sent_count) AS u (count)) AS sends

@@ -50,6 +50,6 @@ WITH row AS (
          LATERAL (SELECT cardinality(k.ats) > 500 AND k.ats[cardinality(k.ats)] + t.span / 500 > t.now AS joins) x
     WHERE q.account = $1
 )
-SELECT granted::bigint AS granted, most::integer AS most, seconds,
+SELECT granted::bigint AS granted, sends, most::integer AS most, seconds,
        coalesce(extract(epoch FROM free_at - now), 0)::float8 AS wait_s
 FROM turn

@@ -22,6 +22,8 @@ const FIRST_GAP: Duration = Duration::from_millis(2);
 const LEAST_GAP: Duration = Duration::from_micros(500);
 /// What a request may need to the server more than another, at least: a cold connection and a busy machine.
 const LEAST_MARGIN: Duration = Duration::from_millis(10);
+/// While no limit is known, sends are on record for so long.
+const UNLIMITED_SPAN: Duration = Duration::from_secs(120);
 /// After the last refusal of a burst, so long until the limit behind it is worked out: by then all of the burst was
 /// answered that is answered at once.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -94,8 +96,10 @@ impl Ledger for MemoryLedger {
         Ok(match limit.or(*learned) {
             Some(limit) => window.reserve(limit, margin, now, want),
             None => {
+                let lately = window.ages(now).iter().filter(|age| **age < UNLIMITED_SPAN).count();
                 window.record(now, want);
-                Reservation { granted: want, wait: Duration::ZERO, limit: None }
+                let before = u32::try_from(lately).unwrap_or(u32::MAX);
+                Reservation { granted: want, wait: Duration::ZERO, limit: None, before }
             }
         })
     }
@@ -295,7 +299,7 @@ impl Limiter {
         }
         self.work_out();
         let now = self.clock.now();
-        let (limit, margin, want) = {
+        let (limit, margin, want, first) = {
             let mut state = lock(&self.state);
             if let Some(discovery) = state.discovery {
                 return Ok(Turn::Wait((discovery.last + SETTLE).saturating_duration_since(now), Why::Gate));
@@ -322,9 +326,12 @@ impl Limiter {
                 state.next_send = Some(now + gap);
                 state.paced = state.paced.saturating_add(1);
             }
-            (limit, state.margin(limit), if paced { 1 } else { want })
+            (limit, state.margin(limit), if paced { 1 } else { want }, paced && state.paced == 1)
         };
         let reserved = self.ledger.reserve(limit, margin, want)?;
+        if first && reserved.limit.is_none() && reserved.granted > 0 && reserved.before >= PACED_SENDS {
+            self.succeed_others(reserved.granted)?;
+        }
         if self.configured.is_none() && reserved.limit != limit {
             lock(&self.state).learned = reserved.limit;
         }
@@ -332,6 +339,19 @@ impl Limiter {
             0 => Turn::Wait(reserved.wait.max(Duration::from_millis(1)), Why::RateLimit),
             granted => Turn::Go(granted),
         })
+    }
+
+    /// Others have sent, a moment ago, as many as are spaced, and no limit came of it: this process goes on from there, as if
+    /// their sends were its own.
+    fn succeed_others(&self, granted: u32) -> Result<(), SharingError> {
+        let now = self.clock.now();
+        let mut ages = self.ledger.ages()?;
+        ages.truncate(ages.len().saturating_sub(granted as usize));
+        let mut state = lock(&self.state);
+        let skipped = ages.len().saturating_sub(REMEMBERED);
+        state.accepted.extend(ages[skipped..].iter().filter_map(|age| now.checked_sub(*age)));
+        state.paced = PACED_SENDS;
+        Ok(())
     }
 
     /// A turn was used so much later than it was asked for: on a busy machine that differs from request to request, and

@@ -14,6 +14,8 @@ pub struct Reservation {
     pub wait: Duration,
     /// The limit that was kept to, when one is known.
     pub limit: Option<RateLimit>,
+    /// When no limit is known: how many sends were on record before.
+    pub before: u32,
 }
 
 /// The sends of one window, in batches of the same moment.
@@ -33,7 +35,7 @@ impl Window {
         let granted = limit.requests.get().saturating_sub(used).min(want);
         self.record(now, granted);
         let wait = if granted == 0 { self.until_free(limit, span, now, used) } else { Duration::ZERO };
-        Reservation { granted, wait, limit: Some(limit) }
+        Reservation { granted, wait, limit: Some(limit), before: 0 }
     }
 
     /// Adds sends that were made at `now`.

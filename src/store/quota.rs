@@ -36,10 +36,16 @@ pub(super) fn limit(row: &Row) -> Option<RateLimit> {
     RateLimit::new(requests, Duration::from_millis(millis))
 }
 
-/// Puts sends on record while there is no limit; false when that is not so.
-fn record(client: &mut Client, account: &str, count: i64) -> Result<bool, Error> {
+/// Puts sends on record while there is no limit, and tells how many are there; nothing when that is not so.
+fn record(client: &mut Client, account: &str, count: i64) -> Result<Option<i64>, Error> {
     let ask: [(&(dyn ToSql + Sync), Type); 2] = [(&account, Type::TEXT), (&count, Type::INT8)];
-    Ok(client.query_typed_opt(include_str!("../../sql/record.sql"), &ask)?.is_some())
+    Ok(client.query_typed_opt(include_str!("../../sql/record.sql"), &ask)?.map(|row| row.get("sends")))
+}
+
+/// What came of asking: the short way or the long one.
+enum Asked {
+    Recorded(i64),
+    Reserved(Row),
 }
 
 impl Ledger for SharedLedger {
@@ -52,9 +58,11 @@ impl Ledger for SharedLedger {
         let most = limit.map(|limit| i32::try_from(limit.requests.get()).unwrap_or(i32::MAX));
         let seconds = limit.map(|limit| limit.window.as_secs_f64());
         let (want, margin) = (i64::from(want), margin.as_secs_f64());
-        let row = self.store.run(|client, account| {
-            if limit.is_none() && record(client, account, want)? {
-                return Ok(None);
+        let asked = self.store.run(|client, account| {
+            if limit.is_none()
+                && let Some(sends) = record(client, account, want)?
+            {
+                return Ok(Asked::Recorded(sends - want));
             }
             let ask = [
                 (&account as &(dyn ToSql + Sync), Type::TEXT),
@@ -64,18 +72,22 @@ impl Ledger for SharedLedger {
                 (&margin, Type::FLOAT8),
             ];
             if let Some(row) = client.query_typed_opt(include_str!("../../sql/reserve.sql"), &ask)? {
-                return Ok(Some(row));
+                return Ok(Asked::Reserved(row));
             }
             // The account's first send ever: its row is not there yet.
             client.execute_typed(
                 "INSERT INTO quotas (account) VALUES ($1) ON CONFLICT (account) DO NOTHING",
                 &ask[..1],
             )?;
-            client.query_typed_one(include_str!("../../sql/reserve.sql"), &ask).map(Some)
+            client.query_typed_one(include_str!("../../sql/reserve.sql"), &ask).map(Asked::Reserved)
         })?;
-        let Some(row) = row else {
-            let granted = u32::try_from(want).unwrap_or(u32::MAX);
-            return Ok(Reservation { granted, wait: Duration::ZERO, limit: None });
+        let whole = |count: i64| u32::try_from(count).unwrap_or(if count < 0 { 0 } else { u32::MAX });
+        let row = match asked {
+            Asked::Reserved(row) => row,
+            Asked::Recorded(sends) => {
+                let granted = whole(want);
+                return Ok(Reservation { granted, wait: Duration::ZERO, limit: None, before: whole(sends) });
+            }
         };
         let kept = match (row.get::<_, Option<i32>>("most"), row.get::<_, Option<f64>>("seconds")) {
             (Some(most), Some(seconds)) => u32::try_from(most)
@@ -84,12 +96,12 @@ impl Ledger for SharedLedger {
                 .and_then(|(most, window)| RateLimit::new(most, window)),
             _ => None,
         };
-        let granted = u32::try_from(row.get::<_, i64>("granted")).unwrap_or(0);
+        let (granted, before) = (whole(row.get("granted")), whole(row.get("sends")));
         // What is no time that could be waited for is longer than any.
         let wait = Duration::try_from_secs_f64(row.get("wait_s")).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
         // A row that somebody else has written may permit nothing and tell no time: never ask again without a pause.
         let wait = if granted == 0 && wait.is_zero() { PAUSE } else { wait };
-        Ok(Reservation { granted, wait, limit: limit.or(kept) })
+        Ok(Reservation { granted, wait, limit: limit.or(kept), before })
     }
 
     fn ages(&self) -> Result<Vec<Duration>, SharingError> {

@@ -346,6 +346,38 @@ fn an_api_without_a_limit_soon_costs_nothing() {
 }
 
 #[test]
+fn who_comes_when_others_have_met_no_limit_goes_on_from_there_and_still_finds_one() {
+    let clock = Arc::new(VirtualClock::new(1));
+    let ledger = Kept::new(clock.clone());
+    let mut server = Server::new(100, WINDOW, Tells::Window);
+    // Whether the next request is accepted.
+    let mut send = |limiter: &Limiter| loop {
+        match limiter.try_acquire(1).unwrap() {
+            Turn::Go(_) => {
+                let sent_at = clock.now();
+                let (accepted, hints) = server.arrive(sent_at);
+                let answered_at = sent_at + MS / 5;
+                limiter.observe(&Observation { sent_at, answered_at, refused: !accepted, hints: &hints });
+                return accepted;
+            }
+            Turn::Wait(wait, _) => clock.sleep(wait),
+        }
+    };
+    let new = || Limiter::new(None, Box::new(ledger.clone()), clock.clone(), Scope::new("default"));
+    let first = new();
+    while !first.unlimited() {
+        assert!(send(&first));
+    }
+    let (second, asked) = (new(), ledger.asked());
+    assert!(send(&second) && send(&second));
+    assert!(second.unlimited() && ledger.asked() == asked + 1, "one question tells it");
+    while send(&second) {}
+    // Of the hundred, the first process sent one that is not on record.
+    assert!(send(&second));
+    assert_eq!(second.limit().map(|limit| limit.requests.get()), Some(99));
+}
+
+#[test]
 fn a_429_stops_everybody_for_as_long_as_it_says_and_a_burst_of_them_no_longer() {
     for configured in [None, RateLimit::new(1000, WINDOW)] {
         let (limiter, clock) = limiter(configured, 1);
