@@ -6,6 +6,8 @@ mod support;
 
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, lchown, symlink};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -195,6 +197,65 @@ fn no_child_is_started_but_the_password_command_and_it_is_not_told_the_password(
     assert!(!String::from_utf8_lossy(&own).contains(PASSWORD));
     let environ = std::fs::metadata(format!("/proc/{pid}/environ")).unwrap();
     assert_eq!(environ.mode() & 0o077, 0, "others may not read the environment");
+}
+
+#[test]
+fn threads_that_the_system_refuses_end_the_run_in_order() {
+    if std::env::var_os("CAMPAIGN_SYNC_TEST_PROGRAM").is_some() || cfg!(target_feature = "crt-static") {
+        return eprintln!("skipped: nothing can be preloaded to a static program");
+    }
+    let folder = Folder::new("few-threads");
+    let library = folder.path("few_threads.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/few_threads.c");
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o", &library, source, "-ldl"]).status();
+    assert!(compiled.unwrap().success(), "a C compiler is needed");
+    let server = mock_api::start(Settings::fast(30)).unwrap();
+    let database = Database::create();
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    let refused = AtomicU32::new(0);
+    let sync = |allowed: u32, refusals: &str| {
+        let program = Program::sync(&server, &database)
+            .args(&["--workers", "3", "--give-up-after", "1s"])
+            .env("LD_PRELOAD", &library)
+            .env("THREADS_ALLOWED", &allowed.to_string())
+            .env("THREADS_REFUSED", refusals);
+        let outcome = program.run();
+        assert!(!outcome.stderr.contains("panicked"), "{refusals} refused after {allowed}: {outcome}");
+        match outcome.code() {
+            Some(0) => {}
+            Some(5) => {
+                assert!(outcome.stderr.contains("thread"), "{refusals} refused after {allowed}: {outcome}");
+                refused.fetch_add(1, Ordering::Relaxed);
+            }
+            // A library's own pool of threads: what it panics at is said in one line, too.
+            Some(1) if outcome.stderr.contains("internal error: ") => {
+                assert_eq!(
+                    outcome.stderr.lines().count(),
+                    1,
+                    "{refusals} refused after {allowed}: {outcome}"
+                );
+            }
+            _ => panic!("{refusals} refused after {allowed}: {outcome}"),
+        }
+    };
+    // Every thread that a run starts is refused once; what it does without all those after it is tried for some.
+    let next = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                loop {
+                    match next.fetch_add(1, Ordering::Relaxed) {
+                        allowed @ 0..24 => sync(allowed, "1"),
+                        more @ 24..30 => sync((more - 24) * 4 + 1, "1000"),
+                        _ => return,
+                    }
+                }
+            });
+        }
+    });
+    assert!(refused.load(Ordering::Relaxed) >= 10, "{refused:?} runs ended for want of threads");
+    Program::sync(&server, &database).run().expect_code(0);
+    assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (30, 0));
 }
 
 #[test]

@@ -81,9 +81,11 @@ fn a_run_that_another_process_stops_goes_on_with_whoever_is_left() {
     let database = Database::create();
     let running = sync(&server, &database, &["--workers", "8", "--json"]);
     eventually(PATIENCE, "it has begun", || server.ledger().syncs >= 20);
+    eventually(PATIENCE, "it has told of them", || database.count("workers WHERE requests > 20") == 1);
     // What a process does that gives up as the last one it knows of: this one was taken for dead before.
     database.execute(
         "BEGIN;
+         UPDATE sync_runs SET requests = (SELECT sum(requests) FROM workers);
          DELETE FROM workers;
          UPDATE sync_tasks SET worker_id = 0;
          UPDATE sync_runs SET state = 'stopped', lister = 0;
@@ -92,6 +94,7 @@ fn a_run_that_another_process_stops_goes_on_with_whoever_is_left() {
     let outcome = running.wait().expect_code(0);
     assert_eq!(outcome.json()[0]["state"], "complete", "{outcome}");
     assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (300, 0));
+    assert_eq!(outcome.json()[0]["requests"], server.ledger().total, "each is counted once: {outcome}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What several commands need: a caller, a store, signals.
 
 use std::ffi::OsString;
+use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -103,14 +104,20 @@ fn ledger(context: &Context, store: Option<&Store>) -> Box<dyn Ledger> {
 pub(super) fn pool(environment: &dyn Fn(&str) -> Option<OsString>, accounts: usize) -> Result<Pool, Failure> {
     let conninfo = Conninfo::from_environment(environment).map_err(Failure::usage)?;
     let wanted = u32::try_from(accounts).unwrap_or(u32::MAX).saturating_mul(CONNECTIONS);
+    // Refused to r2d2, a thread is a panic.
+    std::thread::Builder::new().spawn(|| ()).map_err(no_thread)?;
     let pool = Pool::new(&conninfo, wanted.min(MOST_CONNECTIONS)).map_err(Failure::usage)?;
     let watched = pool.watch(LONGEST_TRANSACTION, |silence| {
         // The thread that waits cannot be freed: only the end of the process ends its wait. Leases end by themselves.
         crate::report::log::conclude(None, None, &format!("{silence}; run again to resume"));
         std::process::exit(5);
     });
-    watched.map_err(|error| Failure { code: 1, message: format!("cannot start a thread: {error}") })?;
+    watched.map_err(no_thread)?;
     Ok(pool)
+}
+
+fn no_thread(error: io::Error) -> Failure {
+    Ending::NoThread(error.to_string()).into()
 }
 
 /// The store of one account, in the database that the environment names.
@@ -194,7 +201,7 @@ impl Signalled {
         let signalled = Self::default();
         let stoppers = signalled.0.clone();
         let seen = AtomicI32::new(0);
-        std::thread::spawn(move || {
+        let listen = move || {
             for signal in signals.forever() {
                 if seen.swap(signal, Ordering::Relaxed) != 0 {
                     lock(&stoppers).last_words.iter().for_each(|say| say());
@@ -207,7 +214,8 @@ impl Signalled {
                 stoppers.signal = Some(signal);
                 stoppers.stoppers.iter().for_each(|stop| stop(signal));
             }
-        });
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(no_thread)?;
         Ok(signalled)
     }
 

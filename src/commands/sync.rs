@@ -144,7 +144,7 @@ fn work_on(
             };
             let thread = std::thread::Builder::new().stack_size(STACK_BYTES).name(name.clone());
             if let Err(error) = thread.spawn_scoped(scope, job) {
-                let ending = Ending::Internal(format!("cannot start a thread: {error}"));
+                let ending = Ending::NoThread(error.to_string());
                 results.add(&Outcome::without_run(&name, ending, begun.elapsed()), config);
             }
         }
@@ -198,10 +198,7 @@ fn crew(config: &Config) -> Result<Crew, Failure> {
     let wanted = config.accounts.iter().map(|account| account.workers);
     let most = wanted.clone().max().unwrap_or(1).max(MOST_WORKERS);
     let size = wanted.sum::<usize>().clamp(1, most);
-    Crew::new(size).map_err(|error| Failure {
-        code: 1,
-        message: format!("cannot start {size} workers: {error}; ask for fewer by --workers"),
-    })
+    Crew::new(size).map_err(|error| Ending::NoThread(format!("{size} workers: {error}")).into())
 }
 
 /// Those accounts that have something to retry.

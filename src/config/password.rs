@@ -131,12 +131,12 @@ fn command(source: &str, line: &OsStr) -> Result<Secret, ConfigError> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| failed(&error.to_string()))?;
-    let output = in_time(&mut child);
-    if output.is_none() {
+    let output = in_time(&mut child).map_err(|error| failed(&format!("cannot start a thread: {error}")));
+    if !matches!(output, Ok(Some(_))) {
         let _ended_by_itself = child.kill();
     }
     let status = child.wait().map_err(|error| failed(&error.to_string()))?;
-    let Some(output) = output else {
+    let Some(output) = output? else {
         return Err(failed(&format!("no end after {} s", COMMAND_TIME.as_secs())));
     };
     if !status.success() {
@@ -146,15 +146,15 @@ fn command(source: &str, line: &OsStr) -> Result<Secret, ConfigError> {
 }
 
 /// The command's output; nothing when it takes too long.
-fn in_time(child: &mut Child) -> Option<Zeroizing<Vec<u8>>> {
-    let stdout = child.stdout.take()?;
+fn in_time(child: &mut Child) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let Some(stdout) = child.stdout.take() else { return Ok(None) };
     let (sender, receiver) = sync_channel(1);
-    std::thread::spawn(move || {
+    std::thread::Builder::new().spawn(move || {
         let mut output = Zeroizing::new(Vec::with_capacity(MOST_BYTES + 1));
         let _cut_short_is_told_by_the_status = stdout.take(MOST_BYTES as u64 + 1).read_to_end(&mut output);
         let _nobody_waits = sender.send(output);
-    });
-    receiver.recv_timeout(COMMAND_TIME).ok()
+    })?;
+    Ok(receiver.recv_timeout(COMMAND_TIME).ok())
 }
 
 fn decoded(source: &str, bytes: &[u8]) -> Result<Secret, ConfigError> {

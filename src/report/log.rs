@@ -12,7 +12,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::text::{say, visible};
 use crate::config::LogFormat;
-use crate::foreign;
+use crate::foreign::{self, one_line};
+use crate::sync::Ending;
 
 /// Only what this crate says is ever shown below warnings, whatever `RUST_LOG` asks for: other crates log request heads
 /// and statement parameters, and those hold credentials and records.
@@ -23,6 +24,9 @@ pub type Around = Box<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
 
 static AROUND: OnceLock<Mutex<Option<Around>>> = OnceLock::new();
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// So much of what a panic says is shown.
+const PANIC_CHARACTERS: usize = 200;
 
 thread_local! {
     /// This thread is writing apart from the bars.
@@ -91,6 +95,23 @@ pub fn conclude(account: Option<&str>, run: Option<i64>, message: &str) {
     }
     let account = account.map_or_else(String::new, |account| visible(account) + ": ");
     say(&format!("campaign-sync: {account}{}", visible(message)));
+}
+
+/// Has the program end with one line and the documented exit code, 1, wherever a fault of ours or of a library panics.
+pub fn conclude_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let said = panic.payload().downcast_ref::<&str>().copied();
+        let said = said.or_else(|| panic.payload().downcast_ref::<String>().map(String::as_str));
+        let place = panic.location().map_or_else(String::new, |location| {
+            let file = location.file().rsplit_once("src/").map_or(location.file(), |(_, file)| file);
+            format!(" ({file}:{})", location.line())
+        });
+        let ending =
+            Ending::Internal(format!("{}{place}", one_line(said.unwrap_or("unknown"), PANIC_CHARACTERS)));
+        // Of all locks, this takes stderr's alone, which a thread may take twice.
+        conclude(None, None, &ending.to_string());
+        std::process::exit(ending.exit_code());
+    }));
 }
 
 /// env_logger itself only prints a warning for what it cannot parse.

@@ -1,6 +1,8 @@
 //! Who works on a run: processes with a heartbeat, by the database's clock. A lease belongs to the worker, so one small
 //! write keeps all that it holds.
 
+use std::array;
+
 use postgres::types::Type;
 use postgres::{Client, Error, GenericClient};
 
@@ -31,6 +33,33 @@ pub struct Effort {
     pub retried: [i64; Cause::ALL.len()],
     /// The rate limit, when one is known.
     pub limit: Option<RateLimit>,
+}
+
+impl Effort {
+    /// With what was counted before as well.
+    #[must_use]
+    pub fn and(self, before: Self) -> Self {
+        self.with(before, i64::saturating_add)
+    }
+
+    /// Without what was counted before.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        self.with(before, i64::saturating_sub)
+    }
+
+    fn with(self, before: Self, each: fn(i64, i64) -> i64) -> Self {
+        Self {
+            requests: each(self.requests, before.requests),
+            limited: each(self.limited, before.limited),
+            retries: each(self.retries, before.retries),
+            rate_limited: each(self.rate_limited, before.rate_limited),
+            token_refreshes: each(self.token_refreshes, before.token_refreshes),
+            durations: array::from_fn(|place| each(self.durations[place], before.durations[place])),
+            retried: array::from_fn(|place| each(self.retried[place], before.retried[place])),
+            limit: self.limit,
+        }
+    }
 }
 
 /// What a heartbeat tells.

@@ -43,6 +43,8 @@ pub enum Ending {
     DatabaseRefused(String),
     /// A setting of this account is wrong.
     Misconfigured(String),
+    /// The system has no thread for us, for this reason.
+    NoThread(String),
     /// A fault of ours.
     Internal(String),
 }
@@ -60,7 +62,8 @@ impl Ending {
             | Self::WaitTooLong { .. }
             | Self::Listing(_)
             | Self::Abandoned
-            | Self::DatabaseUnavailable(_) => 5,
+            | Self::DatabaseUnavailable(_)
+            | Self::NoThread(_) => 5,
             Self::Interrupted(signal) => 128 + signal,
         }
     }
@@ -112,6 +115,10 @@ impl fmt::Display for Ending {
             ),
             Self::DatabaseUnavailable(cause) => write!(f, "{cause}; run again to resume"),
             Self::DatabaseRefused(cause) | Self::Misconfigured(cause) => f.write_str(cause),
+            Self::NoThread(cause) => write!(
+                f,
+                "cannot start a thread: {cause}; allow more of them (ulimit -u, ulimit -v, TasksMax of a systemd unit) or ask for fewer by --workers, and run again to resume"
+            ),
             Self::Internal(cause) => write!(f, "internal error: {cause}; please report it"),
         }
     }

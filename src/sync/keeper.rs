@@ -35,7 +35,9 @@ fn beat(session: &Session) {
         .run(|client, account| leases::heartbeat(client, account, run_id, worker, effort, false));
     match beat {
         Ok(Some(beat)) => {
-            if !beat.alive {
+            if beat.alive {
+                session.effort_told(worker, effort);
+            } else {
                 session.lease_lost(worker);
             }
             session.update_view(|view| {

@@ -19,6 +19,7 @@ mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 pub use caller::{Caller, Halt, Patience};
@@ -232,22 +233,25 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
     ));
     if requeue(job, run_id) && session.register().is_ok() {
         std::thread::scope(|scope| {
-            scope.spawn(|| keeper::keep(&session));
-            scope.spawn(|| writer::write(&session));
-            let lister = scope.spawn(|| lister::list(&session));
-            let pump = scope.spawn(|| workers::pump(&session));
+            // The writer first: whoever delivers relies on it.
+            let begun = start(scope, &job.caller, || writer::write(&session)).is_some()
+                && start(scope, &job.caller, || keeper::keep(&session)).is_some();
+            let lister = begun.then(|| start(scope, &job.caller, || lister::list(&session))).flatten();
+            let pump = begun.then(|| start(scope, &job.caller, || workers::pump(&session))).flatten();
             outcome.removal_refused = steer(job, &session, watcher);
             session.inbox.close();
             if !session.caller.stop.requested() {
                 session.finished.store(true, Ordering::Release);
             }
-            let _panics_abort = (pump.join(), lister.join());
+            for thread in [pump, lister].into_iter().flatten() {
+                let _panics_abort = thread.join();
+            }
             let mut news = 0;
             while !session.resting() {
                 news = session.await_news(news, LOOK_AGAIN);
             }
             session.outbox.close();
-            while !session.idle_writer() {
+            while begun && !session.idle_writer() {
                 news = session.await_news(news, LOOK_AGAIN);
             }
             session.finished.store(true, Ordering::Release);
@@ -269,6 +273,22 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
     }
 }
 
+/// Starts a thread of the run. When the system has none left, this process's part in the run ends, and nothing is given.
+fn start<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    caller: &Caller,
+    work: impl FnOnce() + Send + 'scope,
+) -> Option<ScopedJoinHandle<'scope, ()>> {
+    let started = std::thread::Builder::new().spawn_scoped(scope, work);
+    match started {
+        Ok(thread) => Some(thread),
+        Err(error) => {
+            caller.end(Ending::NoThread(error.to_string()));
+            None
+        }
+    }
+}
+
 /// Puts dead letters back, if that is the job; false when it could not be done.
 fn requeue(job: &Job, run_id: i64) -> bool {
     let Some(retry) = &job.retry else { return true };
@@ -287,7 +307,7 @@ fn requeue(job: &Job, run_id: i64) -> bool {
 /// Claims tasks while there are any, closes the run when all is done, and looks at the clock. Returns when this process's
 /// part is over.
 fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i64)> {
-    let (mut news, mut asked, mut looked) = (0, None::<Instant>, None::<Instant>);
+    let (mut news, mut asked, mut looked) = (0, session.caller.clock.now(), None::<Instant>);
     let mut warned = job.deadline.is_none();
     loop {
         let now = session.caller.clock.now();
@@ -307,10 +327,10 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
             let run = look(session, watcher);
             warned = warned || run.is_some_and(|run| warn_of_deadline(job, session, &run));
         }
-        let due = asked.is_none_or(|at| now.saturating_duration_since(at) >= ASK_AGAIN);
+        let due = now.saturating_duration_since(asked) >= ASK_AGAIN;
         if session.inbox.len() < session.capacity() / 2 && (session.free_tasks.load(Ordering::Acquire) || due)
         {
-            asked = Some(now);
+            asked = now;
             claim(session);
         }
         let idle = session.idle();

@@ -51,6 +51,13 @@ pub(super) struct View {
     pub others: i64,
 }
 
+/// What the database was told of this process's effort: of a worker that was taken for dead it keeps what that one told.
+#[derive(Default)]
+struct ToldEffort {
+    by_earlier_workers: Effort,
+    by_this_worker: Effort,
+}
+
 pub(super) struct Session {
     pub caller: Arc<Caller>,
     pub store: Store,
@@ -60,8 +67,8 @@ pub(super) struct Session {
     pub crew: Arc<Crew>,
     pub workers: usize,
     worker: AtomicI64,
-    /// Held while a lost lease is replaced.
-    renewal: Mutex<()>,
+    /// What the database was told of this process's effort; held while a lost lease is replaced.
+    told_effort: Mutex<ToldEffort>,
     pub outbox: Outbox,
     /// Pages and results that the writer has not committed yet.
     unwritten: AtomicUsize,
@@ -97,11 +104,12 @@ impl Session {
             crew,
             workers,
             worker: AtomicI64::new(0),
-            renewal: Mutex::default(),
+            told_effort: Mutex::default(),
             outbox: Outbox::default(),
             unwritten: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
-            free_tasks: AtomicBool::new(true),
+            // A new run that lists has none yet.
+            free_tasks: AtomicBool::new(!run.new || !run.lists),
             doubt: AtomicBool::new(false),
             pace: AtomicU64::new(0),
             pages: AtomicU64::new(0),
@@ -277,8 +285,20 @@ impl Session {
         ((pace as f64 * HELD_SECONDS) as usize).clamp((self.workers * 4).min(MOST_HELD), MOST_HELD)
     }
 
-    /// Counts for the heartbeat.
+    /// Counts for the heartbeat, of this worker alone.
     pub fn effort(&self) -> Effort {
+        self.whole_effort().since(lock(&self.told_effort).by_earlier_workers)
+    }
+
+    /// The database has these counts from this worker.
+    pub fn effort_told(&self, worker: WorkerId, effort: Effort) {
+        let mut told = lock(&self.told_effort);
+        if self.worker() == worker {
+            told.by_this_worker = effort;
+        }
+    }
+
+    fn whole_effort(&self) -> Effort {
         let counts = self.caller.stats.counts();
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         Effort {
@@ -306,7 +326,7 @@ impl Session {
     /// will find no task. It goes on as a new worker.
     pub fn lease_lost(&self, lost: WorkerId) {
         // Writer and keeper notice it at the same moment: with two new workers, what one of them takes would be nobody's.
-        let _one_at_a_time = lock(&self.renewal);
+        let mut told = lock(&self.told_effort);
         if self.worker() != lost || self.finished.load(Ordering::Acquire) {
             return;
         }
@@ -314,6 +334,7 @@ impl Session {
         log::warn!(account = scope.account(), run = scope.run(); "this process was silent for too long, its tasks went to others; going on with new ones (was the machine suspended, or far too busy?)");
         self.inbox.clear();
         if self.register().is_ok() {
+            told.by_earlier_workers = told.by_earlier_workers.and(std::mem::take(&mut told.by_this_worker));
             self.leave_free_tasks();
         }
         self.tell();
