@@ -16,6 +16,7 @@
 //! | nesting of a record | 127 levels | a dead letter | `a_record_that_cannot_be_stored_is_kept_with_the_field_that_is_wrong` |
 //! | the number of campaigns that it tells | 10^12 | taken for none | `a_total_beyond_all_reason_is_no_total_and_breaks_nothing` |
 //! | pages in a row that bring nothing new | 2 | the run stops, to be resumed | `a_listing_without_an_end_stops_with_a_message_and_keeps_what_it_has` |
+//! | a listing's campaigns | 10^9, and twice what the platform says and 10,000 more | the run stops, to be resumed | `a_listing_that_grows_beyond_all_reason_has_no_end` |
 //! | a wait or window that it tells | 366 days | ignored | `no_text_makes_it_panic_or_wait_for_years` |
 //! | a wait that it asks for | `--max-wait` | the run stops, to be resumed | `a_token_endpoint_that_asks_to_wait_is_asked_no_sooner` |
 //! | its words in a message of ours | 200 characters | cut | `nothing_that_the_platform_says_commands_a_terminal_a_browser_or_a_log` |
@@ -73,6 +74,7 @@
 //! | a password | 4 KiB | refused | `the_password_comes_from_a_file_a_command_or_systemd_as_well` |
 //! | a password command | 30 s | refused | `the_password_comes_from_a_file_a_command_or_systemd_as_well` |
 //! | workers, page size, attempts | 1,024, 1,000, 100 | refused | `nonsense_is_answered_with_the_settings_name_and_a_valid_example` |
+//! | a metrics file that is there already | 64 MiB | not ours: it is left as it is | `what_is_not_ours_is_never_replaced` |
 //! | a campaign's reason in `report` | 400 characters | cut | `no_text_is_markup` |
 //!
 //! Not bounded by the program: the rows of `campaigns` and `dead_letters` (they are the result), the trace file (`logrotate`
@@ -104,6 +106,8 @@ mod tests {
             ("an id", format!("{} bytes", thousands(crate::platform::MAX_ID_BYTES))),
             ("the number of campaigns", format!("10^{}", crate::platform::MOST_TOTAL.ilog10())),
             ("pages in a row", crate::sync::BARREN_PAGES.to_string()),
+            ("a listing's campaigns", format!("10^{}", crate::sync::LONGEST.ilog10())),
+            ("a metrics file", mib(crate::report::metrics::MOST_BYTES)),
             ("tasks that a process holds", thousands(crate::sync::MOST_HELD)),
             ("pages fetched ahead", crate::sync::PAGES_AHEAD.to_string()),
             ("records that wait", thousands(crate::sync::UNCOMMITTED)),

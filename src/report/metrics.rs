@@ -9,6 +9,8 @@ mod file;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use exposition::Sample;
+#[cfg(test)]
+pub(crate) use file::MOST_BYTES;
 pub use file::MetricsFile;
 
 use crate::http::retry::Cause;

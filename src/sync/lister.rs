@@ -30,7 +30,7 @@ pub(crate) const BARREN_PAGES: usize = 2;
 /// A listing longer than twice what the platform says, and this, has no end.
 const UNTOLD: i64 = 10_000;
 /// A listing that is longer than this has no end, whatever the platform says.
-const LONGEST: i64 = 1_000_000_000;
+pub(crate) const LONGEST: i64 = 1_000_000_000;
 /// How long the lister waits for room in its own process, before it leaves tasks to be claimed. Claiming costs a second
 /// write, so a fast process is worth waiting for; a slow one is not: offset paging drifts with time.
 const ROOM_PATIENCE: Duration = Duration::from_millis(250);
@@ -322,5 +322,25 @@ impl RecentIds {
         }
         self.order.push_back(hash);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_that_grows_beyond_all_reason_has_no_end() {
+        for (listed, total, reason) in [
+            (LONGEST, None, None),
+            (LONGEST + 1, None, Some("more than 1000000000")),
+            (30_000, Some(10_000), None),
+            (30_001, Some(10_000), Some("30001 campaigns so far")),
+            (30_001, Some(i64::MAX), None),
+        ] {
+            let said = endless(0, listed, total);
+            assert_eq!(said.is_some(), reason.is_some(), "{listed} of {total:?}: {said:?}");
+            assert!(said.unwrap_or_default().contains(reason.unwrap_or_default()));
+        }
     }
 }

@@ -29,7 +29,7 @@ pub use spans::{Recorder, Span, Value};
 pub use workers::Crew;
 
 #[cfg(test)]
-pub(crate) use lister::{BARREN_PAGES, PAGES_AHEAD, REMEMBERED, UNCOMMITTED};
+pub(crate) use lister::{BARREN_PAGES, LONGEST, PAGES_AHEAD, REMEMBERED, UNCOMMITTED};
 #[cfg(test)]
 pub(crate) use outbox::MOST as MOST_RESULTS;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::report::whole_file::{refuse_foreign_link, replace};
 /// With many accounts, the file is not replaced more often than this, until the last is done.
 const SELDOM: Duration = Duration::from_secs(2);
 /// More than thousands of accounts have to say: such a file is not ours.
-const MOST_BYTES: u64 = 64 << 20;
+pub(crate) const MOST_BYTES: u64 = 64 << 20;
 /// Where metrics go. What goes wrong with it is said in the log; the sync is not affected.
 pub struct MetricsFile {
     path: PathBuf,

@@ -198,6 +198,13 @@ fn what_is_not_ours_is_never_replaced() {
     let mut file = MetricsFile::new(&file_in(&folder));
     file.add(row("default"), Instant::now());
     assert_eq!(fs::read(file_in(&folder)).unwrap(), b"\xff\xfe");
+    // Ours, but for its size; the file has holes where it would take room.
+    fs::write(file_in(&folder), "").unwrap();
+    write(&file_in(&folder), [row("default")]);
+    fs::File::options().write(true).open(file_in(&folder)).unwrap().set_len(MOST_BYTES + 1).unwrap();
+    let mut file = MetricsFile::new(&file_in(&folder));
+    file.add(row("default"), Instant::now());
+    assert_eq!(fs::metadata(file_in(&folder)).unwrap().len(), MOST_BYTES + 1);
     MetricsFile::new(Path::new("/dev/null")).add(row("default"), Instant::now());
     assert!(!fs::metadata("/dev/null").unwrap().is_file());
     assert_eq!(folder.names(), ["campaign_sync.prom"]);
