@@ -1,6 +1,7 @@
 //! A resolver that remembers: ureq asks for the host's addresses before every request, pooled connection or not, and
 //! starts a thread for it whenever a timeout is set.
 
+use std::io;
 use std::net::ToSocketAddrs;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -46,9 +47,14 @@ impl CachingResolver {
     fn look_up(&self, host: &str, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let (sender, receiver) = sync_channel(1);
         let theirs = host.to_owned();
-        std::thread::Builder::new().name("look-up".into()).spawn(move || {
+        // In the words of the standard library, by which a failed look-up is known.
+        let refused = |error: io::Error| {
+            io::Error::new(error.kind(), format!("failed to lookup address information: no thread: {error}"))
+        };
+        let started = std::thread::Builder::new().name("look-up".into()).spawn(move || {
             let _nobody_waits = sender.send(theirs.to_socket_addrs());
-        })?;
+        });
+        started.map_err(refused)?;
         let found =
             receiver.recv_timeout(*timeout.after).map_err(|_| ureq::Error::Timeout(timeout.reason))??;
         let mut addresses = self.empty();
