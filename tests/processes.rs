@@ -67,7 +67,8 @@ fn one_is_killed_and_one_is_stopped_for_longer_than_its_lease() {
     assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (500, 0));
     let ledger = server.ledger();
     let repeated: usize = ledger.syncs_asked().values().map(|times| times - 1).sum();
-    assert!(repeated <= 16, "{repeated} repeated, with at most 2 x 8 under way");
+    // Of each of the two at most 8 were under way, and as many had been answered together, just before, and not yet stored.
+    assert!(repeated <= 32, "{repeated} repeated");
     // A worker that is stopped between its turn and its request sends it late.
     assert!(ledger.refused <= 8, "{} refused, with at most 8 stopped on their way", ledger.refused);
     assert_eq!(ledger.tokens, 1);
