@@ -22,8 +22,8 @@
 //! # Where things are
 //!
 //! `main` → [`commands`] → [`cli`], [`config`], [`sync`], [`report`]; `sync` → [`platform`], [`store`], [`http`];
-//! `platform` → `http`; nothing goes back up. All may use [`scope`] (whose part it is, for the log), [`foreign`] and
-//! [`settings_file`]. Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/`
+//! `platform` → `http`; nothing goes back up. All may use [`scope`] (whose part it is, for the log), [`foreign`],
+//! [`settings_file`] and `in_time` (a timeout for what has none). Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/`
 //! and is called from [`store`] only.
 //!
 //! # Sessions and poolers
@@ -42,6 +42,7 @@ pub mod commands;
 pub mod config;
 pub mod foreign;
 pub mod http;
+mod in_time;
 pub mod limits;
 pub mod platform;
 pub mod report;

@@ -220,22 +220,19 @@ fn threads_that_the_system_refuses_end_the_run_in_order() {
             .env("THREADS_ALLOWED", &allowed.to_string())
             .env("THREADS_REFUSED", refusals);
         let outcome = program.run();
-        assert!(!outcome.stderr.contains("panicked"), "{refusals} refused after {allowed}: {outcome}");
+        let told = format!("{refusals} refused after {allowed}: {outcome}");
+        assert!(!outcome.stderr.contains("panicked"), "{told}");
         match outcome.code() {
             Some(0) => {}
             Some(5) => {
-                assert!(outcome.stderr.contains("thread"), "{refusals} refused after {allowed}: {outcome}");
+                assert!(outcome.stderr.contains("thread"), "{told}");
                 refused.fetch_add(1, Ordering::Relaxed);
             }
             // A library's own pool of threads: what it panics at is said in one line, too.
             Some(1) if outcome.stderr.contains("internal error: ") => {
-                assert_eq!(
-                    outcome.stderr.lines().count(),
-                    1,
-                    "{refusals} refused after {allowed}: {outcome}"
-                );
+                assert_eq!(outcome.stderr.lines().count(), 1, "{told}");
             }
-            _ => panic!("{refusals} refused after {allowed}: {outcome}"),
+            _ => panic!("{told}"),
         }
     };
     // Every thread that a run starts is refused once; what it does without all those after it is tried for some.

@@ -6,13 +6,13 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use super::{ConfigError, Environment};
 use crate::http::Secret;
+use crate::in_time::in_time;
 use crate::settings_file;
 
 const VALUE: &str = "AD_PLATFORM_PASSWORD";
@@ -131,7 +131,7 @@ fn command(source: &str, line: &OsStr) -> Result<Secret, ConfigError> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| failed(&error.to_string()))?;
-    let output = in_time(&mut child).map_err(|error| failed(&format!("cannot start a thread: {error}")));
+    let output = output_of(&mut child).map_err(|error| failed(&format!("cannot start a thread: {error}")));
     if !matches!(output, Ok(Some(_))) {
         let _ended_by_itself = child.kill();
     }
@@ -146,15 +146,13 @@ fn command(source: &str, line: &OsStr) -> Result<Secret, ConfigError> {
 }
 
 /// The command's output; nothing when it takes too long.
-fn in_time(child: &mut Child) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+fn output_of(child: &mut Child) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     let Some(stdout) = child.stdout.take() else { return Ok(None) };
-    let (sender, receiver) = sync_channel(1);
-    std::thread::Builder::new().spawn(move || {
+    in_time("password", COMMAND_TIME, move || {
         let mut output = Zeroizing::new(Vec::with_capacity(MOST_BYTES + 1));
         let _cut_short_is_told_by_the_status = stdout.take(MOST_BYTES as u64 + 1).read_to_end(&mut output);
-        let _nobody_waits = sender.send(output);
-    })?;
-    Ok(receiver.recv_timeout(COMMAND_TIME).ok())
+        output
+    })
 }
 
 fn decoded(source: &str, bytes: &[u8]) -> Result<Secret, ConfigError> {

@@ -165,12 +165,10 @@ mod tests {
     use ureq::http::Method;
 
     use super::*;
-    use crate::http::client::{Call, Client, ClientSettings, SHORT_BODY};
+    use crate::http::client::{Call, Client, ClientSettings, NoReply, SHORT_BODY};
     use crate::http::clock::VirtualClock;
 
-    /// What a server receives at once of a request with so long a path and body.
-    fn received(path: usize, body: usize) -> Vec<usize> {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn client_of(listener: &TcpListener) -> Client {
         let settings = ClientSettings {
             base_url: format!("http://{}", listener.local_addr().unwrap()),
             timeout: Duration::from_secs(30),
@@ -178,7 +176,24 @@ mod tests {
             client_id: None,
             trusted_roots: None,
         };
-        let client = Client::new(&settings, Arc::new(VirtualClock::new(1))).unwrap();
+        Client::new(&settings, Arc::new(VirtualClock::new(1))).unwrap()
+    }
+
+    fn post<'a>(path: &'a str, body: &'a [u8]) -> Call<'a> {
+        Call {
+            method: Method::POST,
+            path,
+            authorization: None,
+            body: Some(body),
+            headers: &[],
+            most_bytes: SHORT_BODY,
+        }
+    }
+
+    /// What a server receives at once of a request with so long a path and body.
+    fn received(path: usize, body: usize) -> Vec<usize> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = client_of(&listener);
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let (mut pieces, mut all, mut buffer) = (Vec::new(), Vec::new(), vec![0; 256 << 10]);
@@ -192,16 +207,31 @@ mod tests {
             pieces
         });
         let (path, body) = (format!("/{}", "p".repeat(path)), "b".repeat(body) + "#");
-        let call = Call {
-            method: Method::POST,
-            path: &path,
-            authorization: None,
-            body: Some(body.as_bytes()),
-            headers: &[],
-            most_bytes: SHORT_BODY,
-        };
-        assert_eq!(client.send(&call).unwrap().body, b"ok");
+        assert_eq!(client.send(&post(&path, body.as_bytes())).unwrap().body, b"ok");
         server.join().unwrap()
+    }
+
+    #[test]
+    fn what_never_becomes_a_response_is_not_kept_for_ever() {
+        for begin in ["HTTP/1.1 200 OK\r\nx: ", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;"] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = client_of(&listener);
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+                stream.write_all(begin.as_bytes()).unwrap();
+                let mut sent = 0;
+                while sent < 1 << 30 && stream.write_all(&[b'a'; 4096]).is_ok() {
+                    sent += 4096;
+                }
+                sent
+            });
+            let answer = client.send(&post("/", b"{}"));
+            assert!(matches!(answer, Err(NoReply::Interrupted(_))), "{begin}: {:?}", answer.err());
+            drop(client);
+            // What the system's buffers hold comes on top.
+            assert!(server.join().unwrap() < 64 << 20, "{begin}");
+        }
     }
 
     #[test]

@@ -196,6 +196,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use std::cell::RefCell;
+
     use super::*;
 
     fn hints(headers: &[(&str, &str)]) -> Hints {
@@ -258,6 +260,19 @@ mod tests {
         assert_eq!(with("37").reset, seconds(37));
         assert_eq!(with("1767473896").reset, seconds(37));
         assert_eq!(with("1767473800").reset, seconds(0));
+    }
+
+    #[test]
+    fn every_header_that_is_read_is_known_to_hold_hints() {
+        let asked = RefCell::new(Vec::new());
+        let header = |name: &str| {
+            asked.borrow_mut().push(name.to_owned());
+            (!name.ends_with("remaining")).then_some("10")
+        };
+        let seen = from_response(header, None, SystemTime::UNIX_EPOCH);
+        let asked = asked.into_inner();
+        assert!(seen.quota == Some(10) && asked.len() >= 10, "{seen:?}: {asked:?}");
+        assert!(asked.iter().all(|name| may_be_in(name) || name == "date"), "{asked:?}");
     }
 
     #[test]

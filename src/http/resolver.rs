@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::ToSocketAddrs;
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::NextTimeout;
 
 use super::lock::lock;
+use crate::in_time::in_time;
 
 /// How long an answer is used. The system's resolver does not tell a record's lifetime; half a minute is below what
 /// providers use for fail-over, and one look-up in 30 s costs nothing.
@@ -45,18 +45,13 @@ impl CachingResolver {
     /// Asks the system, which knows no timeout: so it is asked in a thread of its own, which ureq's resolver would panic
     /// without.
     fn look_up(&self, host: &str, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let (sender, receiver) = sync_channel(1);
         let theirs = host.to_owned();
         // In the words of the standard library, by which a failed look-up is known.
         let refused = |error: io::Error| {
             io::Error::new(error.kind(), format!("failed to lookup address information: no thread: {error}"))
         };
-        let started = std::thread::Builder::new().name("look-up".into()).spawn(move || {
-            let _nobody_waits = sender.send(theirs.to_socket_addrs());
-        });
-        started.map_err(refused)?;
-        let found =
-            receiver.recv_timeout(*timeout.after).map_err(|_| ureq::Error::Timeout(timeout.reason))??;
+        let found = in_time("look-up", *timeout.after, move || theirs.to_socket_addrs()).map_err(refused)?;
+        let found = found.ok_or(ureq::Error::Timeout(timeout.reason))??;
         let mut addresses = self.empty();
         found.take(MOST_ADDRESSES).for_each(|address| addresses.push(address));
         if addresses.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(addresses) }

@@ -3,8 +3,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::Client;
@@ -15,6 +13,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::conninfo::{Address, Conninfo, ConninfoError, Host, SslMode};
 use super::error::{StoreError, may_depend_on_tls};
 use super::tls;
+use crate::in_time::in_time;
 
 /// Attempts that may be abandoned and not yet over, before no further one is begun.
 const MOST_UNANSWERED: usize = 8;
@@ -66,18 +65,19 @@ impl Connector {
             self.unanswered.fetch_sub(1, Ordering::Relaxed);
             return Err(silent());
         }
-        let (sender, receiver) = mpsc::sync_channel(1);
         let (hosts, unanswered) = (Arc::clone(&self.hosts), Arc::clone(&self.unanswered));
-        let spawned = thread::Builder::new().name("connect".into()).spawn(move || {
+        let connected = in_time("connect", self.longest, move || {
             let outcome = connect(&hosts);
             unanswered.fetch_sub(1, Ordering::Relaxed);
-            let _nobody_waits = sender.send(outcome);
+            outcome
         });
-        if let Err(error) = spawned {
-            self.unanswered.fetch_sub(1, Ordering::Relaxed);
-            return Err(StoreError::Unavailable { message: format!("no thread for a connection: {error}") });
+        match connected {
+            Ok(outcome) => outcome.unwrap_or_else(|| Err(silent())),
+            Err(error) => {
+                self.unanswered.fetch_sub(1, Ordering::Relaxed);
+                Err(StoreError::Unavailable { message: format!("no thread for a connection: {error}") })
+            }
         }
-        receiver.recv_timeout(self.longest).unwrap_or_else(|_| Err(silent()))
     }
 }
 

@@ -57,16 +57,16 @@ impl Ledger for SharedLedger {
     ) -> Result<Reservation, SharingError> {
         let most = limit.map(|limit| i32::try_from(limit.requests.get()).unwrap_or(i32::MAX));
         let seconds = limit.map(|limit| limit.window.as_secs_f64());
-        let (want, margin) = (i64::from(want), margin.as_secs_f64());
+        let (count, margin) = (i64::from(want), margin.as_secs_f64());
         let asked = self.store.run(|client, account| {
             if limit.is_none()
-                && let Some(sends) = record(client, account, want)?
+                && let Some(sends) = record(client, account, count)?
             {
-                return Ok(Asked::Recorded(sends - want));
+                return Ok(Asked::Recorded(sends - count));
             }
             let ask = [
                 (&account as &(dyn ToSql + Sync), Type::TEXT),
-                (&want, Type::INT8),
+                (&count, Type::INT8),
                 (&most, Type::INT4),
                 (&seconds, Type::FLOAT8),
                 (&margin, Type::FLOAT8),
@@ -85,8 +85,8 @@ impl Ledger for SharedLedger {
         let row = match asked {
             Asked::Reserved(row) => row,
             Asked::Recorded(sends) => {
-                let granted = whole(want);
-                return Ok(Reservation { granted, wait: Duration::ZERO, limit: None, before: whole(sends) });
+                let before = whole(sends);
+                return Ok(Reservation { granted: want, wait: Duration::ZERO, limit: None, before });
             }
         };
         let kept = match (row.get::<_, Option<i32>>("most"), row.get::<_, Option<f64>>("seconds")) {

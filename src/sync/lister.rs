@@ -160,8 +160,7 @@ fn list_from(session: &Session, first_page: i64, page_size: i32) {
     let (sender, receiver) = sync_channel(PAGES_AHEAD);
     std::thread::scope(|scope| {
         // Refused, it drops the sender: then there is nothing to feed.
-        let _joined_by_the_scope =
-            super::start(scope, &session.caller, || fetch_pages(session, first_page, page_size, sender));
+        super::start(scope, &session.caller, || fetch_pages(session, first_page, page_size, sender));
         // Dropped at its end, the receiver ends the fetching too.
         Feeder::new(session, first_page, receiver).run();
     });

@@ -233,11 +233,11 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
     ));
     if requeue(job, run_id) && session.register().is_ok() {
         std::thread::scope(|scope| {
-            // The writer first: whoever delivers relies on it.
-            let begun = start(scope, &job.caller, || writer::write(&session)).is_some()
-                && start(scope, &job.caller, || keeper::keep(&session)).is_some();
-            let lister = begun.then(|| start(scope, &job.caller, || lister::list(&session))).flatten();
-            let pump = begun.then(|| start(scope, &job.caller, || workers::pump(&session))).flatten();
+            // The writer first: whoever delivers relies on it. When one is refused, the others see at once that it is over.
+            start(scope, &job.caller, || writer::write(&session));
+            start(scope, &job.caller, || keeper::keep(&session));
+            let lister = start(scope, &job.caller, || lister::list(&session));
+            let pump = start(scope, &job.caller, || workers::pump(&session));
             outcome.removal_refused = steer(job, &session, watcher);
             session.inbox.close();
             if !session.caller.stop.requested() {
@@ -251,7 +251,7 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
                 news = session.await_news(news, LOOK_AGAIN);
             }
             session.outbox.close();
-            while begun && !session.idle_writer() {
+            while !session.idle_writer() {
                 news = session.await_news(news, LOOK_AGAIN);
             }
             session.finished.store(true, Ordering::Release);
@@ -279,8 +279,7 @@ fn start<'scope>(
     caller: &Caller,
     work: impl FnOnce() + Send + 'scope,
 ) -> Option<ScopedJoinHandle<'scope, ()>> {
-    let started = std::thread::Builder::new().spawn_scoped(scope, work);
-    match started {
+    match std::thread::Builder::new().spawn_scoped(scope, work) {
         Ok(thread) => Some(thread),
         Err(error) => {
             caller.end(Ending::NoThread(error.to_string()));
