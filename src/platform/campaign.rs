@@ -1,21 +1,19 @@
 //! One campaign as the platform lists it, checked field by field: what cannot be stored exactly is refused, never
 //! rounded, defaulted or cut.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// The longest id that can be a key in Postgres: its btree takes about 2,700 bytes an entry, the account's name included.
 pub const MAX_ID_BYTES: usize = 2_000;
-
-/// The fields that have columns of their own.
-const FIELDS: [&str; 8] =
-    ["id", "name", "status", "budget", "impressions", "clicks", "conversions", "created_at"];
 
 /// The largest record, in bytes of JSON: some hundred times an ordinary one. A thousand of them may be in memory at once, and
 /// in one message to Postgres, which takes no more than 1 GB.
@@ -74,19 +72,14 @@ pub fn read_record(raw: &RawValue) -> Listed {
     if raw.get().len() > MOST_RECORD_BYTES {
         return Listed::Invalid(too_large(raw));
     }
-    let mut fields = match serde_json::from_str::<Value>(raw.get()) {
-        Ok(Value::Object(fields)) => fields,
-        Ok(other) => {
-            return Listed::Invalid(Invalid {
-                id: None,
-                reason: format!("not an object but {}", kind(&other)),
-            });
-        }
-        Err(error) => {
-            return Listed::Invalid(Invalid { id: None, reason: format!("unreadable JSON: {error}") });
-        }
+    if kind(raw) != OBJECT {
+        return Listed::Invalid(Invalid { id: None, reason: format!("not an object but {}", kind(raw)) });
+    }
+    let fields = match serde_json::from_str::<Fields>(raw.get()) {
+        Ok(fields) => fields,
+        Err(error) => return Listed::Invalid(Invalid { id: None, reason: unreadable("it", &error) }),
     };
-    let id = match take_id(&mut fields) {
+    let id = match read_id(fields.id) {
         Ok(id) => id,
         Err(reason) => return Listed::Invalid(Invalid { id: None, reason }),
     };
@@ -96,20 +89,74 @@ pub fn read_record(raw: &RawValue) -> Listed {
     }
 }
 
+/// A record's fields as they came; the last one of a name counts. Nothing is taken to pieces that need not be.
+#[derive(Default)]
+struct Fields<'a> {
+    id: Option<&'a RawValue>,
+    name: Option<&'a RawValue>,
+    status: Option<&'a RawValue>,
+    budget: Option<&'a RawValue>,
+    impressions: Option<&'a RawValue>,
+    clicks: Option<&'a RawValue>,
+    conversions: Option<&'a RawValue>,
+    created_at: Option<&'a RawValue>,
+    unknown: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        struct AllFields;
+        impl<'de> Visitor<'de> for AllFields {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(OBJECT)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Fields::default();
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    let field = match &*name {
+                        "id" => &mut fields.id,
+                        "name" => &mut fields.name,
+                        "status" => &mut fields.status,
+                        "budget" => &mut fields.budget,
+                        "impressions" => &mut fields.impressions,
+                        "clicks" => &mut fields.clicks,
+                        "conversions" => &mut fields.conversions,
+                        "created_at" => &mut fields.created_at,
+                        _ => {
+                            fields.unknown.push((name, value));
+                            continue;
+                        }
+                    };
+                    *field = Some(value);
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(AllFields)
+    }
+}
+
 /// Only its id is read: taken to pieces, a large record may need many times its size.
 fn too_large(raw: &RawValue) -> Invalid {
     #[derive(Deserialize)]
-    struct Named {
-        id: String,
+    struct Named<'a> {
+        #[serde(borrow)]
+        id: &'a RawValue,
     }
     let named = serde_json::from_str::<Named>(raw.get()).ok();
-    let id = named.and_then(|named| take_id(&mut Map::from_iter([("id".to_owned(), named.id.into())])).ok());
+    let id = named.and_then(|named| read_id(Some(named.id)).ok());
     let reason = format!("the record has {} bytes, more than {MOST_RECORD_BYTES}", raw.get().len());
     Invalid { id, reason }
 }
 
-fn take_id(fields: &mut Map<String, Value>) -> Result<String, String> {
-    let id = take_text(fields, "id")?;
+fn read_id(raw: Option<&RawValue>) -> Result<String, String> {
+    let id = text("id", raw)?;
     if id.is_empty() {
         return Err("id is empty".into());
     }
@@ -119,27 +166,35 @@ fn take_id(fields: &mut Map<String, Value>) -> Result<String, String> {
     Ok(id)
 }
 
-fn read_fields(id: String, mut fields: Map<String, Value>) -> Result<Campaign, String> {
-    let campaign = Campaign {
+fn read_fields(id: String, fields: Fields<'_>) -> Result<Campaign, String> {
+    Ok(Campaign {
         id,
-        name: take_text(&mut fields, "name")?,
-        status: take_text(&mut fields, "status")?,
-        budget: take_decimal(&mut fields, "budget")?,
-        impressions: take_count(&mut fields, "impressions")?,
-        clicks: take_count(&mut fields, "clicks")?,
-        conversions: take_count(&mut fields, "conversions")?,
-        created_at: take_time(&mut fields, "created_at")?,
-        extra: String::new(),
-    };
-    if fields.is_empty() {
-        return Ok(Campaign { extra: "{}".into(), ..campaign });
+        name: text("name", fields.name)?,
+        status: text("status", fields.status)?,
+        budget: decimal("budget", fields.budget)?,
+        impressions: count("impressions", fields.impressions)?,
+        clicks: count("clicks", fields.clicks)?,
+        conversions: count("conversions", fields.conversions)?,
+        created_at: time("created_at", fields.created_at)?,
+        extra: extra(fields.unknown)?,
+    })
+}
+
+fn extra(unknown: Vec<(Cow<'_, str>, &RawValue)>) -> Result<String, String> {
+    if unknown.is_empty() {
+        return Ok("{}".into());
+    }
+    let mut fields = Map::new();
+    for (name, raw) in unknown {
+        let value = raw_value(&format!("the field {:?}", shorten(&name)), raw)?;
+        fields.insert(name.into_owned(), value);
     }
     let extra = Value::Object(fields).to_string();
     // A backslash pair may stand before the `u`, as in the text `\\u0000`, which is harmless: look at real values only then.
     if extra.contains("\\u0000") && has_nul(&serde_json::from_str(&extra).unwrap_or(Value::Null)) {
         return Err("an unknown field holds the character U+0000, which Postgres cannot store".into());
     }
-    Ok(Campaign { extra, ..campaign })
+    Ok(extra)
 }
 
 fn has_nul(value: &Value) -> bool {
@@ -151,47 +206,55 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
-fn take(fields: &mut Map<String, Value>, name: &str) -> Result<Value, String> {
-    debug_assert!(FIELDS.contains(&name));
-    fields.remove(name).ok_or_else(|| format!("{name} is missing"))
+fn present<'a>(name: &str, raw: Option<&'a RawValue>) -> Result<&'a RawValue, String> {
+    raw.ok_or_else(|| format!("{name} is missing"))
 }
 
-fn take_text(fields: &mut Map<String, Value>, name: &str) -> Result<String, String> {
-    match take(fields, name)? {
-        Value::String(text) if text.contains('\0') => {
-            Err(format!("{name} holds the character U+0000, which Postgres cannot store"))
-        }
-        Value::String(text) => Ok(text),
-        other => Err(format!("{name} is {}, not a text", kind(&other))),
+/// What syntax alone lets through may still be no value: half of a surrogate pair, nesting without an end.
+fn raw_value<'a, T: Deserialize<'a>>(name: &str, raw: &'a RawValue) -> Result<T, String> {
+    serde_json::from_str(raw.get()).map_err(|error| unreadable(name, &error))
+}
+
+fn unreadable(name: &str, error: &serde_json::Error) -> String {
+    format!("{name} is unreadable JSON: {error}")
+}
+
+fn text(name: &str, raw: Option<&RawValue>) -> Result<String, String> {
+    let raw = present(name, raw)?;
+    if kind(raw) != TEXT {
+        return Err(format!("{name} is {}, not a text", kind(raw)));
+    }
+    let text: String = raw_value(name, raw)?;
+    match text.contains('\0') {
+        true => Err(format!("{name} holds the character U+0000, which Postgres cannot store")),
+        false => Ok(text),
     }
 }
 
-fn take_count(fields: &mut Map<String, Value>, name: &str) -> Result<i64, String> {
-    match take(fields, name)? {
-        Value::Number(number) => match number.as_i64() {
-            Some(count) if count >= 0 => Ok(count),
-            _ => Err(format!(
-                "{name} is {}, not a whole number from 0 to {}",
-                shorten(number.as_str()),
-                i64::MAX
-            )),
-        },
-        other => Err(format!("{name} is {}, not a whole number", kind(&other))),
+fn count(name: &str, raw: Option<&RawValue>) -> Result<i64, String> {
+    let raw = present(name, raw)?;
+    if kind(raw) != NUMBER {
+        return Err(format!("{name} is {}, not a whole number", kind(raw)));
+    }
+    match raw.get().parse() {
+        Ok(count) if count >= 0 => Ok(count),
+        _ => Err(format!("{name} is {}, not a whole number from 0 to {}", shorten(raw.get()), i64::MAX)),
     }
 }
 
-fn take_decimal(fields: &mut Map<String, Value>, name: &str) -> Result<String, String> {
-    match take(fields, name)? {
-        Value::Number(number) => match fits_numeric(number.as_str()) {
-            true => Ok(number.as_str().to_owned()),
-            false => Err(format!("{name} is {}, beyond what numeric can hold", shorten(number.as_str()))),
-        },
-        other => Err(format!("{name} is {}, not a number", kind(&other))),
+fn decimal(name: &str, raw: Option<&RawValue>) -> Result<String, String> {
+    let raw = present(name, raw)?;
+    if kind(raw) != NUMBER {
+        return Err(format!("{name} is {}, not a number", kind(raw)));
+    }
+    match fits_numeric(raw.get()) {
+        true => Ok(raw.get().to_owned()),
+        false => Err(format!("{name} is {}, beyond what numeric can hold", shorten(raw.get()))),
     }
 }
 
-fn take_time(fields: &mut Map<String, Value>, name: &str) -> Result<SystemTime, String> {
-    let text = take_text(fields, name)?;
+fn time(name: &str, raw: Option<&RawValue>) -> Result<SystemTime, String> {
+    let text = text(name, raw)?;
     let time: Timestamp =
         text.parse().map_err(|_| format!("{name} is {:?}, not an RFC 3339 time", shorten(&text)))?;
     let micros = time.as_microsecond();
@@ -216,14 +279,19 @@ fn fits_numeric(text: &str) -> bool {
     digits_before <= 131_072 && digits_behind <= 16_383
 }
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+const OBJECT: &str = "an object";
+const TEXT: &str = "a text";
+const NUMBER: &str = "a number";
+
+/// What a JSON value is, which its first character tells.
+fn kind(raw: &RawValue) -> &'static str {
+    match raw.get().as_bytes().first() {
+        Some(b'{') => OBJECT,
+        Some(b'[') => "a list",
+        Some(b'"') => TEXT,
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => NUMBER,
     }
 }
 
@@ -240,6 +308,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const FIELDS: [&str; 8] =
+        ["id", "name", "status", "budget", "impressions", "clicks", "conversions", "created_at"];
 
     const GOOD: &str = r#"{"id":"campaign_17","name":"Campaign 17","status":"active","budget":2700,"impressions":8123,
         "clicks":311,"conversions":12,"created_at":"2026-01-04T03:09:09.000Z"}"#;
@@ -315,12 +386,59 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_value_in_spite_of_its_syntax_is_refused_with_its_field() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for (field, value, reason) in
+            [("name", r#""a\ud800""#, "name is unreadable"), ("labels", &deep, "\"labels\" is unreadable")]
+        {
+            let record = format!("{},{field:?}:{value}}}", GOOD.strip_suffix('}').unwrap());
+            let Listed::Invalid(invalid) = read(&record) else { panic!("{record}") };
+            assert_eq!(invalid.id.as_deref(), Some("campaign_17"), "{invalid}");
+            assert!(invalid.reason.contains(reason), "{invalid}");
+        }
+    }
+
+    #[test]
     fn times_before_1970_are_times() {
         let time = campaign(with("created_at", "\"1969-12-31T23:59:59.5Z\"")).created_at;
         assert_eq!(SystemTime::UNIX_EPOCH.duration_since(time).unwrap(), Duration::from_millis(500));
     }
 
     proptest! {
+        /// Names that are written with escapes, or twice, mean what they mean to every reader of JSON.
+        #[test]
+        fn a_record_is_read_as_if_it_had_been_taken_to_pieces(
+            more in prop::collection::vec((0usize..10, any::<bool>(), 0i64..100), 0..6)
+        ) {
+            let mut record = GOOD.strip_suffix('}').unwrap().to_owned();
+            for (field, escaped, value) in &more {
+                let name = *FIELDS.get(*field).unwrap_or(&["labels", "Labels"][field % 2]);
+                let name = match escaped {
+                    true => name.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect(),
+                    false => name.to_owned(),
+                };
+                let value = if [0, 1, 2].contains(field) { format!("\"{value}\"") } else { value.to_string() };
+                record += &format!(", \"{name}\" : {value} ");
+            }
+            record.push('}');
+            let pieces: Map<String, Value> = serde_json::from_str(&record).unwrap();
+            match read(&record) {
+                Listed::Valid(campaign) => {
+                    let known = [&campaign.id, &campaign.name, &campaign.status];
+                    for (field, value) in FIELDS.iter().zip(known) {
+                        prop_assert_eq!(&pieces[*field], value);
+                    }
+                    prop_assert_eq!(pieces["budget"].to_string(), campaign.budget.as_str());
+                    prop_assert_eq!(pieces["clicks"].as_i64(), Some(campaign.clicks));
+                    let unknown: Map<String, Value> =
+                        pieces.into_iter().filter(|(name, _)| !FIELDS.contains(&&**name)).collect();
+                    prop_assert_eq!(Value::Object(unknown).to_string(), campaign.extra.as_str());
+                }
+                // The one field that is given a value of the wrong type.
+                Listed::Invalid(invalid) => prop_assert!(invalid.reason.starts_with("created_at is"), "{}", invalid),
+            }
+        }
+
         #[test]
         fn no_json_makes_it_panic(text in "\\PC{0,60}", field in 0usize..8) {
             if let Ok(value) = serde_json::from_str::<Value>(&text) {
