@@ -1,20 +1,24 @@
--- Sends for now, under a limit that all processes of the account share: the given one ($3 in $4 seconds), else the one
--- that was learned less than a day ago, else none (then every send is granted and recorded). The row is locked for this
--- statement only; its clock is the database's. Where many small batches would make the row long, a send is joined to one
--- that is at most a five-hundredth of the window older, and counts as of now.
+-- Sends for now, under a limit that all processes of the account share: the given one ($5 in $6 seconds), else the one
+-- that was learned less than a day ago, else none. Then every send is granted and recorded, unless another process has sent
+-- less than $4 seconds ago: the newest send on record is not $3, this one's. The row is locked for this statement only; its
+-- clock is the database's. Where many small batches would make the row long, a send is joined to one that is at most a
+-- five-hundredth of the window older, and counts as of now.
 --
 -- Sends that lie in the future are there because the database's clock was turned back: they count as made now, and a gate
 -- closed in the future opens as much earlier. So nobody waits for the clock to catch up.
 WITH row AS (
     SELECT sent_at, sent_count, gate_until, gate_set_at,
-           coalesce($3, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
-           coalesce($4, limit_window_ms / 1000.0::float8) AS seconds
+           coalesce($5, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
+           coalesce($6, limit_window_ms / 1000.0::float8) AS seconds
     FROM quotas
     WHERE account = $1
     FOR UPDATE
 ), clock AS MATERIALIZED (
     -- Read only when the row is ours: waiting for its lock takes time.
-    SELECT sent_at, sent_count, most, seconds, now, make_interval(secs => coalesce(seconds, 120) + $5) AS span,
+    SELECT sent_at, sent_count, most, seconds, now,
+           CASE WHEN sent_at[cardinality(sent_at)] IS DISTINCT FROM $3
+                THEN least(sent_at[cardinality(sent_at)], now) + make_interval(secs => $4) END AS apart_until,
+           make_interval(secs => coalesce(seconds, 120) + $7) AS span,
            gate_until - greatest(gate_set_at - now, interval '0') AS gate_until
     FROM (SELECT *, clock_timestamp() AS now FROM row) r
 ), sends AS MATERIALIZED (
@@ -27,9 +31,10 @@ WITH row AS (
 ), turn AS MATERIALIZED (
     SELECT c.*, u.sends,
            CASE WHEN c.gate_until > c.now THEN 0
-                WHEN c.most IS NULL THEN $2
+                WHEN c.most IS NULL THEN CASE WHEN c.apart_until > c.now THEN 0 ELSE $2 END
                 ELSE greatest(0, least($2::bigint, c.most - u.sends)) END AS granted,
            CASE WHEN c.gate_until > c.now THEN c.gate_until
+                WHEN c.most IS NULL THEN greatest(c.apart_until, c.now)
                 ELSE (SELECT min(s.at) + c.span FROM sends s WHERE u.sends - s.up_to_here < c.most) END AS free_at
     FROM clock c, used u
 ), kept AS (
@@ -50,6 +55,6 @@ WITH row AS (
          LATERAL (SELECT cardinality(k.ats) > 500 AND k.ats[cardinality(k.ats)] + t.span / 500 > t.now AS joins) x
     WHERE q.account = $1
 )
-SELECT granted::bigint AS granted, sends, most::integer AS most, seconds,
+SELECT granted::bigint AS granted, sends, now AS at, most::integer AS most, seconds,
        coalesce(extract(epoch FROM free_at - now), 0)::float8 AS wait_s
 FROM turn

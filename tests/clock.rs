@@ -5,30 +5,19 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use campaign_sync::http::limiter::Ledger;
 use campaign_sync::http::token::{Turn, Vault};
-use campaign_sync::http::{Clock, RateLimit, Secret, Stop, SystemClock};
+use campaign_sync::http::{RateLimit, Secret};
+use campaign_sync::store::leases;
 use campaign_sync::store::quota::SharedLedger;
 use campaign_sync::store::tokens::SharedVault;
-use campaign_sync::store::{Conninfo, Pool, Store, leases, schema};
 use mock_api::{Hint, Settings, most_in_window};
 use support::{Database, Folder, MachineClock, PATIENCE, Program, eventually};
 
 const ACCOUNT: &str = "default";
 const MARGIN: Duration = Duration::from_millis(25);
-
-fn store(database: &Database) -> Store {
-    schema::migrate(&mut database.connect()).unwrap().unwrap();
-    let url = database.url();
-    let conninfo = Conninfo::from_environment(&|name| (name == "DATABASE_URL").then(|| url.clone().into()));
-    let pool = Pool::new(&conninfo.unwrap(), 2).unwrap();
-    let stop = Stop::new();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(stop.clone()));
-    Store::new(pool, ACCOUNT, clock, stop, Duration::from_secs(5))
-}
 
 /// All that was noted now lies so much later: as if the clock had been turned back by as much.
 fn turn_back(database: &Database, by: &str) {
@@ -44,23 +33,23 @@ fn turn_back(database: &Database, by: &str) {
 #[test]
 fn a_limit_is_kept_and_frees_itself_in_its_own_time_when_the_databases_clock_is_turned_back() {
     let database = Database::create();
-    let ledger = SharedLedger::new(store(&database));
+    let ledger = SharedLedger::new(database.store());
     let limit = RateLimit::new(3, Duration::from_secs(60));
-    assert_eq!(ledger.reserve(limit, MARGIN, 3).unwrap().granted, 3);
+    assert_eq!(ledger.reserve(limit, MARGIN, 3, Duration::ZERO).unwrap().granted, 3);
     turn_back(&database, "3 days");
 
-    let refused = ledger.reserve(limit, MARGIN, 1).unwrap();
+    let refused = ledger.reserve(limit, MARGIN, 1, Duration::ZERO).unwrap();
     assert_eq!(refused.granted, 0, "the limit is exceeded");
     assert!(refused.wait <= Duration::from_secs(61), "{refused:?}");
 
     turn_back(&database, "-61 seconds");
-    assert_eq!(ledger.reserve(limit, MARGIN, 5).unwrap().granted, 3);
+    assert_eq!(ledger.reserve(limit, MARGIN, 5, Duration::ZERO).unwrap().granted, 3);
 }
 
 /// Or for as much of them as a busy machine leaves.
 #[track_caller]
 fn assert_closed_for_twenty_seconds(ledger: &SharedLedger, limit: Option<RateLimit>) {
-    let refused = ledger.reserve(limit, MARGIN, 1).unwrap();
+    let refused = ledger.reserve(limit, MARGIN, 1, Duration::ZERO).unwrap();
     let seconds = refused.wait.as_secs_f64();
     assert!(refused.granted == 0 && (15.0..=21.0).contains(&seconds), "{refused:?}");
 }
@@ -68,9 +57,9 @@ fn assert_closed_for_twenty_seconds(ledger: &SharedLedger, limit: Option<RateLim
 #[test]
 fn a_gate_opens_in_its_own_time_when_the_databases_clock_is_turned_back() {
     let database = Database::create();
-    let ledger = SharedLedger::new(store(&database));
+    let ledger = SharedLedger::new(database.store());
     let limit = RateLimit::new(30, Duration::from_secs(60));
-    assert_eq!(ledger.reserve(limit, MARGIN, 2).unwrap().granted, 2);
+    assert_eq!(ledger.reserve(limit, MARGIN, 2, Duration::ZERO).unwrap().granted, 2);
     ledger.close_gate(Duration::from_secs(20)).unwrap();
     turn_back(&database, "3 days");
 
@@ -78,15 +67,15 @@ fn a_gate_opens_in_its_own_time_when_the_databases_clock_is_turned_back() {
         assert_closed_for_twenty_seconds(&ledger, limit);
     }
     turn_back(&database, "-21 seconds");
-    assert_eq!(ledger.reserve(limit, MARGIN, 1).unwrap().granted, 1);
+    assert_eq!(ledger.reserve(limit, MARGIN, 1, Duration::ZERO).unwrap().granted, 1);
 }
 
 #[test]
 fn a_gate_that_was_closed_while_the_clock_was_ahead_opens_in_its_own_time() {
     let database = Database::create();
-    let ledger = SharedLedger::new(store(&database));
+    let ledger = SharedLedger::new(database.store());
     let limit = RateLimit::new(30, Duration::from_secs(60));
-    assert_eq!(ledger.reserve(limit, MARGIN, 2).unwrap().granted, 2);
+    assert_eq!(ledger.reserve(limit, MARGIN, 2, Duration::ZERO).unwrap().granted, 2);
     turn_back(&database, "-1 hour");
     ledger.close_gate(Duration::from_secs(20)).unwrap();
     turn_back(&database, "1 hour");
@@ -99,7 +88,7 @@ fn a_gate_that_was_closed_while_the_clock_was_ahead_opens_in_its_own_time() {
 fn a_dead_workers_lease_ends_in_its_own_time_when_the_databases_clock_is_turned_back() {
     let database = Database::create();
     let mut client = database.connect();
-    let _schema = store(&database);
+    let _schema = database.store();
     leases::register(&mut client, ACCOUNT, 1, "host", 1).unwrap();
     turn_back(&database, "3 days");
 
@@ -111,7 +100,7 @@ fn a_dead_workers_lease_ends_in_its_own_time_when_the_databases_clock_is_turned_
 #[test]
 fn a_turn_to_fetch_a_token_ends_when_the_databases_clock_is_turned_back() {
     let database = Database::create();
-    let store = store(&database);
+    let store = database.store();
     let vault = || SharedVault::new(store.clone(), mock_api::EMAIL, Secret::new("a password".into()));
     assert!(matches!(vault().turn(0).unwrap(), Turn::Fetch));
     let second = vault();

@@ -6,6 +6,11 @@ mod support;
 
 use std::time::Duration;
 
+use campaign_sync::http::Secret;
+use campaign_sync::http::limiter::Ledger;
+use campaign_sync::http::token::{Grant, Turn, Vault};
+use campaign_sync::store::quota::SharedLedger;
+use campaign_sync::store::tokens::SharedVault;
 use mock_api::{EMAIL, Hint, PASSWORD, Server, Settings};
 use support::{Database, PATIENCE, Program, Running, Signal, eventually};
 
@@ -142,4 +147,54 @@ fn processes_that_believe_in_too_high_a_limit_find_the_right_one_without_a_hint(
     let learned: (i32, i64) = (learned[0].get(0), learned[0].get(1));
     assert!(learned.0 <= 12, "{learned:?}");
     assert!(server.ledger().refused <= 60, "{} refusals", server.ledger().refused);
+}
+
+#[test]
+fn the_first_sends_of_several_processes_are_apart_while_no_limit_is_known() {
+    let database = Database::create();
+    let (one, other) = (SharedLedger::new(database.store()), SharedLedger::new(database.store()));
+    let ask = |ledger: &SharedLedger| ledger.reserve(None, Duration::ZERO, 1, PATIENCE).unwrap();
+    assert_eq!((ask(&one).granted, ask(&one).granted), (1, 1), "its own answers tell it when");
+    let refused = ask(&other);
+    assert!(refused.granted == 0 && refused.limit.is_none() && refused.wait <= PATIENCE, "{refused:?}");
+    // Time passes.
+    database.execute(
+        "UPDATE quotas SET sent_at = ARRAY (SELECT at - interval '61 s' FROM unnest(sent_at) AS u (at))",
+    );
+    assert_eq!((ask(&other).granted, ask(&other).before), (1, 3));
+    assert_eq!(ask(&one).granted, 0);
+    one.close_gate(2 * PATIENCE).unwrap();
+    let gate = ask(&other);
+    assert!(gate.granted == 0 && gate.wait > PATIENCE, "{gate:?}");
+}
+
+#[test]
+fn sends_that_were_not_made_are_taken_off_the_record_across_batches() {
+    let database = Database::create();
+    let ledger = SharedLedger::new(database.store());
+    for batch in [3, 1, 2] {
+        ledger.reserve(None, Duration::ZERO, batch, Duration::ZERO).unwrap();
+    }
+    for (count, left) in [(0, 6), (1, 5), (3, 2), (9, 0), (1, 0)] {
+        ledger.take_back(count).unwrap();
+        assert_eq!(ledger.ages().unwrap().len(), left);
+    }
+    assert_eq!(ledger.reserve(None, Duration::ZERO, 1, Duration::ZERO).unwrap().before, 0);
+}
+
+#[test]
+fn a_token_is_good_before_its_key_is_there_and_shared_as_soon_as_it_is() {
+    let database = Database::create();
+    let store = database.store();
+    let vault = || SharedVault::new(store.clone(), mock_api::EMAIL, Secret::new("a password".into()));
+    let (one, other) = (vault(), vault());
+    assert!(matches!(one.turn(0).unwrap(), Turn::Fetch));
+    let grant = Grant { access_token: Secret::new("hunter2".into()), lifetime: Some(PATIENCE) };
+    assert_eq!(one.keep(&grant).unwrap(), 1);
+    assert!(!matches!(other.turn(0).unwrap(), Turn::Fetch), "two fetch");
+    one.finish();
+    let Turn::Use(kept) = other.turn(0).unwrap() else { panic!("not shared") };
+    assert_eq!((kept.access_token.reveal(), kept.generation), ("hunter2", 1));
+    assert!(kept.remaining.is_some_and(|remaining| remaining <= PATIENCE));
+    assert!(matches!(one.turn(1).unwrap(), Turn::Fetch), "the turn was kept");
 }

@@ -15,8 +15,9 @@ const LATENESS: Duration = Duration::from_millis(25);
 /// What a 429 with a hint shows. `ages` are those of the accepted sends, oldest first; `known` is what was thought so far.
 ///
 /// Servers mean two things by their hint: the whole window (a constant), or the time until the oldest send leaves it.
-/// For a quick burst both are nearly the same. For a slow one the first is assumed, and should that be wrong, the next
-/// refusal comes with a limit `known`, and then the window reaches back to its first send.
+/// For a quick burst both are nearly the same: a hint that is one of the usual windows is taken for the first, any other one
+/// for the second. For a slow burst the first is assumed, and should that be wrong, the next refusal comes with a limit
+/// `known`, and then the window reaches back to its first send.
 #[must_use]
 pub fn from_refusal(known: Option<RateLimit>, ages: &[Duration], hint: Duration) -> Option<RateLimit> {
     if hint.is_zero() {
@@ -33,7 +34,8 @@ pub fn from_refusal(known: Option<RateLimit>, ages: &[Duration], hint: Duration)
     }
     let recent: Vec<Duration> = ages.iter().copied().filter(|age| *age < hint).collect();
     let oldest = *recent.first()?;
-    let window = if oldest <= hint / 10 { oldest + hint } else { hint };
+    let counts_down = oldest <= hint / 10 && usual_windows().all(|window| window != hint);
+    let window = if counts_down { nearest_usual(oldest + hint) } else { hint };
     RateLimit::new(u32::try_from(recent.len()).ok()?, window)
 }
 
@@ -123,6 +125,12 @@ impl Refusals {
     }
 }
 
+/// A usual window that is only a hundredth away, where there is one: answers take their time.
+fn nearest_usual(window: Duration) -> Duration {
+    let near = |usual: &Duration| usual.abs_diff(window) <= *usual / 100;
+    usual_windows().find(near).unwrap_or(window)
+}
+
 fn usual_windows() -> impl Iterator<Item = Duration> {
     USUAL_SECONDS.iter().map(|seconds| Duration::from_secs(*seconds))
 }
@@ -137,8 +145,11 @@ mod tests {
 
     #[test]
     fn a_quick_burst_shows_the_whole_window() {
-        let limit = from_refusal(None, &ages(&[50, 40, 30, 20, 10]), Duration::from_secs(60)).unwrap();
-        assert_eq!(limit, RateLimit::new(5, Duration::from_millis(60_050)).unwrap());
+        for (hint, window) in [(60_000, 60_000), (59_955, 60_000), (45_000, 45_050), (50_950, 51_000)] {
+            let sends = ages(&[50, 40, 30, 20, 10]);
+            let limit = from_refusal(None, &sends, Duration::from_millis(hint)).unwrap();
+            assert_eq!(limit, RateLimit::new(5, Duration::from_millis(window)).unwrap());
+        }
     }
 
     #[test]

@@ -2,24 +2,19 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
 use super::hints::Hints;
 use super::learning::{self, Refusals};
 use super::lock::lock;
+use super::pacing::Pacing;
 use super::rate_limit::RateLimit;
 use super::sharing::SharingError;
 use super::window::{Reservation, Window};
 use crate::scope::Scope;
 
-/// While no limit is known, so many first sends are spaced: a small limit is then met with one refusal, not with a
-/// burst of them. A near API without a limit loses some 20 ms in all.
-const PACED_SENDS: u32 = 64;
-/// The gap after the very first of them, and the shortest that the next ones are spaced by.
-const FIRST_GAP: Duration = Duration::from_millis(2);
-const LEAST_GAP: Duration = Duration::from_micros(500);
 /// What a request may need to the server more than another, at least: a cold connection and a busy machine.
 const LEAST_MARGIN: Duration = Duration::from_millis(10);
 /// While no limit is known, sends are on record for so long.
@@ -38,7 +33,7 @@ const ADVANCED_SHARE: u32 = 100;
 /// Where send times are kept: in memory, or in a row that all processes share. Its own clock decides.
 pub trait Ledger: Send + Sync {
     /// Reserves up to `want` sends for now under `limit`, or the limit that is on record; without any, all are granted
-    /// and recorded.
+    /// and recorded, unless another process has recorded one less than `apart` ago.
     ///
     /// # Errors
     /// A line for people, when the ledger is out of reach.
@@ -47,17 +42,18 @@ pub trait Ledger: Send + Sync {
         limit: Option<RateLimit>,
         margin: Duration,
         want: u32,
+        apart: Duration,
     ) -> Result<Reservation, SharingError>;
     /// The ages of the sends on record, oldest first.
     ///
     /// # Errors
     /// As above.
     fn ages(&self) -> Result<Vec<Duration>, SharingError>;
-    /// The newest send on record was refused, and so does not count.
+    /// So many of the newest sends on record do not count: one was refused, or they were never made.
     ///
     /// # Errors
     /// As above.
-    fn take_back(&self) -> Result<(), SharingError>;
+    fn take_back(&self, count: u32) -> Result<(), SharingError>;
     /// Keeps a limit that was learned, for other processes and the next run.
     ///
     /// # Errors
@@ -90,6 +86,7 @@ impl Ledger for MemoryLedger {
         limit: Option<RateLimit>,
         margin: Duration,
         want: u32,
+        _apart: Duration,
     ) -> Result<Reservation, SharingError> {
         let now = self.clock.now();
         let (window, learned) = &mut *lock(&self.state);
@@ -108,8 +105,8 @@ impl Ledger for MemoryLedger {
         Ok(lock(&self.state).0.ages(self.clock.now()))
     }
 
-    fn take_back(&self) -> Result<(), SharingError> {
-        lock(&self.state).0.take_back();
+    fn take_back(&self, count: u32) -> Result<(), SharingError> {
+        lock(&self.state).0.take_back(count);
         Ok(())
     }
 
@@ -139,7 +136,7 @@ pub enum Why {
     Gate,
     /// The window is full.
     RateLimit,
-    /// No limit is known, and the first sends are spaced to find one gently.
+    /// No limit is known, and the first sends are made one by one to find one gently.
     Pacing,
 }
 
@@ -183,9 +180,9 @@ struct Advance {
 struct State {
     learned: Option<RateLimit>,
     gate: Option<Instant>,
-    paced: u32,
-    next_send: Option<Instant>,
-    quickest: Option<Duration>,
+    pacing: Pacing,
+    /// While a window is searched for: when to try the next send.
+    next_try: Option<Instant>,
     extra_margin: Duration,
     worst_lag: Duration,
     /// When a learned limit was last corrected: refusals of requests sent before say nothing new.
@@ -299,49 +296,87 @@ impl Limiter {
         }
         self.work_out();
         let now = self.clock.now();
-        let (limit, margin, want, first) = {
-            let mut state = lock(&self.state);
-            if let Some(discovery) = state.discovery {
-                return Ok(Turn::Wait((discovery.last + SETTLE).saturating_duration_since(now), Why::Gate));
-            }
-            if let Some(gate) = state.gate {
-                if now < gate {
-                    return Ok(Turn::Wait(gate - now, Why::Gate));
-                }
-                state.gate = None;
-            }
-            let limit = self.configured.or(state.learned);
-            let searching = state.refusals.searching();
-            if limit.is_none() && !searching && state.paced >= PACED_SENDS {
-                self.unlimited.store(true, Ordering::Relaxed);
-                return Ok(Turn::Go(want));
-            }
-            let paced = limit.is_none() || searching;
-            if paced {
-                if let Some(next) = state.next_send.filter(|next| now < *next) {
-                    return Ok(Turn::Wait(next - now, Why::Pacing));
-                }
-                // A refusal is quick: it comes before the next is sent, and a try costs one.
-                let gap = if searching { SETTLE } else { state.gap() };
-                state.next_send = Some(now + gap);
-                state.paced = state.paced.saturating_add(1);
-            }
-            (limit, state.margin(limit), if paced { 1 } else { want }, paced && state.paced == 1)
-        };
-        let reserved = self.ledger.reserve(limit, margin, want)?;
-        if first && reserved.limit.is_none() && reserved.granted > 0 && reserved.before >= PACED_SENDS {
-            self.succeed_others(reserved.granted)?;
+        let mut state = lock(&self.state);
+        if let Some(discovery) = state.discovery {
+            return Ok(Turn::Wait((discovery.last + SETTLE).saturating_duration_since(now), Why::Gate));
         }
-        if self.configured.is_none() && reserved.limit != limit {
-            lock(&self.state).learned = reserved.limit;
+        if let Some(gate) = state.gate {
+            if now < gate {
+                return Ok(Turn::Wait(gate - now, Why::Gate));
+            }
+            state.gate = None;
         }
-        Ok(match reserved.granted {
-            0 => Turn::Wait(reserved.wait.max(Duration::from_millis(1)), Why::RateLimit),
-            granted => Turn::Go(granted),
-        })
+        let limit = self.configured.or(state.learned);
+        if state.refusals.searching() {
+            if let Some(next) = state.next_try.filter(|next| now < *next) {
+                return Ok(Turn::Wait(next - now, Why::Pacing));
+            }
+            // A refusal is quick: it comes before the next is sent, and a try costs one.
+            state.next_try = Some(now + SETTLE);
+        } else if limit.is_none() {
+            return self.try_paced(state, want, now);
+        }
+        let (margin, want) = (state.margin(limit), if state.refusals.searching() { 1 } else { want });
+        drop(state);
+        let reserved = self.ledger.reserve(limit, margin, want, Duration::ZERO)?;
+        self.take_over(limit, &reserved);
+        Ok(turn(&reserved))
     }
 
-    /// Others have sent, a moment ago, as many as are spaced, and no limit came of it: this process goes on from there, as if
+    /// The first sends, while no limit is known.
+    fn try_paced(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        want: u32,
+        now: Instant,
+    ) -> Result<Turn, SharingError> {
+        if state.pacing.over() {
+            self.unlimited.store(true, Ordering::Relaxed);
+            return Ok(Turn::Go(want));
+        }
+        if let Some(wait) = state.pacing.wait(now) {
+            return Ok(Turn::Wait(wait, Why::Pacing));
+        }
+        state.pacing.begin(now);
+        if state.pacing.take_ahead(now) {
+            return Ok(Turn::Go(1));
+        }
+        let (forfeited, batch, apart) =
+            (state.pacing.forfeit(), state.pacing.batch(), state.pacing.patience());
+        let margin = state.margin(None);
+        drop(state);
+        if forfeited > 0 {
+            self.tolerate(self.ledger.take_back(forfeited));
+        }
+        let reserved = self.ledger.reserve(None, margin, batch, apart).inspect_err(|_| {
+            lock(&self.state).pacing.cancel(now);
+        })?;
+        self.take_over(None, &reserved);
+        let granted = reserved.granted;
+        let mut state = lock(&self.state);
+        if granted == 0 {
+            state.pacing.cancel(now);
+            // Nothing else has so short a wait.
+            let paced = reserved.limit.is_none() && reserved.wait <= apart;
+            return Ok(if paced { Turn::Wait(reserved.wait, Why::Pacing) } else { turn(&reserved) });
+        }
+        state.pacing.recorded(granted, reserved.before, now);
+        let others_were_many = state.pacing.over() && state.pacing.shared();
+        drop(state);
+        if others_were_many {
+            self.succeed_others(granted)?;
+        }
+        Ok(Turn::Go(1))
+    }
+
+    /// The limit that others have learned in the meantime.
+    fn take_over(&self, known: Option<RateLimit>, reserved: &Reservation) {
+        if self.configured.is_none() && reserved.limit != known {
+            lock(&self.state).learned = reserved.limit;
+        }
+    }
+
+    /// Others have sent, a moment ago, as many as are paced, and no limit came of it: this process goes on from there, as if
     /// their sends were its own.
     fn succeed_others(&self, granted: u32) -> Result<(), SharingError> {
         let now = self.clock.now();
@@ -349,8 +384,7 @@ impl Limiter {
         ages.truncate(ages.len().saturating_sub(granted as usize));
         let mut state = lock(&self.state);
         let skipped = ages.len().saturating_sub(REMEMBERED);
-        state.accepted.extend(ages[skipped..].iter().filter_map(|age| now.checked_sub(*age)));
-        state.paced = PACED_SENDS;
+        state.accepted = ages[skipped..].iter().filter_map(|age| now.checked_sub(*age)).collect();
         Ok(())
     }
 
@@ -365,7 +399,7 @@ impl Limiter {
     pub fn observe(&self, seen: &Observation<'_>) {
         let mut state = lock(&self.state);
         let trip = seen.answered_at.saturating_duration_since(seen.sent_at);
-        state.quickest = Some(state.quickest.map_or(trip, |quickest| quickest.min(trip)));
+        state.pacing.answered(seen.sent_at, trip);
         if !seen.refused {
             if state.accepted.len() == REMEMBERED {
                 state.accepted.pop_front();
@@ -385,9 +419,10 @@ impl Limiter {
             state.gate = state.gate.max(Some(seen.answered_at + wait));
         }
         let known = self.configured.or(state.learned).or(told).is_some();
-        let recorded = state.paced < PACED_SENDS;
+        let recorded = !state.pacing.over();
+        let forfeited = if seen.refused { state.pacing.forfeit() } else { 0 };
         drop(state);
-        self.share(seen, wait, told.or(found), known, recorded);
+        self.share(seen, wait, told.or(found), known, (recorded, forfeited));
     }
 
     /// The ledger is written without our own lock: it may be a database.
@@ -397,12 +432,16 @@ impl Limiter {
         wait: Option<Duration>,
         told: Option<RateLimit>,
         known: bool,
-        recorded: bool,
+        (recorded, forfeited): (bool, u32),
     ) {
+        // First of all, others are to send no more.
+        if let Some(wait) = wait {
+            self.tolerate(self.ledger.close_gate(wait));
+        }
         let mut learned = told;
         if seen.refused && learned.is_none() {
             if !known && recorded {
-                self.tolerate(self.ledger.take_back());
+                self.tolerate(self.ledger.take_back(1 + forfeited));
             }
             let ages = self.ages(seen.answered_at, recorded);
             let mut state = lock(&self.state);
@@ -423,9 +462,6 @@ impl Limiter {
             }
         }
         self.adopt(learned);
-        if let Some(wait) = wait {
-            self.tolerate(self.ledger.close_gate(wait));
-        }
     }
 
     /// Works out the limit behind a burst's refusals, once all of them are in.
@@ -515,22 +551,22 @@ impl Limiter {
 }
 
 impl State {
-    /// The gap between two of the first sends: nearly constant for the first dozen, then shrinking fast.
-    fn gap(&self) -> Duration {
-        let first =
-            self.quickest.map_or(FIRST_GAP, |trip| LEAST_GAP.max(trip.min(Duration::from_millis(50)) * 4));
-        first.mul_f64(1.0 / (1.0 + (f64::from(self.paced) / 16.0).powi(2)))
-    }
-
     /// What a window is lengthened by: requests need different times to the server, and it is the arrivals that it counts.
     /// A two-hundredth of the window, at least 10 ms (at 11 windows a job that is 0.5 % of its time), and more on a machine
     /// that is seen to be slow with its turns.
     fn margin(&self, limit: Option<RateLimit>) -> Duration {
         let Some(limit) = limit else { return LEAST_MARGIN };
         let advance = if limit.requests.get() >= 2 * ADVANCED_SHARE { ADVANCE } else { Duration::ZERO };
-        let trips = self.quickest.unwrap_or_default().min(limit.window / 400) * 2 + advance;
+        let trips = self.pacing.quickest().unwrap_or_default().min(limit.window / 400) * 2 + advance;
         let lag = (self.worst_lag * 2).min(limit.window / 10);
         LEAST_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)
+    }
+}
+
+fn turn(reserved: &Reservation) -> Turn {
+    match reserved.granted {
+        0 => Turn::Wait(reserved.wait.max(Duration::from_millis(1)), Why::RateLimit),
+        granted => Turn::Go(granted),
     }
 }
 

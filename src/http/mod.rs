@@ -9,6 +9,7 @@ pub mod hints;
 pub mod learning;
 pub mod limiter;
 pub(crate) mod lock;
+pub mod pacing;
 pub mod rate_limit;
 mod resolver;
 pub mod retry;

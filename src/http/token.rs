@@ -70,6 +70,8 @@ pub trait Vault: Send + Sync {
     fn keep(&self, grant: &Grant) -> Result<u64, SharingError>;
     /// The fetch failed: lets another process try.
     fn release(&self);
+    /// Nothing more is asked: what is still to be kept has to be kept now.
+    fn finish(&self) {}
 }
 
 /// A vault for one process alone.

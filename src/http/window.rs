@@ -45,11 +45,13 @@ impl Window {
         }
     }
 
-    /// The newest send did not count.
-    pub fn take_back(&mut self) {
-        if let Some((_, count)) = self.sends.back_mut() {
-            *count -= 1;
-            if *count == 0 {
+    /// So many of the newest sends did not count.
+    pub fn take_back(&mut self, mut count: u32) {
+        while let Some((_, sends)) = self.sends.back_mut().filter(|_| count > 0) {
+            let taken = count.min(*sends);
+            *sends -= taken;
+            count -= taken;
+            if *sends == 0 {
                 self.sends.pop_back();
             }
         }

@@ -1,13 +1,15 @@
 //! The account's rate limit, shared by its processes: send times in one row, by the database's clock.
 
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
 
+use postgres::Row;
 use postgres::types::{ToSql, Type};
-use postgres::{Client, Error, Row};
 
 use super::Store;
 use crate::http::RateLimit;
 use crate::http::limiter::Ledger;
+use crate::http::lock::lock;
 use crate::http::sharing::SharingError;
 use crate::http::window::Reservation;
 
@@ -19,13 +21,15 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The ledger in the database.
 pub struct SharedLedger {
     store: Store,
+    /// The newest send of this process, by the database's clock.
+    newest: Mutex<Option<SystemTime>>,
 }
 
 impl SharedLedger {
     /// The ledger of the store's account.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self { store, newest: Mutex::default() }
     }
 }
 
@@ -36,15 +40,9 @@ pub(super) fn limit(row: &Row) -> Option<RateLimit> {
     RateLimit::new(requests, Duration::from_millis(millis))
 }
 
-/// Puts sends on record while there is no limit, and tells how many are there; nothing when that is not so.
-fn record(client: &mut Client, account: &str, count: i64) -> Result<Option<i64>, Error> {
-    let ask: [(&(dyn ToSql + Sync), Type); 2] = [(&account, Type::TEXT), (&count, Type::INT8)];
-    Ok(client.query_typed_opt(include_str!("../../sql/record.sql"), &ask)?.map(|row| row.get("sends")))
-}
-
 /// What came of asking: the short way or the long one.
 enum Asked {
-    Recorded(i64),
+    Recorded(Row),
     Reserved(Row),
 }
 
@@ -54,23 +52,27 @@ impl Ledger for SharedLedger {
         limit: Option<RateLimit>,
         margin: Duration,
         want: u32,
+        apart: Duration,
     ) -> Result<Reservation, SharingError> {
         let most = limit.map(|limit| i32::try_from(limit.requests.get()).unwrap_or(i32::MAX));
         let seconds = limit.map(|limit| limit.window.as_secs_f64());
-        let (count, margin) = (i64::from(want), margin.as_secs_f64());
+        let (count, margin, apart) = (i64::from(want), margin.as_secs_f64(), apart.as_secs_f64());
+        let newest = *lock(&self.newest);
         let asked = self.store.run(|client, account| {
-            if limit.is_none()
-                && let Some(sends) = record(client, account, count)?
-            {
-                return Ok(Asked::Recorded(sends - count));
-            }
             let ask = [
                 (&account as &(dyn ToSql + Sync), Type::TEXT),
                 (&count, Type::INT8),
+                (&newest, Type::TIMESTAMPTZ),
+                (&apart, Type::FLOAT8),
                 (&most, Type::INT4),
                 (&seconds, Type::FLOAT8),
                 (&margin, Type::FLOAT8),
             ];
+            if limit.is_none()
+                && let Some(row) = client.query_typed_opt(include_str!("../../sql/record.sql"), &ask[..4])?
+            {
+                return Ok(Asked::Recorded(row));
+            }
             if let Some(row) = client.query_typed_opt(include_str!("../../sql/reserve.sql"), &ask)? {
                 return Ok(Asked::Reserved(row));
             }
@@ -82,10 +84,12 @@ impl Ledger for SharedLedger {
             client.query_typed_one(include_str!("../../sql/reserve.sql"), &ask).map(Asked::Reserved)
         })?;
         let whole = |count: i64| u32::try_from(count).unwrap_or(if count < 0 { 0 } else { u32::MAX });
+        let recorded = |row: &Row| *lock(&self.newest) = Some(row.get("at"));
         let row = match asked {
             Asked::Reserved(row) => row,
-            Asked::Recorded(sends) => {
-                let before = whole(sends);
+            Asked::Recorded(row) => {
+                recorded(&row);
+                let before = whole(row.get::<_, i64>("sends") - count);
                 return Ok(Reservation { granted: want, wait: Duration::ZERO, limit: None, before });
             }
         };
@@ -97,6 +101,9 @@ impl Ledger for SharedLedger {
             _ => None,
         };
         let (granted, before) = (whole(row.get("granted")), whole(row.get("sends")));
+        if granted > 0 {
+            recorded(&row);
+        }
         // What is no time that could be waited for is longer than any.
         let wait = Duration::try_from_secs_f64(row.get("wait_s")).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
         // A row that somebody else has written may permit nothing and tell no time: never ask again without a pause.
@@ -120,18 +127,12 @@ impl Ledger for SharedLedger {
         Ok(ages.collect())
     }
 
-    fn take_back(&self) -> Result<(), SharingError> {
+    fn take_back(&self, count: u32) -> Result<(), SharingError> {
+        let count = i64::from(count);
         self.store.run(|client, account| {
             client.execute_typed(
-                "UPDATE quotas
-                 SET sent_at = CASE WHEN sent_count[cardinality(sent_count)] > 1 THEN sent_at
-                                    ELSE sent_at[:cardinality(sent_at) - 1] END,
-                     sent_count = CASE WHEN sent_count[cardinality(sent_count)] > 1
-                                       THEN sent_count[:cardinality(sent_count) - 1]
-                                            || (sent_count[cardinality(sent_count)] - 1)
-                                       ELSE sent_count[:cardinality(sent_count) - 1] END
-                 WHERE account = $1",
-                &[(&account, Type::TEXT)],
+                include_str!("../../sql/take_back.sql"),
+                &[(&account, Type::TEXT), (&count, Type::INT8)],
             )
         })?;
         Ok(())

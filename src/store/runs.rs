@@ -201,12 +201,23 @@ pub enum Closing {
 pub fn close(client: &mut Client, account: &str, run_id: i64, max_removed: u8) -> Result<Closing, Error> {
     let key: [(&(dyn postgres::types::ToSql + Sync), Type); 2] =
         [(&account, Type::TEXT), (&run_id, Type::INT8)];
+    // Asked over and over by processes that wait for others.
+    let row = client.query_typed_opt(
+        "SELECT s.state, NOT s.listing_done OR EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1) AS busy
+         FROM sync_runs s WHERE s.account = $1 AND s.run_id = $2",
+        &key,
+    )?;
+    match row {
+        Some(row) if matches!(row.get("state"), "running" | "stopped") => {
+            if row.get("busy") {
+                return Ok(Closing::Open);
+            }
+        }
+        _ => return Ok(Closing::Over),
+    }
     let mut transaction = begin(client)?;
     let Some(row) = transaction.query_typed_opt(include_str!("../../sql/close_run.sql"), &key)? else {
-        let state = transaction
-            .query_typed_opt("SELECT state FROM sync_runs WHERE account = $1 AND run_id = $2", &key)?;
-        let open = state.is_some_and(|row| matches!(row.get(0), "running" | "stopped"));
-        return Ok(if open { Closing::Open } else { Closing::Over });
+        return Ok(Closing::Open);
     };
     let mut closing = Closing::Closed(0);
     if row.get::<_, bool>("may_remove") {

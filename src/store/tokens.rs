@@ -1,8 +1,8 @@
 //! The account's token, shared by its processes: sealed, so that the database alone does not give it away.
 
 use std::num::NonZeroU32;
-use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use postgres::types::Type;
@@ -10,8 +10,9 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, pbkdf2};
 
-use super::Store;
+use super::{Store, StoreError};
 use crate::http::Secret;
+use crate::http::lock::lock;
 use crate::http::sharing::SharingError;
 use crate::http::token::{Grant, Kept, Turn, Vault};
 
@@ -46,10 +47,23 @@ impl Key {
 
 /// The shared token of an account.
 pub struct SharedVault {
+    shared: Arc<Shared>,
+    /// Derives the key, and then seals the token that came before it.
+    deriving: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
     store: Store,
-    key: Arc<Key>,
+    key: Key,
     /// Names this process as the one that fetches. Random: two processes must never take each other's turn.
     myself: i64,
+    /// A token that came before the key was there: it is used at once, and sealed and kept as soon as it can be.
+    unsealed: Mutex<Option<Unsealed>>,
+}
+
+struct Unsealed {
+    grant: Grant,
+    generation: i64,
 }
 
 impl SharedVault {
@@ -63,26 +77,28 @@ impl SharedVault {
         // The salt separates accounts; it need not be secret.
         let salt = format!("campaign-sync token\0{}\0{email}", store.account());
         let salt = digest::digest(&digest::SHA256, salt.as_bytes());
-        let key = Arc::new(Key { password, salt, derived: OnceLock::new() });
-        let early = key.clone();
-        // While the run is being opened there is nothing else to do. Whoever needs it sooner waits, or does it if there is
-        // no such thread.
-        let _derived_when_needed =
-            thread::Builder::new().name("key".into()).spawn(move || early.get().is_some());
-        Self { store, key, myself }
+        let key = Key { password, salt, derived: OnceLock::new() };
+        let shared = Arc::new(Shared { store, key, myself, unsealed: Mutex::default() });
+        let early = shared.clone();
+        // While the run is being opened there is nothing else to do. Without such a thread, whoever needs it derives it.
+        let derive = move || {
+            early.key.get();
+            early.keep_unsealed();
+        };
+        let deriving = thread::Builder::new().name("key".into()).spawn(derive).ok();
+        Self { shared, deriving: Mutex::new(deriving) }
     }
+}
 
-    fn key(&self) -> Option<&LessSafeKey> {
-        self.key.get()
-    }
-
+impl Shared {
     /// Nonce, then ciphertext and tag; nothing when the system has no randomness to give.
     fn seal(&self, token: &Secret) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).ok()?;
         let mut sealed = token.reveal().as_bytes().to_vec();
         let account = Aad::from(self.store.account().as_bytes());
-        self.key()?
+        self.key
+            .get()?
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), account, &mut sealed)
             .ok()?;
         Some([nonce.as_slice(), &sealed].concat())
@@ -94,27 +110,54 @@ impl SharedVault {
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut text = sealed.to_vec();
         let account = Aad::from(self.store.account().as_bytes());
-        let opened = self.key()?.open_in_place(nonce, account, &mut text).ok()?;
+        let opened = self.key.get()?.open_in_place(nonce, account, &mut text).ok()?;
         Some(Secret::new(std::str::from_utf8(opened).ok()?.to_owned()))
+    }
+
+    /// Seals and keeps the token that had to wait for the key, unless another one has come since, and ends the turn.
+    fn keep_unsealed(&self) {
+        let Some(Unsealed { grant, generation }) = lock(&self.unsealed).take() else { return };
+        let sealed = self.seal(&grant.access_token);
+        let kept = self.store.run(|client, account| {
+            client.execute_typed(
+                "UPDATE access_tokens SET sealed = $3, refresher = 0, refresh_until = '-infinity'
+                 WHERE account = $1 AND generation = $2 AND refresher = $4",
+                &[
+                    (&account, Type::TEXT),
+                    (&generation, Type::INT8),
+                    (&sealed, Type::BYTEA),
+                    (&self.myself, Type::INT8),
+                ],
+            )
+        });
+        self.tolerate(kept);
+    }
+
+    /// Nobody waits for a turn for longer than it lasts.
+    fn tolerate(&self, told: Result<u64, StoreError>) {
+        if let Err(error) = told {
+            let scope = self.store.scope();
+            log::debug!(account = scope.account(), run = scope.run(); "the turn to fetch a token ends by itself in {FETCH_SECONDS} s: {error}");
+        }
     }
 }
 
 impl Vault for SharedVault {
     fn turn(&self, refused: u64) -> Result<Turn, SharingError> {
         let refused = i64::try_from(refused).unwrap_or(i64::MAX);
-        let row = self.store.run(|client, account| {
+        let row = self.shared.store.run(|client, account| {
             client.query_typed_one(
                 include_str!("../../sql/token_turn.sql"),
                 &[
                     (&account, Type::TEXT),
                     (&refused, Type::INT8),
-                    (&self.myself, Type::INT8),
+                    (&self.shared.myself, Type::INT8),
                     (&FETCH_SECONDS, Type::FLOAT8),
                 ],
             )
         })?;
         if let Some(sealed) = row.get::<_, Option<&[u8]>>("usable")
-            && let Some(access_token) = self.open(sealed)
+            && let Some(access_token) = self.shared.open(sealed)
         {
             let generation = u64::try_from(row.get::<_, i64>("generation")).unwrap_or(0);
             let remaining = row.get::<_, Option<f64>>("remaining_s");
@@ -135,32 +178,52 @@ impl Vault for SharedVault {
     }
 
     fn keep(&self, grant: &Grant) -> Result<u64, SharingError> {
-        let sealed = self.seal(&grant.access_token);
+        let shared = &*self.shared;
+        // Who has to wait for the key does so elsewhere: the token is good without it.
+        let late = shared.key.derived.get().is_none() && lock(&self.deriving).is_some();
+        let sealed = if late { None } else { shared.seal(&grant.access_token) };
         let lifetime = grant.lifetime.map(|lifetime| lifetime.as_secs_f64().min(10.0 * 365.0 * 86_400.0));
-        let row = self.store.run(|client, account| {
+        let row = shared.store.run(|client, account| {
             client.query_typed_one(
                 "UPDATE access_tokens
                  SET generation = generation + 1, sealed = $2, expires_at = now() + make_interval(secs => $3),
-                     refresher = 0, refresh_until = '-infinity'
+                     refresher = CASE WHEN $4 THEN refresher ELSE 0 END,
+                     refresh_until = CASE WHEN $4 THEN refresh_until ELSE '-infinity' END
                  WHERE account = $1
                  RETURNING generation",
-                &[(&account, Type::TEXT), (&sealed, Type::BYTEA), (&lifetime, Type::FLOAT8)],
+                &[
+                    (&account, Type::TEXT),
+                    (&sealed, Type::BYTEA),
+                    (&lifetime, Type::FLOAT8),
+                    (&late, Type::BOOL),
+                ],
             )
         })?;
-        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+        let generation: i64 = row.get(0);
+        if late {
+            *lock(&shared.unsealed) = Some(Unsealed { grant: grant.clone(), generation });
+            if shared.key.derived.get().is_some() {
+                shared.keep_unsealed();
+            }
+        }
+        Ok(u64::try_from(generation).unwrap_or(0))
     }
 
     fn release(&self) {
-        let released = self.store.run(|client, account| {
+        let released = self.shared.store.run(|client, account| {
             client.execute_typed(
                 "UPDATE access_tokens SET refresher = 0, refresh_until = '-infinity'
                  WHERE account = $1 AND refresher = $2",
-                &[(&account, Type::TEXT), (&self.myself, Type::INT8)],
+                &[(&account, Type::TEXT), (&self.shared.myself, Type::INT8)],
             )
         });
-        if let Err(error) = released {
-            let scope = self.store.scope();
-            log::debug!(account = scope.account(), run = scope.run(); "the turn to fetch a token ends by itself in {FETCH_SECONDS} s: {error}");
+        self.shared.tolerate(released);
+    }
+
+    fn finish(&self) {
+        if let Some(deriving) = lock(&self.deriving).take() {
+            let _panics_abort = deriving.join();
         }
+        self.shared.keep_unsealed();
     }
 }

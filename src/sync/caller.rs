@@ -137,6 +137,11 @@ impl Caller {
         Halt
     }
 
+    /// No more calls: what others are to know of them is told.
+    pub fn finish(&self) {
+        self.vault.finish();
+    }
+
     /// Why this account's part has ended, if it has before its time.
     #[must_use]
     pub fn ending(&self) -> Option<Ending> {

@@ -47,8 +47,8 @@ use crate::store::{Store, StoreError, dead_letters, leases};
 
 /// How often the conductor looks at the queue when nothing happens here.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// How often it looks whether others have come to the end, when it has nothing left to do.
-const LOOK_FOR_THE_END: Duration = Duration::from_millis(100);
+/// How often it looks whether others have come to the end, when it has nothing left to do: with one short question.
+const LOOK_FOR_THE_END: Duration = Duration::from_millis(30);
 /// How often it asks for free tasks of which nobody has told it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -170,6 +170,7 @@ pub fn run(job: &Job, crew: &Arc<Crew>, watcher: &dyn Watcher) -> Outcome {
             job.caller.end(Ending::from(error));
         }
     }
+    job.caller.finish();
     outcome.ending = job.caller.ending().filter(|_| !closed(&outcome));
     outcome.elapsed = job.caller.clock.now().saturating_duration_since(begun);
     outcome.lower_bound = outcome

@@ -1,7 +1,11 @@
 //! A fresh database for one test, gone after it.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
 
+use campaign_sync::http::{Stop, SystemClock};
+use campaign_sync::store::{Conninfo, Pool, Store, schema};
 use postgres::types::{FromSqlOwned, ToSql};
 use postgres::{Client, NoTls, Row};
 
@@ -41,6 +45,18 @@ impl Database {
     /// A new connection.
     pub fn connect(&self) -> Client {
         connect(&self.url())
+    }
+
+    /// The default account's way into it, with its schema.
+    pub fn store(&self) -> Store {
+        schema::migrate(&mut self.connect()).unwrap().unwrap();
+        let url = self.url();
+        let conninfo =
+            Conninfo::from_environment(&|name| (name == "DATABASE_URL").then(|| url.clone().into()));
+        let pool = Pool::new(&conninfo.unwrap(), 2).unwrap();
+        let stop = Stop::new();
+        let clock = Arc::new(SystemClock::new(stop.clone()));
+        Store::new(pool, "default", clock, stop, Duration::from_secs(5))
     }
 
     /// Runs statements that return nothing of interest.

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::http::clock::VirtualClock;
+use crate::http::pacing::PACED_SENDS;
 
 const MS: Duration = Duration::from_millis(1);
 const WINDOW: Duration = Duration::from_secs(60);
@@ -109,18 +110,19 @@ impl Ledger for Kept {
         limit: Option<RateLimit>,
         margin: Duration,
         want: u32,
+        apart: Duration,
     ) -> Result<Reservation, SharingError> {
         self.0.asked.fetch_add(1, Ordering::Relaxed);
-        self.0.ledger.reserve(limit, margin, want)
+        self.0.ledger.reserve(limit, margin, want, apart)
     }
 
     fn ages(&self) -> Result<Vec<Duration>, SharingError> {
         self.0.ledger.ages()
     }
 
-    fn take_back(&self) -> Result<(), SharingError> {
+    fn take_back(&self, count: u32) -> Result<(), SharingError> {
         self.0.meanwhile.get().into_iter().for_each(|meanwhile| meanwhile());
-        self.0.ledger.take_back()
+        self.0.ledger.take_back(count)
     }
 
     fn learn(&self, limit: RateLimit) -> Result<(), SharingError> {

@@ -1,0 +1,214 @@
+//! The first sends to a platform whose limit, if it has one, is not known. They go out one after the other, each after the
+//! answer to the one before: a small limit is then met with a single refusal, and not with a burst of them.
+
+use std::time::{Duration, Instant};
+
+/// So many sends are paced, over all processes of the account. A near platform without a limit loses some 10 ms in all.
+pub const PACED_SENDS: u32 = 64;
+/// A refusal is quick, where the work itself may take seconds: what has no answer after so long is taken for accepted. So
+/// long for the first dozen, hardly at all from the third dozen on: 13 times as long in all.
+const PATIENCE: Duration = Duration::from_millis(10);
+const PATIENT_SENDS: f64 = 12.0;
+/// Far from the platform, so many of its quickest answers, and at most 200 ms.
+const ANSWERS: u32 = 4;
+const FARTHEST: Duration = Duration::from_millis(50);
+/// One send in so many that were accepted may be without an answer, …
+const SHARE: u32 = 8;
+/// … and is put on record together with the next ones, which have to be used as soon as this.
+const AHEAD: Duration = Duration::from_millis(25);
+/// How often to look whether the answer is there.
+const SOONEST_LOOK: Duration = Duration::from_micros(100);
+const LATEST_LOOK: Duration = Duration::from_millis(1);
+
+/// Where an account stands in its first sends.
+#[derive(Debug, Default)]
+pub struct Pacing {
+    /// Sends so far, those of other processes included as far as they are known.
+    sent: u32,
+    /// Those of this process.
+    own: u32,
+    /// Its sends that may still be refused.
+    open: Vec<Instant>,
+    /// Sends on record that are still to be made, …
+    ahead: u32,
+    /// … and until when.
+    ahead_until: Option<Instant>,
+    quickest: Option<Duration>,
+}
+
+impl Pacing {
+    /// Whether enough were accepted to take it that there is no limit, or none that could be met gently.
+    #[must_use]
+    pub fn over(&self) -> bool {
+        self.sent - self.ahead >= PACED_SENDS
+    }
+
+    /// Whether there were sends that others have made.
+    #[must_use]
+    pub fn shared(&self) -> bool {
+        self.sent > self.own
+    }
+
+    /// How long a send may still be refused, and how far apart the sends of different processes are.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let answers = self.quickest.map_or(Duration::ZERO, |quickest| quickest.min(FARTHEST) * ANSWERS);
+        PATIENCE.max(answers).div_f64(1.0 + (f64::from(self.sent) / PATIENT_SENDS).powi(4))
+    }
+
+    /// How many may be under way without it being known whether they are refused.
+    fn most_open(&self) -> u32 {
+        (self.sent / SHARE).max(1)
+    }
+
+    /// How long to wait before the next send; nothing when it may be made now.
+    pub fn wait(&mut self, now: Instant) -> Option<Duration> {
+        let patience = self.patience();
+        self.open.retain(|sent| *sent + patience > now);
+        if self.open.len() < self.most_open() as usize {
+            return None;
+        }
+        let until = self.open.first().map_or(Duration::ZERO, |oldest| *oldest + patience - now);
+        let look = self.quickest.unwrap_or(LATEST_LOOK) / 2;
+        Some(until.min(look.clamp(SOONEST_LOOK, LATEST_LOOK)))
+    }
+
+    /// A send begins now; [`Self::cancel`] when it comes to nothing.
+    pub fn begin(&mut self, now: Instant) {
+        self.open.push(now);
+    }
+
+    /// The send that was begun at `begun` was not to be.
+    pub fn cancel(&mut self, begun: Instant) {
+        if let Some(place) = self.open.iter().rposition(|sent| *sent == begun) {
+            self.open.remove(place);
+        }
+    }
+
+    /// Takes a send that is on record already.
+    pub fn take_ahead(&mut self, now: Instant) -> bool {
+        let good = self.ahead > 0 && self.ahead_until.is_some_and(|until| now < until);
+        if good {
+            self.ahead -= 1;
+        }
+        good
+    }
+
+    /// How many sends to put on record at once.
+    #[must_use]
+    pub fn batch(&self) -> u32 {
+        self.most_open().min(PACED_SENDS.saturating_sub(self.sent)).max(1)
+    }
+
+    /// So many were put on record, after `before` others; the first of them is being made.
+    pub fn recorded(&mut self, granted: u32, before: u32, now: Instant) {
+        self.own = self.own.saturating_add(granted);
+        self.sent = before.saturating_add(granted).max(self.own);
+        self.ahead = granted.saturating_sub(1).min(self.sent);
+        self.ahead_until = Some(now + AHEAD);
+    }
+
+    /// Sends on record that will not be made: how many are to be taken back.
+    pub fn forfeit(&mut self) -> u32 {
+        let forfeited = std::mem::take(&mut self.ahead);
+        self.own = self.own.saturating_sub(forfeited);
+        self.sent = self.sent.saturating_sub(forfeited);
+        forfeited
+    }
+
+    /// A send at this moment was answered, after so long.
+    pub fn answered(&mut self, sent_at: Instant, trip: Duration) {
+        self.quickest = Some(self.quickest.map_or(trip, |quickest| quickest.min(trip)));
+        // It began with its turn, the last one before it was sent: those of one process are taken one by one.
+        if let Some(place) = self.open.iter().rposition(|begun| *begun <= sent_at) {
+            self.open.remove(place);
+        }
+    }
+
+    /// The quickest answer so far.
+    #[must_use]
+    pub fn quickest(&self) -> Option<Duration> {
+        self.quickest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Makes all paced sends, each answered after so long, if at all; gives how long that takes, and the most that were
+    /// without an answer at once among the first sixteen.
+    fn pace(answer: Option<Duration>) -> (Duration, usize) {
+        let begun = Instant::now();
+        let (mut pacing, mut now, mut most) = (Pacing::default(), begun, 0);
+        let mut answers: Vec<Instant> = Vec::new();
+        while !pacing.over() {
+            if let Some(answer) = answer {
+                for sent_at in answers.extract_if(.., |sent_at| *sent_at + answer <= now) {
+                    pacing.answered(sent_at, answer);
+                }
+            }
+            if let Some(wait) = pacing.wait(now) {
+                assert!(!wait.is_zero());
+                now += wait;
+                continue;
+            }
+            pacing.begin(now);
+            answers.push(now);
+            if pacing.sent < 16 {
+                most = most.max(pacing.open.len());
+            }
+            if !pacing.take_ahead(now) {
+                let (batch, before) = (pacing.batch(), pacing.sent);
+                pacing.recorded(batch, before, now);
+            }
+        }
+        (now - begun, most)
+    }
+
+    #[test]
+    fn sends_wait_for_the_answer_to_the_one_before_and_never_for_long() {
+        let (took, most) = pace(Some(MS / 5));
+        assert!(took < 20 * MS && most == 1, "{took:?}, {most}");
+        let (took, most) = pace(None);
+        assert!((100 * MS..140 * MS).contains(&took) && most == 1, "{took:?}, {most}");
+        let (took, _) = pace(Some(50 * MS));
+        assert!(took < 1000 * MS, "{took:?}");
+    }
+
+    #[test]
+    fn one_refusal_is_known_before_the_next_send() {
+        let (mut pacing, now) = (Pacing::default(), Instant::now());
+        for _ in 0..11 {
+            pacing.begin(now);
+            pacing.recorded(1, pacing.sent, now);
+            pacing.answered(now, MS);
+        }
+        pacing.begin(now);
+        assert!(pacing.wait(now).is_some() && pacing.wait(now + 5 * MS).is_some());
+        assert_eq!(pacing.wait(now + 7 * MS), None);
+    }
+
+    #[test]
+    fn what_others_have_sent_counts_and_what_is_not_sent_does_not() {
+        let (mut pacing, now) = (Pacing::default(), Instant::now());
+        pacing.recorded(1, 40, now);
+        assert!(pacing.shared());
+        assert_eq!((pacing.sent, pacing.batch()), (41, 5));
+        pacing.recorded(5, 41, now);
+        assert!(pacing.take_ahead(now + AHEAD - MS) && !pacing.take_ahead(now + AHEAD));
+        assert_eq!((pacing.forfeit(), pacing.sent), (3, 43));
+        assert_eq!(pacing.forfeit(), 0);
+    }
+
+    #[test]
+    fn a_send_that_was_not_to_be_keeps_nobody_waiting() {
+        let (mut pacing, now) = (Pacing::default(), Instant::now());
+        pacing.begin(now);
+        assert!(pacing.wait(now).is_some());
+        pacing.cancel(now);
+        assert_eq!(pacing.wait(now), None);
+    }
+}
