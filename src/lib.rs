@@ -4,7 +4,7 @@
 //! # What happens to a campaign
 //!
 //! 1. The *lister* (`sync::lister`) fetches the page that shows it ([`platform`] says what a page and a campaign are). The
-//!    page's campaigns become *tasks* together with the run's next page, in one statement (`sql/add_pages.sql`). After a
+//!    page's campaigns become *tasks* together with the run's next page, in one statement (`sql/add_pages/`). After a
 //!    crash both are there, or neither. A process that is alone on its run hands the tasks out first and holds the commit
 //!    back for a moment (`sync::pages`): what is finished by then is stored with it and never becomes a row in the queue.
 //! 2. A process holds the task: its own lister's at once, others by claiming (`sql/claim.sql`). The hold is a *lease* that

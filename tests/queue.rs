@@ -44,6 +44,7 @@ fn add(client: &mut Client, run: i64, worker: i64, from: usize, count: usize, he
         tasks,
         invalid: Vec::new(),
         finished: Vec::new(),
+        first: false,
     };
     let added = queue::add_pages(client, ACCOUNT, run, worker, &pages).unwrap().expect("it lists");
     assert_eq!(added.new, i64::try_from(count).unwrap());
@@ -317,6 +318,7 @@ fn what_is_just_being_finished_is_not_new_to_the_next_lister() {
             tasks,
             invalid,
             finished: vec![],
+            first: false,
         };
         let added = queue::add_pages_after_another(other, ACCOUNT, run, next, &pages).unwrap();
         assert_eq!(added.unwrap().new, 1);
@@ -385,6 +387,7 @@ fn pages_committed_during_the_end_of_their_listers_lease_leave_no_task_with_nobo
             tasks,
             invalid: vec![],
             finished: vec![],
+            first: false,
         };
         assert_eq!(queue::add_pages(other, ACCOUNT, run, lister, &pages).unwrap(), None);
     });
@@ -468,6 +471,7 @@ impl Model {
             tasks,
             invalid: vec![],
             finished: vec![],
+            first: false,
         };
         let added = queue::add_pages(client, ACCOUNT, run, worker, &pages).unwrap();
         if !may {
@@ -683,6 +687,29 @@ fn a_finished_campaign_that_cannot_be_stored_leaves_its_page_uncommitted() {
     assert_eq!(database.value::<i64>("SELECT next_page FROM sync_runs"), 1);
     let added = queue::add_pages(client, ACCOUNT, run, worker, &pages(1, &["a", "b", "c"], &[])).unwrap();
     assert_eq!(added.unwrap().new, 3);
+}
+
+#[test]
+fn the_first_campaigns_of_an_account_are_stored_as_new_and_never_twice() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, worker) = run_with_lister(client);
+    let finished = campaigns(&["a", "b"]);
+    let first = Pages { first: true, ..pages(1, &[], &finished) };
+    assert_eq!(queue::add_pages(client, ACCOUNT, run, worker, &first).unwrap().unwrap().new, 2);
+
+    let more = campaigns(&["c", "b"]);
+    let second = Pages { first: true, ..pages(2, &[], &more) };
+    let refused = queue::add_pages(client, ACCOUNT, run, worker, &second).unwrap_err();
+    assert_eq!(refused.code().map(|code| code.code()), Some("23505"));
+    assert_eq!(
+        (database.count("campaigns"), database.value::<i64>("SELECT next_page FROM sync_runs")),
+        (2, 2)
+    );
+    let second = Pages { first: false, ..second };
+    assert_eq!(queue::add_pages(client, ACCOUNT, run, worker, &second).unwrap().unwrap().new, 1);
+    assert_eq!(database.column::<String>("SELECT id FROM campaigns ORDER BY id"), ["a", "b", "c"]);
+    assert_eq!(database.value::<i64>("SELECT listed FROM sync_runs"), 3);
 }
 
 #[test]

@@ -196,3 +196,21 @@ fn ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits(
         many.value("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()");
     assert!((10..2_000).contains(&commits), "{commits} commits for 10,000 campaigns");
 }
+
+#[test]
+fn campaigns_that_come_while_an_empty_account_is_filled_are_replaced() {
+    let (server, database) = (mock_api::start(Settings::fast(30)).unwrap(), Database::create());
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    database.execute(
+        "CREATE FUNCTION come() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO campaigns (account, id, name, status, budget, impressions, clicks, conversions, created_at,
+                                    first_synced_at, synced_at, run_id)
+             VALUES ('default', 'campaign_7', 'old', 'old', 0, 0, 0, 0, now(), now(), now(), 0);
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER come AFTER INSERT ON workers FOR EACH ROW EXECUTE FUNCTION come()",
+    );
+    Program::sync(&server, &database).run().expect_code(0);
+    assert_eq!(database.count("campaigns WHERE run_id = 1 AND name LIKE 'Campaign %'"), 30);
+    assert_eq!((database.count("campaigns"), database.count("dead_letters")), (30, 0));
+}

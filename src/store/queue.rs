@@ -66,7 +66,20 @@ pub struct Pages<'a> {
     pub finished: Vec<&'a Campaign>,
     /// The others.
     pub invalid: Vec<NewDeadLetter<'a>>,
+    /// The account has no campaigns yet: none is looked for that would have to be replaced. Where that is wrong, the commit
+    /// is refused with a unique violation (23505).
+    pub first: bool,
 }
+
+/// The statement that commits pages, of its parts: what it need not do is not in it.
+macro_rules! add_pages {
+    ($($part:literal),+) => {
+        concat!($(include_str!(concat!("../../sql/add_pages/", $part, ".sql"))),+)
+    };
+}
+const ADD_PAGES: &str = add_pages!("fence", "tasks", "campaigns", "replace", "advance");
+const ADD_FINISHED_PAGES: &str = add_pages!("fence", "no_tasks", "campaigns", "replace", "advance");
+const ADD_FIRST_CAMPAIGNS: &str = add_pages!("fence", "no_tasks", "campaigns", "advance");
 
 /// What became of committed pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,8 +109,13 @@ pub fn add_pages(
     let reasons: Vec<&str> = pages.invalid.iter().map(|letter| letter.reason).collect();
     let raw: Vec<&str> = pages.invalid.iter().map(|letter| letter.payload).collect();
     let named: Vec<bool> = pages.invalid.iter().map(|letter| letter.named).collect();
+    let statement = match pages.tasks.is_empty() && pages.invalid.is_empty() {
+        false => ADD_PAGES,
+        true if pages.first => ADD_FIRST_CAMPAIGNS,
+        true => ADD_FINISHED_PAGES,
+    };
     let row = client.query_typed_one(
-        include_str!("../../sql/add_pages.sql"),
+        statement,
         &[
             (&account, Type::TEXT),
             (&run_id, Type::INT8),

@@ -22,6 +22,8 @@ pub struct OpenRun {
     pub lists: bool,
     /// False when it was there before.
     pub new: bool,
+    /// Whether the account had no campaign when it was opened or joined.
+    pub first: bool,
 }
 
 /// How a run is to be opened.
@@ -62,7 +64,8 @@ pub fn open(client: &mut Client, account: &str, opening: &Opening) -> Result<Ope
         "UPDATE sync_runs
          SET state = 'running', lists = lists OR $2, listing_done = listing_done AND (lists OR NOT $2)
          WHERE account = $1 AND state IN ('running', 'stopped')
-         RETURNING run_id, run_key::text AS run_key, page_size, listing_done, lists",
+         RETURNING run_id, run_key::text AS run_key, page_size, listing_done, lists,
+                   NOT EXISTS (SELECT FROM campaigns WHERE account = $1) AS first",
         &[(&account, Type::TEXT), (&opening.lists, Type::BOOL)],
     )?;
     let (row, new) = match found {
@@ -76,6 +79,7 @@ pub fn open(client: &mut Client, account: &str, opening: &Opening) -> Result<Ope
         listing_done: row.get("listing_done"),
         lists: row.get("lists"),
         new,
+        first: row.get("first"),
     };
     transaction.commit()?;
     Ok(run)
@@ -89,7 +93,8 @@ fn new_run(
     transaction.query_typed_one(
         "INSERT INTO sync_runs (account, lists, listing_done, page_size, binary_version)
          VALUES ($1, $2, NOT $2, $3, $4)
-         RETURNING run_id, run_key::text AS run_key, page_size, listing_done, lists",
+         RETURNING run_id, run_key::text AS run_key, page_size, listing_done, lists,
+                   NOT EXISTS (SELECT FROM campaigns WHERE account = $1) AS first",
         &[
             (&account, Type::TEXT),
             (&opening.lists, Type::BOOL),

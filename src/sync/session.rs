@@ -75,6 +75,8 @@ pub(super) struct Session {
     /// Jobs that are with the crew or on their way to it, and pages that are being committed.
     under_way: AtomicUsize,
     pub free_tasks: AtomicBool,
+    /// No campaign of the account is stored that this run has not stored.
+    pub first: AtomicBool,
     /// Tasks may have been given to this process by a transaction of whose commit it did not hear.
     doubt: AtomicBool,
     pace: AtomicU64,
@@ -110,6 +112,7 @@ impl Session {
             under_way: AtomicUsize::new(0),
             // A new run that lists has none yet.
             free_tasks: AtomicBool::new(!run.new || !run.lists),
+            first: AtomicBool::new(run.first),
             doubt: AtomicBool::new(false),
             pace: AtomicU64::new(0),
             pages: AtomicU64::new(0),

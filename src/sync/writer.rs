@@ -2,6 +2,7 @@
 //! waits for it when it has too much.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::lister::endless;
@@ -16,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SHORT_PATIENCE: Duration = Duration::from_millis(20);
 /// The most records of pages in one transaction, about.
 const PAGE_RECORDS: usize = 2_000;
+const UNIQUE_VIOLATION: &str = "23505";
 
 /// Commits pages and results until nothing more will come and all of it is committed.
 pub(super) fn write(session: &Session) {
@@ -92,6 +94,13 @@ impl Writer<'_> {
         let chain = first.chain.clone();
         let mut stored = true;
         let mut added = if chain.is_over() { Ok(None) } else { self.add(&pages, stored) };
+        if let Err(StoreError::Row { sqlstate, .. }) = &added
+            && sqlstate == UNIQUE_VIOLATION
+            && self.session.first.swap(false, Ordering::Relaxed)
+        {
+            // There are campaigns after all.
+            added = self.add(&pages, stored);
+        }
         if let Err(StoreError::Row { .. }) = added {
             // Some campaign cannot be stored: which one, is found when they are finished as tasks.
             stored = false;
@@ -131,9 +140,10 @@ impl Writer<'_> {
 
     fn add(&self, pages: &[PendingPages], stored: bool) -> Result<Option<Added>, StoreError> {
         let (session, worker) = (self.session, self.session.worker());
-        let (Some(first), Some(rows)) = (pages.first(), PendingPages::rows(pages, stored)) else {
+        let (Some(first), Some(mut rows)) = (pages.first(), PendingPages::rows(pages, stored)) else {
             return Ok(None);
         };
+        rows.first = session.first.load(Ordering::Relaxed);
         let step = session.caller.trace.begin();
         let added = session.transact_gift(|client, account| {
             let add =

@@ -1,0 +1,16 @@
+), finished AS (
+    SELECT *
+    FROM unnest($17::text[], $18::text[], $19::text[], $20::text[], $21::bigint[], $22::bigint[], $23::bigint[],
+                $24::timestamptz[], $25::text[])
+         AS f (id, name, status, budget, impressions, clicks, conversions, created_at, extra)
+), stored AS (
+    INSERT INTO campaigns AS c (account, id, name, status, budget, impressions, clicks, conversions, created_at, extra,
+                                first_synced_at, synced_at, run_id)
+    SELECT $1, f.id, f.name, f.status, f.budget::numeric, f.impressions, f.clicks, f.conversions, f.created_at,
+           f.extra::jsonb, now(), now(), r.run_id
+    FROM finished f CROSS JOIN run r
+    -- Nor is there a task, as a rule, where campaigns are finished before their page is committed.
+    WHERE (NOT EXISTS (SELECT FROM sync_tasks WHERE account = $1)
+           OR (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = f.id) IS NULL)
+      AND (NOT EXISTS (SELECT FROM dead_letters WHERE account = $1)
+           OR (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = f.id) IS DISTINCT FROM $2)

@@ -1,0 +1,17 @@
+-- Pages with the run's next page, in one statement: both are there after a crash, or neither. It is put together of these
+-- parts, in this order, as src/store/queue.rs says: a statement is parsed and planned each time.
+--   fence.sql                 only the run's lister may, and only from the page it thinks is next
+--   tasks.sql | no_tasks.sql  what is still to be done becomes tasks, and what is no campaign a dead letter
+--   campaigns.sql             what is finished by now is stored at once and never becomes a task
+--   replace.sql | nothing     ... also where the account has campaigns already
+--   advance.sql               the run's next page
+WITH alive AS (
+    -- Locked before the run, as by a heartbeat and by the end of a lease, which would otherwise leave the held tasks with
+    -- nobody; and as strongly as it is written to below.
+    SELECT worker_id FROM workers WHERE account = $1 AND worker_id = $3 FOR NO KEY UPDATE
+), run AS (
+    SELECT s.run_id
+    FROM alive a JOIN sync_runs s ON s.lister = a.worker_id
+    WHERE s.account = $1 AND s.run_id = $2 AND s.lister = $3 AND s.next_page = $4 AND s.state = 'running'
+      AND NOT s.listing_done
+    FOR UPDATE OF s

@@ -1,0 +1,3 @@
+-- As tasks.sql, where every campaign of the pages is finished and valid.
+), news AS (
+    SELECT 0::bigint AS records, 0::bigint AS buried, 0::bigint AS unnamed, '{}'::text[] AS left_out

@@ -1,0 +1,35 @@
+-- What this run has dealt with already is left out. That is looked up by scalar subqueries, each one probe of a primary key:
+-- joins would be planned by statistics that a young table does not have.
+-- Tasks that the lister's own process can take at once are inserted as held: no second write to claim them.
+), page AS (
+    SELECT * FROM unnest($5::text[], $6::bigint[], $7::text[], $8::boolean[]) AS p (id, seq, payload, held)
+), added AS (
+    INSERT INTO sync_tasks (account, id, run_id, seq, worker_id, attempt, payload)
+    SELECT $1, p.id, r.run_id, p.seq, CASE WHEN p.held THEN $3 ELSE 0 END, CASE WHEN p.held THEN 1 ELSE 0 END, p.payload
+    FROM page p CROSS JOIN run r
+    WHERE (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = p.id) IS DISTINCT FROM $2
+      -- Most accounts have no dead letter: then there is nothing to look up.
+      AND (NOT EXISTS (SELECT FROM dead_letters WHERE account = $1)
+           OR (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = p.id) IS DISTINCT FROM $2)
+    ON CONFLICT (account, id) DO NOTHING
+    RETURNING id
+), invalid AS (
+    SELECT * FROM unnest($9::text[], $10::text[], $11::text[], $12::boolean[]) AS i (id, reason, payload, named)
+), buried AS (
+    INSERT INTO dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
+    SELECT $1, i.id, r.run_id, 'invalid', i.reason, 0, i.payload, false
+    FROM invalid i CROSS JOIN run r
+    WHERE (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = i.id) IS DISTINCT FROM $2
+      AND (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = i.id) IS NULL
+    ON CONFLICT (account, id) DO UPDATE
+    SET run_id = excluded.run_id, cause = excluded.cause, reason = excluded.reason, attempts = excluded.attempts,
+        payload = excluded.payload, retryable = excluded.retryable, failed_at = excluded.failed_at
+        WHERE l.run_id <> excluded.run_id
+    RETURNING id
+), news AS (
+    SELECT (SELECT count(*) FROM added) + b.count AS records, b.count AS buried,
+           (SELECT count(*) FROM invalid WHERE NOT named) AS unnamed,
+           -- Of those that were to be held.
+           CASE WHEN (SELECT count(*) FROM added) = (SELECT count(*) FROM page) THEN '{}'
+                ELSE ARRAY (SELECT p.id FROM page p WHERE p.held EXCEPT SELECT a.id FROM added a) END AS left_out
+    FROM (SELECT count(*) FROM buried) b
