@@ -16,7 +16,7 @@ WITH row AS (
 ), clock AS MATERIALIZED (
     -- Read only when the row is ours: waiting for its lock takes time.
     SELECT sent_at, sent_count, most, seconds, now,
-           CASE WHEN sent_at[cardinality(sent_at)] IS DISTINCT FROM $3
+           CASE WHEN sent_at[cardinality(sent_at)] <> coalesce($3, '-infinity')
                 THEN least(sent_at[cardinality(sent_at)], now) + make_interval(secs => $4) END AS apart_until,
            make_interval(secs => coalesce(seconds, 120) + $7) AS span,
            gate_until - greatest(gate_set_at - now, interval '0') AS gate_until

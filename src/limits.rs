@@ -40,7 +40,7 @@
 //! | requests at once | `--workers`, and 256 for several accounts | they wait their turn | `a_slow_account_that_has_all_the_threads_it_wants_leaves_a_fair_share_to_the_others` |
 //! | tasks that a process holds | 1,024 | the others are left to be claimed | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | pages fetched ahead | 8 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
-//! | records that wait for their commit, every 16 KiB of one counting for another | 2,000 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
+//! | records that wait for their commit, every 16 KiB of one counting for another | 5,000 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | results that wait for the writer | 2,000 | workers wait | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | ids that tell repetitions | 16,384 | the oldest is forgotten, the database knows it | `each_fault_alone_loses_nothing` |
 //! | sends that a limit is learned from | 10,000 | the oldest is forgotten | `a_limit_without_any_hint_is_found_and_then_kept` |

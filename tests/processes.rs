@@ -163,6 +163,8 @@ fn the_first_sends_of_several_processes_are_apart_while_no_limit_is_known() {
     );
     assert_eq!((ask(&other).granted, ask(&other).before), (1, 3));
     assert_eq!(ask(&one).granted, 0);
+    other.take_back(9).unwrap();
+    assert_eq!(ask(&one).granted, 1, "nothing is on record");
     one.close_gate(2 * PATIENCE).unwrap();
     let gate = ask(&other);
     assert!(gate.granted == 0 && gate.wait > PATIENCE, "{gate:?}");

@@ -215,7 +215,7 @@ fn the_queues_table_stays_small_however_many_runs_use_it() {
         let done: Vec<(i32, &Campaign)> = done.iter().map(|one| (1, one)).collect();
         assert_eq!(queue::complete(client, ACCOUNT, worker, &done).unwrap(), Some(1_000));
         database.execute("UPDATE sync_runs SET listing_done = true");
-        runs::close(client, ACCOUNT, run, 20).unwrap();
+        runs::close(client, ACCOUNT, run, 20, false).unwrap();
         // What autovacuum does by itself every 5,000 dead rows, without waiting for its minute.
         database.execute("VACUUM sync_tasks");
         sizes.push(database.value::<i64>("SELECT pg_total_relation_size('sync_tasks')"));

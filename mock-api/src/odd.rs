@@ -111,11 +111,15 @@ pub fn records() -> Vec<(String, String, Fate)> {
     all.push(("v_deep".into(), record("\"v_deep\"", "\"n\"", "1", "1", time, &nested(60)), Fate::Row));
     // Deeper than parsers go that guard their stack.
     all.push((
-        String::new(),
+        "too_deep".into(),
         record("\"too_deep\"", "\"n\"", "1", "1", time, &nested(5_000)),
         Fate::DeadLetter,
     ));
-    all.push((String::new(), record("\"lone_name\"", "\"\\udc00\"", "1", "1", time, ""), Fate::DeadLetter));
+    all.push((
+        "lone_name".into(),
+        record("\"lone_name\"", "\"\\udc00\"", "1", "1", time, ""),
+        Fate::DeadLetter,
+    ));
     for (id, name, budget, clicks) in [
         ("v_null_name", "null", "1", "1"),
         ("v_null_budget", "\"n\"", "null", "1"),

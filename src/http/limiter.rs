@@ -27,8 +27,10 @@ const REMEMBERED: usize = 10_000;
 /// Turns taken in advance are good for this long; the margin allows for it.
 const ADVANCE: Duration = Duration::from_millis(25);
 /// At most so many are taken at once, and no more than this share of the limit: below a hundred requests none is.
-const MOST_ADVANCED: u32 = 256;
+const MOST_ADVANCED: u32 = 512;
 const ADVANCED_SHARE: u32 = 100;
+/// From so many on, the next ones are taken when half of them are left: nobody waits for the ledger then.
+const EARLY: u32 = 16;
 
 /// Where send times are kept: in memory, or in a row that all processes share. Its own clock decides.
 pub trait Ledger: Send + Sync {
@@ -169,11 +171,40 @@ pub struct Limiter {
 /// They are on record from when they were taken, so they are good for a moment only.
 #[derive(Default)]
 struct Advance {
-    left: u32,
-    until: Option<Instant>,
+    /// Those that were taken together, and until when they are good; the oldest first.
+    taken: VecDeque<(u32, Instant)>,
     /// How many are taken at once: twice as many when the last ones were all used in time, fewer when not.
     size: u32,
     used: u32,
+    wasted: bool,
+    /// Somebody is about to take the next ones.
+    awaited: bool,
+}
+
+impl Advance {
+    /// Uses one; then tells whether it is time for the next ones, for whoever is told it to take them.
+    fn use_one(&mut self, now: Instant) -> Option<bool> {
+        while let Some((left, until)) = self.taken.front_mut() {
+            if *left > 0 && now < *until {
+                *left -= 1;
+                self.used += 1;
+                let left: u32 = self.taken.iter().map(|(left, _)| left).sum();
+                let early = !self.awaited && self.size >= EARLY && left <= self.size / 2;
+                self.awaited |= early;
+                return Some(early);
+            }
+            self.wasted |= *left > 0;
+            self.taken.pop_front();
+        }
+        None
+    }
+
+    /// How many to take, at most so many.
+    fn next_size(&mut self, most: u32) -> u32 {
+        self.size = if self.wasted { self.used.max(1) } else { self.size.max(1) * 2 }.min(most);
+        (self.used, self.wasted) = (0, false);
+        self.size
+    }
 }
 
 #[derive(Default)]
@@ -237,26 +268,36 @@ impl Limiter {
     /// Takes a turn that needs no question, if there is one: no limit is known, or one was taken in advance.
     #[must_use]
     pub fn try_acquire_at_once(&self) -> bool {
-        self.unlimited() || self.take_advanced()
+        self.unlimited() || self.use_advanced()
     }
 
-    fn take_advanced(&self) -> bool {
-        let mut advance = lock(&self.advance);
-        let good = advance.left > 0 && advance.until.is_some_and(|until| self.clock.now() < until);
-        if good {
-            advance.left -= 1;
-            advance.used += 1;
+    /// Uses a turn that was taken in advance, and sees to the next ones before the last is used.
+    fn use_advanced(&self) -> bool {
+        let used = lock(&self.advance).use_one(self.clock.now());
+        if used == Some(true) {
+            // What goes wrong here goes wrong again when it matters.
+            let _seen_then = self.take_in_advance(0);
+            lock(&self.advance).awaited = false;
         }
-        good
+        used.is_some()
     }
 
-    /// How many turns to take now that one is wanted, under this limit.
-    fn advanced(&self, limit: Option<RateLimit>) -> u32 {
+    /// Asks for turns: as many as are worth it under this limit. Of those that are granted, `now` are the caller's, and the
+    /// others for whoever comes.
+    fn take_in_advance(&self, now: u32) -> Result<Turn, SharingError> {
+        let limit = self.limit();
         let most = limit.map_or(1, |limit| limit.requests.get() / ADVANCED_SHARE).clamp(1, MOST_ADVANCED);
-        let mut advance = lock(&self.advance);
-        advance.size =
-            if advance.left == 0 { advance.size.max(1) * 2 } else { advance.used.max(1) }.min(most);
-        advance.size
+        let want = lock(&self.advance).next_size(most);
+        let turn = self.try_acquire(want)?;
+        if let Turn::Go(granted) = turn
+            && !self.unlimited()
+        {
+            let mut advance = lock(&self.advance);
+            advance.used += now;
+            advance.taken.push_back((granted.saturating_sub(now), self.clock.now() + ADVANCE));
+            return Ok(Turn::Go(now));
+        }
+        Ok(turn)
     }
 
     /// Nothing that was taken in advance is good any more.
@@ -269,21 +310,10 @@ impl Limiter {
     /// # Errors
     /// The ledger's.
     pub fn try_turn(&self) -> Result<Turn, SharingError> {
-        if self.take_advanced() {
+        if self.use_advanced() {
             return Ok(Turn::Go(1));
         }
-        let want = self.advanced(self.limit());
-        let turn = self.try_acquire(want)?;
-        if let Turn::Go(granted) = turn
-            && !self.unlimited()
-        {
-            let mut advance = lock(&self.advance);
-            advance.left = granted.saturating_sub(1);
-            advance.used = 1;
-            advance.until = Some(self.clock.now() + ADVANCE);
-            return Ok(Turn::Go(1));
-        }
-        Ok(turn)
+        self.take_in_advance(1)
     }
 
     /// May up to `want` requests be sent now?

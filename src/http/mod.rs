@@ -5,6 +5,7 @@ pub mod clock;
 pub mod concurrency;
 mod gather;
 pub mod health;
+pub(crate) mod hex;
 pub mod hints;
 pub mod learning;
 pub mod limiter;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::clock::Clock;
+use super::hex::push_hex;
 
 /// The header's name.
 pub const TRACEPARENT: &str = "traceparent";
@@ -58,7 +59,13 @@ impl fmt::Display for SpanId {
 /// The header's value. `sampled` says whether this side keeps the span: a server that follows it keeps its own then too.
 #[must_use]
 pub fn traceparent(trace: TraceId, span: SpanId, sampled: bool) -> String {
-    format!("00-{trace}-{span}-{:02x}", u8::from(sampled))
+    let mut text = String::with_capacity(55);
+    text.push_str("00-");
+    push_hex(&mut text, &trace.bytes());
+    text.push('-');
+    push_hex(&mut text, &span.bytes());
+    text.push_str(if sampled { "-01" } else { "-00" });
+    text
 }
 
 /// 64 random bits that are not all zero: two halves, as the clock's numbers have 53 bits.

@@ -90,6 +90,14 @@ pub struct Added {
     pub left_out: Vec<String>,
 }
 
+fn statement_for(pages: &Pages<'_>) -> &'static str {
+    match pages.tasks.is_empty() && pages.invalid.is_empty() {
+        false => ADD_PAGES,
+        true if pages.first => ADD_FIRST_CAMPAIGNS,
+        true => ADD_FINISHED_PAGES,
+    }
+}
+
 /// Commits pages with their checkpoint; nothing when this worker does not list (any more).
 ///
 /// # Errors
@@ -109,13 +117,8 @@ pub fn add_pages(
     let reasons: Vec<&str> = pages.invalid.iter().map(|letter| letter.reason).collect();
     let raw: Vec<&str> = pages.invalid.iter().map(|letter| letter.payload).collect();
     let named: Vec<bool> = pages.invalid.iter().map(|letter| letter.named).collect();
-    let statement = match pages.tasks.is_empty() && pages.invalid.is_empty() {
-        false => ADD_PAGES,
-        true if pages.first => ADD_FIRST_CAMPAIGNS,
-        true => ADD_FINISHED_PAGES,
-    };
     let row = client.query_typed_one(
-        statement,
+        statement_for(pages),
         &[
             (&account, Type::TEXT),
             (&run_id, Type::INT8),

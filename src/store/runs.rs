@@ -199,11 +199,17 @@ pub enum Closing {
 }
 
 /// Closes the run if all of it is done, and marks what its complete listing no longer shows, unless that is more than
-/// `max_removed` percent of what was there.
+/// `max_removed` percent of what was there. Of an account that had none before there is nothing to look for: `first`.
 ///
 /// # Errors
 /// The database's.
-pub fn close(client: &mut Client, account: &str, run_id: i64, max_removed: u8) -> Result<Closing, Error> {
+pub fn close(
+    client: &mut Client,
+    account: &str,
+    run_id: i64,
+    max_removed: u8,
+    first: bool,
+) -> Result<Closing, Error> {
     let key: [(&(dyn postgres::types::ToSql + Sync), Type); 2] =
         [(&account, Type::TEXT), (&run_id, Type::INT8)];
     // Asked over and over by processes that wait for others.
@@ -225,7 +231,7 @@ pub fn close(client: &mut Client, account: &str, run_id: i64, max_removed: u8) -
         return Ok(Closing::Open);
     };
     let mut closing = Closing::Closed(0);
-    if row.get::<_, bool>("may_remove") {
+    if row.get::<_, bool>("may_remove") && !first {
         let row = transaction.query_typed_one(include_str!("../../sql/count_unlisted.sql"), &key)?;
         let (unlisted, present): (i64, i64) = (row.get("unlisted"), row.get("present"));
         if unlisted > 0 && i128::from(unlisted) * 100 > i128::from(present) * i128::from(max_removed) {

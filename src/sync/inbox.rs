@@ -64,7 +64,15 @@ pub(super) struct Inbox {
 struct State {
     fresh: VecDeque<Work>,
     later: BinaryHeap<Reverse<Later>>,
+    /// Somebody waits until no more than this are here.
+    awaited: Option<usize>,
     closed: bool,
+}
+
+impl State {
+    fn len(&self) -> usize {
+        self.fresh.len() + self.later.len()
+    }
 }
 
 struct Later {
@@ -142,16 +150,12 @@ impl Inbox {
         if state.closed {
             return None;
         }
-        if let Some(Reverse(later)) = state.later.peek()
-            && later.at <= self.clock.now()
-        {
-            let work = state.later.pop().map(|Reverse(later)| later.work);
-            self.changed.notify_all();
-            return work;
-        }
-        let work = state.fresh.pop_front();
-        // Whoever waits for room is woken when there is much of it, not for every single task.
-        if work.is_some() && state.fresh.len().is_multiple_of(16) {
+        let due = state.later.peek().is_some_and(|Reverse(later)| later.at <= self.clock.now());
+        let work =
+            if due { state.later.pop().map(|Reverse(later)| later.work) } else { state.fresh.pop_front() };
+        // Whoever waits for room is woken when there is enough of it, not for every single task.
+        if state.awaited.is_some_and(|awaited| state.len() <= awaited) {
+            state.awaited = None;
             self.changed.notify_all();
         }
         work
@@ -159,8 +163,7 @@ impl Inbox {
 
     /// How many tasks are waiting here.
     pub fn len(&self) -> usize {
-        let state = lock(&self.state);
-        state.fresh.len() + state.later.len()
+        lock(&self.state).len()
     }
 
     /// Whether nothing is waiting here and this holds at the same moment: nothing is taken or put back in between.
@@ -174,11 +177,12 @@ impl Inbox {
         let deadline = self.clock.now() + timeout;
         let mut state = lock(&self.state);
         loop {
-            let room = capacity.saturating_sub(state.fresh.len() + state.later.len());
+            let room = capacity.saturating_sub(state.len());
             let now = self.clock.now();
             if room >= wanted || state.closed || now >= deadline {
                 return room;
             }
+            state.awaited = Some(capacity.saturating_sub(wanted));
             let wait = deadline.saturating_duration_since(now);
             state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }

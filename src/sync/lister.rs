@@ -21,8 +21,9 @@ use crate::store::leases;
 pub(crate) const PAGES_AHEAD: usize = 8;
 /// Records of one transaction, about.
 const BATCH: usize = 2_000;
-/// Records that may wait for their commit.
-pub(crate) const UNCOMMITTED: usize = BATCH;
+/// Records that may wait for their commit: those of one that is being made, of the next, and what is under way meanwhile. With
+/// fewer, a fast process runs out of tasks before each commit; each takes about 0.6 kB.
+pub(crate) const UNCOMMITTED: usize = 5_000;
 /// Ids that are remembered to tell repetitions without asking the database; a page repeats its neighbours, if any.
 pub(crate) const REMEMBERED: usize = 16_384;
 /// Pages in a row without one new record: the listing goes round in circles.
@@ -37,19 +38,19 @@ const ROOM_PATIENCE: Duration = Duration::from_millis(250);
 /// How often a process that is not the lister looks whether it is needed.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// A page, checked.
+/// A page as it came. Its records are read by whoever takes it: fetching is what everybody waits for.
 struct Fetched {
     pub page: i64,
     /// The size by which pages are numbered from here on: what was asked for, or less if the server says so.
     pub page_size: i32,
-    pub entries: Vec<Entry>,
+    pub records: Vec<Box<RawValue>>,
     pub has_more: bool,
     pub total: Option<i64>,
 }
 
 impl Fetched {
     fn weight(&self) -> usize {
-        weight(self.entries.iter().map(|entry| &*entry.raw))
+        weight(self.records.iter().map(|raw| &**raw))
     }
 }
 
@@ -61,7 +62,7 @@ pub struct Entry {
     pub listed: Listed,
 }
 
-/// Fetches one page and checks its records.
+/// Fetches one page.
 fn fetch(caller: &Caller, page: i64, page_size: i32) -> Result<Fetched, Halt> {
     let (mut page, mut page_size) = (page, page_size);
     loop {
@@ -77,9 +78,8 @@ fn fetch(caller: &Caller, page: i64, page_size: i32) -> Result<Fetched, Halt> {
             (page, page_size) = (seen / i64::from(smaller) + 1, smaller);
             continue;
         }
-        let entries =
-            listed.records.into_iter().map(|raw| Entry { listed: read_record(&raw), raw }).collect();
-        return Ok(Fetched { page, page_size, entries, has_more: listed.has_more, total: listed.total });
+        let (records, has_more, total) = (listed.records, listed.has_more, listed.total);
+        return Ok(Fetched { page, page_size, records, has_more, total });
     }
 }
 
@@ -119,13 +119,15 @@ impl Iterator for Listing<'_> {
     type Item = Vec<Entry>;
 
     fn next(&mut self) -> Option<Vec<Entry>> {
-        let mut fetched = fetch(self.caller, self.next.take()?, self.page_size).ok()?;
-        fetched.entries.retain(|entry| match &entry.listed {
+        let fetched = fetch(self.caller, self.next.take()?, self.page_size).ok()?;
+        let entries = fetched.records.into_iter().map(|raw| Entry { listed: read_record(&raw), raw });
+        let is_new = |entry: &Entry| match &entry.listed {
             Listed::Valid(campaign) => self.recent.is_new(&campaign.id),
             Listed::Invalid(invalid) => self.recent.is_new(&key_of(invalid, &entry.raw)),
-        });
-        self.barren = if fetched.entries.is_empty() { self.barren + 1 } else { 0 };
-        self.listed += i64::try_from(fetched.entries.len()).unwrap_or(0);
+        };
+        let entries: Vec<Entry> = entries.filter(is_new).collect();
+        self.barren = if entries.is_empty() { self.barren + 1 } else { 0 };
+        self.listed += i64::try_from(entries.len()).unwrap_or(0);
         if fetched.has_more {
             match endless(self.barren, self.listed, fetched.total) {
                 Some(reason) => {
@@ -134,7 +136,7 @@ impl Iterator for Listing<'_> {
                 None => (self.page_size, self.next) = (fetched.page_size, Some(fetched.page + 1)),
             }
         }
-        Some(fetched.entries)
+        Some(entries)
     }
 }
 
@@ -264,16 +266,16 @@ impl<'a> Feeder<'a> {
         let mut records = Records::default();
         for page in batch {
             let first = (page.page - 1).saturating_mul(i64::from(page.page_size));
-            for (place, entry) in (first..).zip(page.entries) {
-                match entry.listed {
+            for (place, raw) in (first..).zip(page.records) {
+                match read_record(&raw) {
                     Listed::Valid(campaign) => {
                         if self.recent.is_new(&campaign.id) {
-                            records.valid.push(Record { campaign, raw: entry.raw, seq: place });
+                            records.valid.push(Record { campaign, raw, seq: place });
                         }
                     }
                     Listed::Invalid(invalid) => {
                         if invalid.id.as_ref().is_none_or(|id| self.recent.is_new(id)) {
-                            records.invalid.push((invalid, entry.raw));
+                            records.invalid.push((invalid, raw));
                         }
                     }
                 }

@@ -406,8 +406,8 @@ fn try_to_close(job: &Job, session: &Session, view: &session::View) -> Option<Cl
         }
         return None;
     }
-    let run_id = session.run.run_id;
-    session.transact(|client, account| runs::close(client, account, run_id, job.max_removed)).ok()
+    let (run_id, first) = (session.run.run_id, session.first.load(Ordering::Relaxed));
+    session.transact(|client, account| runs::close(client, account, run_id, job.max_removed, first)).ok()
 }
 
 /// Another process has closed the run; or has abandoned it, and then ours is not done.

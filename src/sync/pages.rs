@@ -11,6 +11,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::value::RawValue;
 
 use super::inbox::Work;
+use crate::http::hex::push_hex;
 use crate::platform::{Campaign, Invalid};
 use crate::store::queue::{Failed, NewDeadLetter, NewTask, Pages};
 
@@ -310,7 +311,8 @@ fn dead_letter<'a>(invalid: &'a Invalid, raw: &'a RawValue) -> NewDeadLetter<'a>
 pub(super) fn key_of(invalid: &Invalid, raw: &RawValue) -> String {
     invalid.id.clone().unwrap_or_else(|| {
         let hash = digest(&SHA256, raw.get().as_bytes());
-        let hex = hash.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        format!("sha256:{hex}")
+        let mut name = String::from("sha256:");
+        push_hex(&mut name, &hash.as_ref()[..16]);
+        name
     })
 }

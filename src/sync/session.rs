@@ -14,6 +14,7 @@ use super::outbox::Outbox;
 use super::pages::{Origin, PendingPages};
 use super::workers::Crew;
 use crate::http::concurrency::Concurrency;
+use crate::http::hex::push_hex;
 use crate::http::lock::lock;
 use crate::platform::{Campaign, Listed, read_record};
 use crate::store::leases::{self, Effort};
@@ -136,7 +137,9 @@ impl Session {
             context.update(part.as_bytes());
         }
         let hash = context.finish();
-        hash.as_ref()[..16].iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).collect()
+        let mut key = String::with_capacity(32);
+        push_hex(&mut key, &hash.as_ref()[..16]);
+        key
     }
 
     /// Runs a transaction; a failure ends this account's part, a row that cannot be stored is the caller's.
@@ -365,10 +368,6 @@ impl Session {
 fn invalid_record(id: String, attempt: i32, reason: String) -> Done {
     let failed = Failed { id, attempt, cause: "invalid", reason, tries: 0, retryable: true };
     Done::Dead { failed, origin: None }
-}
-
-fn hex_digit(nibble: u8) -> char {
-    char::from(b"0123456789abcdef"[usize::from(nibble & 15)])
 }
 
 /// The machine's name, for people who ask who holds a lease.
