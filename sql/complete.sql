@@ -1,10 +1,11 @@
 -- A batch of finished tasks: each task that this worker still holds under this attempt number is deleted, and only then
 -- is its campaign stored, in one statement. A worker that lost its lease deletes nothing and so stores nothing.
 WITH batch AS (
-    SELECT *
-    FROM unnest($3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[],
-                $11::timestamptz[], $12::text[])
-         AS b (id, attempt, name, status, budget, impressions, clicks, conversions, created_at, extra)
+    -- Side by side, as in sql/add_pages/campaigns.sql.
+    SELECT unnest($3::text[]) AS id, unnest($4::int[]) AS attempt, unnest($5::text[]) AS name,
+           unnest($6::text[]) AS status, unnest($7::text[]) AS budget, unnest($8::bigint[]) AS impressions,
+           unnest($9::bigint[]) AS clicks, unnest($10::bigint[]) AS conversions,
+           unnest($11::timestamptz[]) AS created_at, unnest($12::text[]) AS extra
 ), done AS (
     DELETE FROM sync_tasks t
     -- One probe of the primary key for each id, whatever is known of the table: a join would be planned by statistics.

@@ -1,7 +1,7 @@
 -- Puts sends on record as of now, while no limit is known and no gate is closed: the short way of sql/reserve.sql for the
 -- first sends to a platform that may have no limit. No row means that the long way has to be gone: a limit or a gate is on
--- record, or no row at all, or there is something to clean up, or the clock was turned back, or another process has sent
--- less than $4 seconds ago: the newest send on record is not $3, this one's.
+-- record, or no row at all, or there is something to clean up, or the clock was turned back, or somebody else has sent less
+-- than $4 seconds ago: the newest send on record is not $3, this process's.
 UPDATE quotas
 SET sent_at = sent_at || clock_timestamp(), sent_count = sent_count || $2::integer
 WHERE account = $1 AND (gate_until IS NULL OR gate_until < clock_timestamp())

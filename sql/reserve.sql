@@ -1,6 +1,6 @@
 -- Sends for now, under a limit that all processes of the account share: the given one ($5 in $6 seconds), else the one
--- that was learned less than a day ago, else none. Then every send is granted and recorded, unless another process has sent
--- less than $4 seconds ago: the newest send on record is not $3, this one's. The row is locked for this statement only; its
+-- that was learned less than a day ago, else none. Then every send is granted and recorded, unless somebody else has sent
+-- less than $4 seconds ago: the newest send on record is not $3, this process's. The row is locked for this statement only; its
 -- clock is the database's. Where many small batches would make the row long, a send is joined to one that is at most a
 -- five-hundredth of the window older, and counts as of now.
 --

@@ -1,8 +1,8 @@
 ), finished AS (
-    SELECT *
-    FROM unnest($17::text[], $18::text[], $19::text[], $20::text[], $21::bigint[], $22::bigint[], $23::bigint[],
-                $24::timestamptz[], $25::text[])
-         AS f (id, name, status, budget, impressions, clicks, conversions, created_at, extra)
+    -- Side by side, row by row: a single unnest() of them all would first write each down on its own.
+    SELECT unnest($17::text[]) AS id, unnest($18::text[]) AS name, unnest($19::text[]) AS status,
+           unnest($20::text[]) AS budget, unnest($21::bigint[]) AS impressions, unnest($22::bigint[]) AS clicks,
+           unnest($23::bigint[]) AS conversions, unnest($24::timestamptz[]) AS created_at, unnest($25::text[]) AS extra
 ), stored AS (
     INSERT INTO campaigns AS c (account, id, name, status, budget, impressions, clicks, conversions, created_at, extra,
                                 first_synced_at, synced_at, run_id)

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use ureq::http::{Method, Request};
+use ureq::http::{HeaderName, Method, Request};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector, DefaultConnector};
 
@@ -65,7 +65,7 @@ pub struct Call<'a> {
     /// A JSON body.
     pub body: Option<&'a [u8]>,
     /// Further headers.
-    pub headers: &'a [(&'static str, &'a str)],
+    pub headers: &'a [(&'static HeaderName, &'a str)],
     /// The largest reply, in bytes: [`LONG_BODY`] or [`SHORT_BODY`].
     pub most_bytes: u64,
 }

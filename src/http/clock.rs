@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,7 +26,9 @@ pub struct Stop {
 
 #[derive(Default)]
 struct StopInner {
-    requested: Mutex<bool>,
+    /// Asked several times a request, by all threads; set only while `sleepers` is locked.
+    requested: AtomicBool,
+    sleepers: Mutex<()>,
     woken: Condvar,
 }
 
@@ -39,26 +41,25 @@ impl Stop {
 
     /// Requests the stop and wakes all sleepers.
     pub fn request(&self) {
-        *self.inner.requested.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        let sleepers = self.inner.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.requested.store(true, Ordering::Release);
+        drop(sleepers);
         self.inner.woken.notify_all();
     }
 
     /// Whether a stop was requested.
     #[must_use]
     pub fn requested(&self) -> bool {
-        *self.inner.requested.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.requested.load(Ordering::Acquire)
     }
 
     /// Waits for `duration` or for the request, whichever is first; true when a stop was requested.
     #[must_use]
     pub fn wait(&self, duration: Duration) -> bool {
-        let guard = self.inner.requested.lock().unwrap_or_else(PoisonError::into_inner);
-        let (guard, _) = self
-            .inner
-            .woken
-            .wait_timeout_while(guard, duration, |requested| !*requested)
-            .unwrap_or_else(PoisonError::into_inner);
-        *guard
+        let sleepers = self.inner.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        let slept = self.inner.woken.wait_timeout_while(sleepers, duration, |()| !self.requested());
+        drop(slept);
+        self.requested()
     }
 }
 

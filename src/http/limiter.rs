@@ -138,7 +138,7 @@ pub enum Why {
     Gate,
     /// The window is full.
     RateLimit,
-    /// No limit is known, and the first sends are made one by one to find one gently.
+    /// No limit is known, and the first sends are held back to find one gently.
     Pacing,
 }
 
@@ -179,19 +179,22 @@ struct Advance {
     wasted: bool,
     /// Somebody is about to take the next ones.
     awaited: bool,
+    /// How often all of them were forfeited.
+    forfeits: u32,
 }
 
 impl Advance {
-    /// Uses one; then tells whether it is time for the next ones, for whoever is told it to take them.
-    fn use_one(&mut self, now: Instant) -> Option<bool> {
+    /// Uses one; tells until when it is good, and whether it is time for the next ones: whoever is told so takes them.
+    fn use_one(&mut self, now: Instant) -> Option<(Instant, bool)> {
         while let Some((left, until)) = self.taken.front_mut() {
             if *left > 0 && now < *until {
+                let until = *until;
                 *left -= 1;
                 self.used += 1;
                 let left: u32 = self.taken.iter().map(|(left, _)| left).sum();
                 let early = !self.awaited && self.size >= EARLY && left <= self.size / 2;
                 self.awaited |= early;
-                return Some(early);
+                return Some((until, early));
             }
             self.wasted |= *left > 0;
             self.taken.pop_front();
@@ -212,6 +215,8 @@ struct State {
     learned: Option<RateLimit>,
     gate: Option<Instant>,
     pacing: Pacing,
+    /// The sends of others during the pacing are among `accepted`.
+    succeeded: bool,
     /// While a window is searched for: when to try the next send.
     next_try: Option<Instant>,
     extra_margin: Duration,
@@ -274,12 +279,13 @@ impl Limiter {
     /// Uses a turn that was taken in advance, and sees to the next ones before the last is used.
     fn use_advanced(&self) -> bool {
         let used = lock(&self.advance).use_one(self.clock.now());
-        if used == Some(true) {
-            // What goes wrong here goes wrong again when it matters.
-            let _seen_then = self.take_in_advance(0);
-            lock(&self.advance).awaited = false;
-        }
-        used.is_some()
+        let Some((until, true)) = used else { return used.is_some() };
+        // What goes wrong here goes wrong again when it matters.
+        let _seen_then = self.take_in_advance(0);
+        let (mut advance, now) = (lock(&self.advance), self.clock.now());
+        advance.awaited = false;
+        // The ledger may have taken longer than the turn was good for.
+        now < until || advance.use_one(now).is_some()
     }
 
     /// Asks for turns: as many as are worth it under this limit. Of those that are granted, `now` are the caller's, and the
@@ -287,14 +293,23 @@ impl Limiter {
     fn take_in_advance(&self, now: u32) -> Result<Turn, SharingError> {
         let limit = self.limit();
         let most = limit.map_or(1, |limit| limit.requests.get() / ADVANCED_SHARE).clamp(1, MOST_ADVANCED);
-        let want = lock(&self.advance).next_size(most);
+        let (want, forfeits) = {
+            let mut advance = lock(&self.advance);
+            (advance.next_size(most), advance.forfeits)
+        };
+        let asked = self.clock.now();
         let turn = self.try_acquire(want)?;
         if let Turn::Go(granted) = turn
             && !self.unlimited()
         {
+            // They are on record since before the ledger's answer was on its way.
+            self.lagged(self.clock.now().saturating_duration_since(asked));
             let mut advance = lock(&self.advance);
             advance.used += now;
-            advance.taken.push_back((granted.saturating_sub(now), self.clock.now() + ADVANCE));
+            // A refusal may have come in the meantime.
+            if advance.forfeits == forfeits {
+                advance.taken.push_back((granted.saturating_sub(now), self.clock.now() + ADVANCE));
+            }
             return Ok(Turn::Go(now));
         }
         Ok(turn)
@@ -302,7 +317,8 @@ impl Limiter {
 
     /// Nothing that was taken in advance is good any more.
     fn forfeit(&self) {
-        *lock(&self.advance) = Advance::default();
+        let mut advance = lock(&self.advance);
+        *advance = Advance { forfeits: advance.forfeits + 1, awaited: advance.awaited, ..Advance::default() };
     }
 
     /// May a request be sent now? As [`Self::try_acquire`], with turns taken in advance where the limit is generous.
@@ -361,6 +377,11 @@ impl Limiter {
         now: Instant,
     ) -> Result<Turn, SharingError> {
         if state.pacing.over() {
+            if state.pacing.shared() && !std::mem::replace(&mut state.succeeded, true) {
+                let open = state.pacing.open();
+                drop(state);
+                self.succeed_others(open)?;
+            }
             self.unlimited.store(true, Ordering::Relaxed);
             return Ok(Turn::Go(want));
         }
@@ -382,20 +403,14 @@ impl Limiter {
             lock(&self.state).pacing.cancel(now);
         })?;
         self.take_over(None, &reserved);
-        let granted = reserved.granted;
         let mut state = lock(&self.state);
-        if granted == 0 {
+        if reserved.limit.is_some() || reserved.granted == 0 {
             state.pacing.cancel(now);
             // Nothing else has so short a wait.
             let paced = reserved.limit.is_none() && reserved.wait <= apart;
             return Ok(if paced { Turn::Wait(reserved.wait, Why::Pacing) } else { turn(&reserved) });
         }
-        state.pacing.recorded(granted, reserved.before, now);
-        let others_were_many = state.pacing.over() && state.pacing.shared();
-        drop(state);
-        if others_were_many {
-            self.succeed_others(granted)?;
-        }
+        state.pacing.recorded(reserved.granted, reserved.before, self.clock.now());
         Ok(Turn::Go(1))
     }
 
@@ -406,12 +421,13 @@ impl Limiter {
         }
     }
 
-    /// Others have sent, a moment ago, as many as are paced, and no limit came of it: this process goes on from there, as if
-    /// their sends were its own.
-    fn succeed_others(&self, granted: u32) -> Result<(), SharingError> {
+    /// Others have sent some of those that are paced, and no limit came of it: this process goes on from there, as if their
+    /// sends were its own. Those of its own that are `open` are told when they are answered. What others send from now on is
+    /// not on record: of a limit beyond the paced sends each process learns what is left to it.
+    fn succeed_others(&self, open: usize) -> Result<(), SharingError> {
         let now = self.clock.now();
         let mut ages = self.ledger.ages()?;
-        ages.truncate(ages.len().saturating_sub(granted as usize));
+        ages.truncate(ages.len().saturating_sub(open));
         let mut state = lock(&self.state);
         let skipped = ages.len().saturating_sub(REMEMBERED);
         state.accepted = ages[skipped..].iter().filter_map(|age| now.checked_sub(*age)).collect();
@@ -469,10 +485,11 @@ impl Limiter {
             self.tolerate(self.ledger.close_gate(wait));
         }
         let mut learned = told;
+        let uncounted = seen.refused && learned.is_none() && !known && recorded;
+        if uncounted || forfeited > 0 {
+            self.tolerate(self.ledger.take_back(forfeited + u32::from(uncounted)));
+        }
         if seen.refused && learned.is_none() {
-            if !known && recorded {
-                self.tolerate(self.ledger.take_back(1 + forfeited));
-            }
             let ages = self.ages(seen.answered_at, recorded);
             let mut state = lock(&self.state);
             if !known && let Some(hint) = seen.hints.retry_after.or(seen.hints.reset) {

@@ -1,5 +1,6 @@
-//! The first sends to a platform whose limit, if it has one, is not known. They go out one after the other, each after the
-//! answer to the one before: a small limit is then met with a single refusal, and not with a burst of them.
+//! The first sends to a platform whose limit, if it has one, is not known. Each waits until it is known, or all but certain,
+//! that the ones before are not refused, later on all but a few of them: a small limit is met with a single refusal then, and
+//! not with a burst of them.
 
 use std::time::{Duration, Instant};
 
@@ -104,7 +105,8 @@ impl Pacing {
     pub fn recorded(&mut self, granted: u32, before: u32, now: Instant) {
         self.own = self.own.saturating_add(granted);
         self.sent = before.saturating_add(granted).max(self.own);
-        self.ahead = granted.saturating_sub(1).min(self.sent);
+        // Another thread may have put some on record at the same time.
+        self.ahead = (self.ahead + granted.saturating_sub(1)).min(self.sent);
         self.ahead_until = Some(now + AHEAD);
     }
 
@@ -123,6 +125,12 @@ impl Pacing {
         if let Some(place) = self.open.iter().rposition(|begun| *begun <= sent_at) {
             self.open.remove(place);
         }
+    }
+
+    /// How many sends of this process may still be refused, as far as is known.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.len()
     }
 
     /// The quickest answer so far.
@@ -200,6 +208,17 @@ mod tests {
         pacing.recorded(5, 41, now);
         assert!(pacing.take_ahead(now + AHEAD - MS) && !pacing.take_ahead(now + AHEAD));
         assert_eq!((pacing.forfeit(), pacing.sent), (3, 43));
+        assert_eq!(pacing.forfeit(), 0);
+    }
+
+    #[test]
+    fn two_threads_that_put_sends_on_record_at_once_make_them_all() {
+        let (mut pacing, now) = (Pacing::default(), Instant::now());
+        pacing.recorded(32, 0, now);
+        pacing.forfeit();
+        pacing.recorded(4, 32, now);
+        pacing.recorded(4, 36, now);
+        assert_eq!((0..9).filter(|_| pacing.take_ahead(now)).count(), 6);
         assert_eq!(pacing.forfeit(), 0);
     }
 

@@ -97,20 +97,21 @@ impl Vault for OwnVault {
 pub struct TokenCache {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    /// The newest generation that was accepted: told with every answer.
+    accepted: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
     current: Option<Arc<Token>>,
     refused: u64,
-    accepted: u64,
 }
 
 impl TokenCache {
     /// An empty cache.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::new(State::default()) }
+        Self { clock, state: Mutex::default(), accepted: AtomicU64::new(0) }
     }
 
     /// The token to send now; fetched by `fetch` when there is none, or it is about to end, or it was refused.
@@ -160,13 +161,14 @@ impl TokenCache {
             state.current = None;
         }
         state.refused = state.refused.max(generation);
-        state.accepted < generation
+        self.accepted.load(Ordering::Acquire) < generation
     }
 
     /// A request with this generation's token was accepted.
     pub fn accepted(&self, generation: u64) {
-        let mut state = lock(&self.state);
-        state.accepted = state.accepted.max(generation);
+        if self.accepted.load(Ordering::Relaxed) < generation {
+            self.accepted.fetch_max(generation, Ordering::AcqRel);
+        }
     }
 
     fn token(&self, text: &str, generation: u64, lifetime: Option<Duration>) -> Token {

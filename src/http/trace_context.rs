@@ -2,11 +2,13 @@
 
 use std::fmt;
 
+use ureq::http::HeaderName;
+
 use super::clock::Clock;
 use super::hex::push_hex;
 
 /// The header's name.
-pub const TRACEPARENT: &str = "traceparent";
+pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Names all that one account's part in a run does: 16 bytes, not all zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::value::RawValue;
-use ureq::http::Method;
+use ureq::http::{HeaderName, Method};
 use zeroize::Zeroizing;
 
 use super::answers;
@@ -23,6 +23,8 @@ use crate::http::secret::Secret;
 use crate::http::stats::Stats;
 use crate::http::token::{Grant, Token};
 use crate::http::trace_context::TRACEPARENT;
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// All that a path segment may not hold as it is (RFC 3986, 3.3), and some more: whatever an id holds, it stays one segment.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -148,7 +150,7 @@ impl Api {
         trace: Option<&str>,
         watch: &mut dyn FnMut(&Exchange<'_>),
     ) -> Result<Grant, CallError> {
-        let headers = trace.map(|value| [(TRACEPARENT, value)]);
+        let headers = trace.map(|value| [(&TRACEPARENT, value)]);
         let call = Call {
             method: Method::POST,
             path: "/auth/token",
@@ -176,7 +178,7 @@ impl Api {
         watch: &mut dyn FnMut(&Exchange<'_>),
     ) -> Result<ListedPage, CallError> {
         let path = format!("/api/campaigns?page={}&limit={page_size}", page.0);
-        let headers = trace.map(|value| [(TRACEPARENT, value)]);
+        let headers = trace.map(|value| [(&TRACEPARENT, value)]);
         let call = Call {
             method: Method::GET,
             path: &path,
@@ -203,7 +205,7 @@ impl Api {
     ) -> Result<SyncReply, CallError> {
         let path = ["/api/campaigns/", &segment(id), "/sync"].concat();
         let body = serde_json::to_vec(&SyncBody { campaign_id: id }).unwrap_or_default();
-        let headers = [("idempotency-key", key), (TRACEPARENT, trace.unwrap_or_default())];
+        let headers = [(&IDEMPOTENCY_KEY, key), (&TRACEPARENT, trace.unwrap_or_default())];
         let call = Call {
             method: Method::POST,
             path: &path,
@@ -221,7 +223,7 @@ impl Api {
     /// # Errors
     /// [`CallError`].
     pub fn health(&self, trace: Option<&str>, watch: &mut dyn FnMut(&Exchange<'_>)) -> Result<(), CallError> {
-        let headers = trace.map(|value| [(TRACEPARENT, value)]);
+        let headers = trace.map(|value| [(&TRACEPARENT, value)]);
         let call = Call {
             method: Method::GET,
             path: "/health",

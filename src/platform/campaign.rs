@@ -189,9 +189,10 @@ fn extra(unknown: Vec<(Cow<'_, str>, &RawValue)>) -> Result<String, String> {
         let value = raw_value(&format!("the field {:?}", shorten(&name)), raw)?;
         fields.insert(name.into_owned(), value);
     }
-    let extra = Value::Object(fields).to_string();
+    let fields = Value::Object(fields);
+    let extra = fields.to_string();
     // A backslash pair may stand before the `u`, as in the text `\\u0000`, which is harmless: look at real values only then.
-    if extra.contains("\\u0000") && has_nul(&serde_json::from_str(&extra).unwrap_or(Value::Null)) {
+    if extra.contains("\\u0000") && has_nul(&fields) {
         return Err("an unknown field holds the character U+0000, which Postgres cannot store".into());
     }
     Ok(extra)

@@ -188,7 +188,8 @@ impl Vault for SharedVault {
                 "UPDATE access_tokens
                  SET generation = generation + 1, sealed = $2, expires_at = now() + make_interval(secs => $3),
                      refresher = CASE WHEN $4 THEN refresher ELSE 0 END,
-                     refresh_until = CASE WHEN $4 THEN refresh_until ELSE '-infinity' END
+                     -- The key takes a moment. Whoever dies in it holds up nobody for long.
+                     refresh_until = CASE WHEN $4 THEN now() + interval '5 seconds' ELSE '-infinity' END
                  WHERE account = $1
                  RETURNING generation",
                 &[

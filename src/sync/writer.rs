@@ -98,7 +98,8 @@ impl Writer<'_> {
             && sqlstate == UNIQUE_VIOLATION
             && self.session.first.swap(false, Ordering::Relaxed)
         {
-            // There are campaigns after all.
+            let scope = self.session.store.scope();
+            log::debug!(account = scope.account(), run = scope.run(); "the account has campaigns after all");
             added = self.add(&pages, stored);
         }
         if let Err(StoreError::Row { .. }) = added {

@@ -91,12 +91,19 @@ struct Watched {
     asked: AtomicU32,
     /// What goes on before a refused send is taken back.
     meanwhile: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// What goes on while turns are asked for.
+    takes: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Kept {
     fn new(clock: Arc<VirtualClock>) -> Self {
         let ledger = MemoryLedger::new(clock);
-        Self(Arc::new(Watched { ledger, asked: AtomicU32::new(0), meanwhile: OnceLock::new() }))
+        Self(Arc::new(Watched {
+            ledger,
+            asked: AtomicU32::new(0),
+            meanwhile: OnceLock::new(),
+            takes: OnceLock::new(),
+        }))
     }
 
     fn asked(&self) -> u32 {
@@ -113,7 +120,9 @@ impl Ledger for Kept {
         apart: Duration,
     ) -> Result<Reservation, SharingError> {
         self.0.asked.fetch_add(1, Ordering::Relaxed);
-        self.0.ledger.reserve(limit, margin, want, apart)
+        let reserved = self.0.ledger.reserve(limit, margin, want, apart);
+        self.0.takes.get().into_iter().for_each(|takes| takes());
+        reserved
     }
 
     fn ages(&self) -> Result<Vec<Duration>, SharingError> {
@@ -481,4 +490,111 @@ fn a_slow_ledger_does_not_have_the_refused_request_counted() {
     job(&limiter, &clock, &mut server, 40, MS);
     assert_eq!(limiter.limit().map(|limit| limit.requests.get()), Some(10));
     assert_eq!(server.refused.len(), 1);
+}
+
+#[test]
+fn turns_taken_in_advance_from_a_slow_and_fitful_ledger_never_exceed_the_limit() {
+    for seed in 0..20 {
+        let clock = Arc::new(VirtualClock::new(seed));
+        let (window, most) = (Duration::from_secs(1), 2_000);
+        let ledger = Kept::new(clock.clone());
+        let time = clock.clone();
+        // Now and then it takes long, most of all the first time.
+        let first = AtomicBool::new(true);
+        let takes = move || {
+            if first.swap(false, Ordering::Relaxed) || time.random() < 0.1 {
+                time.sleep((60 * MS).mul_f64(0.5 + time.random() / 2.0));
+            }
+        };
+        assert!(ledger.0.takes.set(Box::new(takes)).is_ok());
+        let limit = RateLimit::new(most, window);
+        let limiter = Limiter::new(limit, Box::new(ledger.clone()), clock.clone(), Scope::new("default"));
+        let (mut sent, mut in_all) = (VecDeque::new(), 0_u32);
+        while in_all < 3 * most {
+            while let Turn::Wait(wait, _) = limiter.try_turn().unwrap() {
+                clock.sleep(wait);
+            }
+            // The first asked for a turn, others go on from there.
+            loop {
+                let now = clock.now();
+                sent.push_back(now);
+                in_all += 1;
+                while sent.front().is_some_and(|at| *at + window <= now) {
+                    sent.pop_front();
+                }
+                assert!(sent.len() <= most as usize, "seed {seed}: {} within a window", sent.len());
+                clock.sleep(Duration::from_micros(100));
+                if !limiter.try_acquire_at_once() {
+                    break;
+                }
+            }
+        }
+        assert!(ledger.asked() < in_all / 8, "seed {seed}: most turns are taken in advance");
+    }
+}
+
+#[test]
+fn a_process_that_comes_under_a_learned_limit_learns_nothing_from_its_own_sends_alone() {
+    let clock = Arc::new(VirtualClock::new(1));
+    let ledger = Kept::new(clock.clone());
+    let limit = RateLimit::new(100, WINDOW);
+    ledger.learn(limit.unwrap()).unwrap();
+    ledger.reserve(limit, Duration::ZERO, 80, Duration::ZERO).unwrap();
+    let second = Limiter::new(None, Box::new(ledger.clone()), clock.clone(), Scope::new("default"));
+    assert_eq!(second.try_acquire(1).unwrap(), Turn::Go(1));
+    assert_eq!(second.limit(), limit);
+    let (sent_at, hints) = (clock.now(), Hints { retry_after: Some(WINDOW), ..Hints::default() });
+    clock.sleep(MS);
+    second.observe(&Observation { sent_at, answered_at: clock.now(), refused: true, hints: &hints });
+    assert_eq!(second.limit(), limit, "81 sends say nothing against a limit of 100");
+}
+
+#[test]
+fn two_processes_that_pace_together_count_each_others_sends() {
+    let clock = Arc::new(VirtualClock::new(1));
+    let ledger = Kept::new(clock.clone());
+    let mut server = Server::new(100, WINDOW, Tells::Window);
+    let both =
+        [(); 2].map(|()| Limiter::new(None, Box::new(ledger.clone()), clock.clone(), Scope::new("default")));
+    let mut refused = false;
+    for n in 0.. {
+        let limiter = &both[n % 2];
+        while let Turn::Wait(wait, _) = limiter.try_acquire(1).unwrap() {
+            clock.sleep(wait);
+        }
+        let sent_at = clock.now();
+        let (accepted, hints) = server.arrive(sent_at);
+        clock.sleep(MS / 5);
+        let answered_at = clock.now();
+        limiter.observe(&Observation { sent_at, answered_at, refused: !accepted, hints: &hints });
+        if !accepted {
+            refused = true;
+            clock.sleep(2 * SETTLE);
+            assert!(matches!(limiter.try_acquire(1).unwrap(), Turn::Wait(..)));
+            // What the other one has sent since the pacing is not known.
+            let learned = limiter.limit().unwrap().requests.get();
+            assert!((80..=100).contains(&learned), "{learned}");
+            break;
+        }
+    }
+    assert!(refused);
+}
+
+#[test]
+fn a_turn_that_grew_old_while_the_next_ones_were_taken_is_not_used() {
+    let clock = Arc::new(VirtualClock::new(7));
+    let ledger = Kept::new(clock.clone());
+    let limit = RateLimit::new(1_000_000, Duration::from_secs(1));
+    let limiter = Limiter::new(limit, Box::new(ledger.clone()), clock.clone(), Scope::new("default"));
+    while lock(&limiter.advance).size < 2 * EARLY {
+        assert_eq!(limiter.try_turn().unwrap(), Turn::Go(1));
+    }
+    let time = clock.clone();
+    assert!(ledger.0.takes.set(Box::new(move || time.sleep(60 * MS))).is_ok());
+    let asked = ledger.asked();
+    while ledger.asked() == asked {
+        assert!(limiter.try_acquire_at_once());
+    }
+    let advance = lock(&limiter.advance);
+    assert_eq!(advance.taken.back().map(|(left, _)| *left), Some(advance.size - 1), "a new one was used");
 }
