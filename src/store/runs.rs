@@ -185,11 +185,17 @@ pub fn progress(client: &mut Client, account: &str, run_id: i64) -> Result<Optio
     }))
 }
 
+/// So few tasks can be finished in a moment.
+const FEW: i64 = 16;
+
 /// What closing a run has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
     /// It is not at its end.
-    Open,
+    Open {
+        /// So few tasks are left that any moment may be it.
+        near: bool,
+    },
     /// Another process has closed or abandoned it.
     Over,
     /// Closed; so many campaigns were marked as removed.
@@ -214,21 +220,23 @@ pub fn close(
         [(&account, Type::TEXT), (&run_id, Type::INT8)];
     // Asked over and over by processes that wait for others.
     let row = client.query_typed_opt(
-        "SELECT s.state, NOT s.listing_done OR EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1) AS busy
+        "SELECT s.state, s.listing_done,
+                (SELECT count(*) FROM (SELECT FROM sync_tasks t WHERE t.account = $1 LIMIT $3 + 1) few) AS tasks
          FROM sync_runs s WHERE s.account = $1 AND s.run_id = $2",
-        &key,
+        &[key[0].clone(), key[1].clone(), (&FEW, Type::INT8)],
     )?;
     match row {
         Some(row) if matches!(row.get("state"), "running" | "stopped") => {
-            if row.get("busy") {
-                return Ok(Closing::Open);
+            let (listing_done, tasks): (bool, i64) = (row.get("listing_done"), row.get("tasks"));
+            if !listing_done || tasks > 0 {
+                return Ok(Closing::Open { near: listing_done && tasks <= FEW });
             }
         }
         _ => return Ok(Closing::Over),
     }
     let mut transaction = begin(client)?;
     let Some(row) = transaction.query_typed_opt(include_str!("../../sql/close_run.sql"), &key)? else {
-        return Ok(Closing::Open);
+        return Ok(Closing::Open { near: true });
     };
     let mut closing = Closing::Closed(0);
     if row.get::<_, bool>("may_remove") && !first {

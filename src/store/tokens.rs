@@ -79,14 +79,20 @@ impl SharedVault {
         let salt = digest::digest(&digest::SHA256, salt.as_bytes());
         let key = Key { password, salt, derived: OnceLock::new() };
         let shared = Arc::new(Shared { store, key, myself, unsealed: Mutex::default() });
-        let early = shared.clone();
-        // While the run is being opened there is nothing else to do. Without such a thread, whoever needs it derives it.
-        let derive = move || {
-            early.key.get();
-            early.keep_unsealed();
-        };
-        let deriving = thread::Builder::new().name("key".into()).spawn(derive).ok();
-        Self { shared, deriving: Mutex::new(deriving) }
+        Self { shared, deriving: Mutex::default() }
+    }
+
+    /// Has the key derived while the token is fetched, and used. Without a thread for it, whoever needs the key derives it.
+    fn derive_aside(&self) {
+        let mut deriving = lock(&self.deriving);
+        if deriving.is_none() && self.shared.key.derived.get().is_none() {
+            let shared = self.shared.clone();
+            let derive = move || {
+                shared.key.get();
+                shared.keep_unsealed();
+            };
+            *deriving = thread::Builder::new().name("key".into()).spawn(derive).ok();
+        }
     }
 }
 
@@ -168,6 +174,7 @@ impl Vault for SharedVault {
             }));
         }
         if row.get("mine") {
+            self.derive_aside();
             return Ok(Turn::Fetch);
         }
         if row.get::<_, Option<&[u8]>>("usable").is_some() {

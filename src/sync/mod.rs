@@ -47,8 +47,10 @@ use crate::store::{Store, StoreError, dead_letters, leases};
 
 /// How often the conductor looks at the queue when nothing happens here.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// How often it looks whether others have come to the end, when it has nothing left to do: with one short question.
-const LOOK_FOR_THE_END: Duration = Duration::from_millis(30);
+/// How often it looks whether others have come to the end, when it has nothing left to do, with one short question: while
+/// they have much to do, and when they have little.
+const LOOK_FOR_THE_END: Duration = Duration::from_millis(100);
+const LOOK_NEAR_THE_END: Duration = Duration::from_millis(15);
 /// How often it asks for free tasks of which nobody has told it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -334,12 +336,16 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
             claim(session);
         }
         let idle = session.idle();
+        let mut pause = LOOK_AGAIN;
         if idle {
             if view.listing_done || view.listing_error.is_some() {
                 session.free_unknown();
             }
             match try_to_close(job, session, &view) {
-                Some(Closing::Open) | None => {}
+                Some(Closing::Open { near }) => {
+                    pause = if near { LOOK_NEAR_THE_END } else { LOOK_FOR_THE_END };
+                }
+                None => {}
                 Some(Closing::Over) => {
                     session.update_view(|view| view.over = true);
                     continue;
@@ -348,7 +354,6 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
                 Some(Closing::RemovalRefused(unlisted, present)) => return Some((unlisted, present)),
             }
         }
-        let pause = if idle && view.listing_done { LOOK_FOR_THE_END } else { LOOK_AGAIN };
         news = session.await_news(news, pause);
     }
 }
