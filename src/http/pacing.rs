@@ -15,8 +15,10 @@ const ANSWERS: u32 = 4;
 const FARTHEST: Duration = Duration::from_millis(50);
 /// One send in so many that were accepted may be without an answer, …
 const SHARE: u32 = 8;
-/// … and is put on record together with the next ones, which have to be used as soon as this.
-const AHEAD: Duration = Duration::from_millis(25);
+/// … and is put on record together with the next ones, which have to be used as soon as this. While nobody else sends,
+/// there are so many of them from the second one on: whoever is refused takes back what is left.
+const AHEAD: Duration = Duration::from_millis(50);
+const ALONE: u32 = 4;
 /// How often to look whether the answer is there.
 const SOONEST_LOOK: Duration = Duration::from_micros(100);
 const LATEST_LOOK: Duration = Duration::from_millis(1);
@@ -98,7 +100,9 @@ impl Pacing {
     /// How many sends to put on record at once.
     #[must_use]
     pub fn batch(&self) -> u32 {
-        self.most_open().min(PACED_SENDS.saturating_sub(self.sent)).max(1)
+        // The first one tells whether there is a limit on record, or somebody else.
+        let alone = if self.shared() || self.own == 0 { 1 } else { ALONE };
+        self.most_open().max(alone).min(PACED_SENDS.saturating_sub(self.sent)).max(1)
     }
 
     /// So many were put on record, after `before` others; the first of them is being made.
