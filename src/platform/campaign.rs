@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -133,7 +133,10 @@ impl<'de> Deserialize<'de> for Fields<'de> {
                             continue;
                         }
                     };
-                    *field = Some(value);
+                    // What counts no more has to be JSON all the same.
+                    if let Some(earlier) = field.replace(value) {
+                        serde_json::from_str::<Value>(earlier.get()).map_err(A::Error::custom)?;
+                    }
                 }
                 Ok(fields)
             }
@@ -397,6 +400,9 @@ mod tests {
             assert_eq!(invalid.id.as_deref(), Some("campaign_17"), "{invalid}");
             assert!(invalid.reason.contains(reason), "{invalid}");
         }
+        let twice = GOOD.replace(r#""name":"#, r#""name":"a\ud800","name":"#);
+        let refused = reason(read(&twice));
+        assert!(refused.starts_with("it is unreadable JSON: "), "{refused}");
     }
 
     #[test]
