@@ -7,7 +7,7 @@ mod support;
 
 use std::time::Duration;
 
-use campaign_sync::http::limiter::Ledger;
+use campaign_sync::http::ledger::Ledger;
 use campaign_sync::http::token::{Turn, Vault};
 use campaign_sync::http::{RateLimit, Secret};
 use campaign_sync::store::leases;

@@ -5,123 +5,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::advance::{self, ADVANCE, Advance};
 use super::clock::Clock;
 use super::hints::Hints;
 use super::learning::{self, Refusals};
+use super::ledger::Ledger;
 use super::lock::lock;
 use super::pacing::Pacing;
 use super::rate_limit::RateLimit;
 use super::sharing::SharingError;
-use super::window::{Reservation, Window};
+use super::window::Reservation;
 use crate::scope::Scope;
 
 /// What a request may need to the server more than another, at least: a cold connection and a busy machine.
 const LEAST_MARGIN: Duration = Duration::from_millis(10);
-/// While no limit is known, sends are on record for so long.
-const UNLIMITED_SPAN: Duration = Duration::from_secs(120);
 /// After the last refusal of a burst, so long until the limit behind it is worked out: by then all of the burst was
 /// answered that is answered at once.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Sends that are remembered to learn a limit from.
 const REMEMBERED: usize = 10_000;
-/// Turns taken in advance are good for this long; the margin allows for it.
-const ADVANCE: Duration = Duration::from_millis(25);
-/// At most so many are taken at once, and no more than this share of the limit: below a hundred requests none is.
-const MOST_ADVANCED: u32 = 512;
-const ADVANCED_SHARE: u32 = 100;
-/// From so many on, the next ones are taken when half of them are left: nobody waits for the ledger then.
-const EARLY: u32 = 16;
-
-/// Where send times are kept: in memory, or in a row that all processes share. Its own clock decides.
-pub trait Ledger: Send + Sync {
-    /// Reserves up to `want` sends for now under `limit`, or the limit that is on record; without any, all are granted
-    /// and recorded, unless another process has recorded one less than `apart` ago.
-    ///
-    /// # Errors
-    /// A line for people, when the ledger is out of reach.
-    fn reserve(
-        &self,
-        limit: Option<RateLimit>,
-        margin: Duration,
-        want: u32,
-        apart: Duration,
-    ) -> Result<Reservation, SharingError>;
-    /// The ages of the sends on record, oldest first.
-    ///
-    /// # Errors
-    /// As above.
-    fn ages(&self) -> Result<Vec<Duration>, SharingError>;
-    /// So many of the newest sends on record do not count: one was refused, or they were never made.
-    ///
-    /// # Errors
-    /// As above.
-    fn take_back(&self, count: u32) -> Result<(), SharingError>;
-    /// Keeps a limit that was learned, for other processes and the next run.
-    ///
-    /// # Errors
-    /// As above.
-    fn learn(&self, limit: RateLimit) -> Result<(), SharingError>;
-    /// Lets nobody send for this time.
-    ///
-    /// # Errors
-    /// As above.
-    fn close_gate(&self, wait: Duration) -> Result<(), SharingError>;
-}
-
-/// The ledger of a process that has nobody to share a limit with.
-pub struct MemoryLedger {
-    clock: Arc<dyn Clock>,
-    state: Mutex<(Window, Option<RateLimit>)>,
-}
-
-impl MemoryLedger {
-    /// An empty ledger.
-    #[must_use]
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default() }
-    }
-}
-
-impl Ledger for MemoryLedger {
-    fn reserve(
-        &self,
-        limit: Option<RateLimit>,
-        margin: Duration,
-        want: u32,
-        _apart: Duration,
-    ) -> Result<Reservation, SharingError> {
-        let now = self.clock.now();
-        let (window, learned) = &mut *lock(&self.state);
-        Ok(match limit.or(*learned) {
-            Some(limit) => window.reserve(limit, margin, now, want),
-            None => {
-                let lately = window.ages(now).iter().filter(|age| **age < UNLIMITED_SPAN).count();
-                window.record(now, want);
-                let before = u32::try_from(lately).unwrap_or(u32::MAX);
-                Reservation { granted: want, wait: Duration::ZERO, limit: None, before }
-            }
-        })
-    }
-
-    fn ages(&self) -> Result<Vec<Duration>, SharingError> {
-        Ok(lock(&self.state).0.ages(self.clock.now()))
-    }
-
-    fn take_back(&self, count: u32) -> Result<(), SharingError> {
-        lock(&self.state).0.take_back(count);
-        Ok(())
-    }
-
-    fn learn(&self, limit: RateLimit) -> Result<(), SharingError> {
-        lock(&self.state).1 = Some(limit);
-        Ok(())
-    }
-
-    fn close_gate(&self, _wait: Duration) -> Result<(), SharingError> {
-        Ok(())
-    }
-}
-
 /// Whether to send.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Turn {
@@ -165,49 +67,6 @@ pub struct Limiter {
     unlimited: AtomicBool,
     state: Mutex<State>,
     advance: Mutex<Advance>,
-}
-
-/// Turns that were taken in advance under a generous limit: asking the ledger for each would cost more than the request.
-/// They are on record from when they were taken, so they are good for a moment only.
-#[derive(Default)]
-struct Advance {
-    /// Those that were taken together, and until when they are good; the oldest first.
-    taken: VecDeque<(u32, Instant)>,
-    /// How many are taken at once: twice as many when the last ones were all used in time, fewer when not.
-    size: u32,
-    used: u32,
-    wasted: bool,
-    /// Somebody is about to take the next ones.
-    awaited: bool,
-    /// How often all of them were forfeited.
-    forfeits: u32,
-}
-
-impl Advance {
-    /// Uses one; tells until when it is good, and whether it is time for the next ones: whoever is told so takes them.
-    fn use_one(&mut self, now: Instant) -> Option<(Instant, bool)> {
-        while let Some((left, until)) = self.taken.front_mut() {
-            if *left > 0 && now < *until {
-                let until = *until;
-                *left -= 1;
-                self.used += 1;
-                let left: u32 = self.taken.iter().map(|(left, _)| left).sum();
-                let early = !self.awaited && self.size >= EARLY && left <= self.size / 2;
-                self.awaited |= early;
-                return Some((until, early));
-            }
-            self.wasted |= *left > 0;
-            self.taken.pop_front();
-        }
-        None
-    }
-
-    /// How many to take, at most so many.
-    fn next_size(&mut self, most: u32) -> u32 {
-        self.size = if self.wasted { self.used.max(1) } else { self.size.max(1) * 2 }.min(most);
-        (self.used, self.wasted) = (0, false);
-        self.size
-    }
 }
 
 #[derive(Default)]
@@ -283,7 +142,7 @@ impl Limiter {
         // What goes wrong here goes wrong again when it matters.
         let _seen_then = self.take_in_advance(0);
         let (mut advance, now) = (lock(&self.advance), self.clock.now());
-        advance.awaited = false;
+        advance.arrived();
         // The ledger may have taken longer than the turn was good for.
         now < until || advance.use_one(now).is_some()
     }
@@ -292,10 +151,9 @@ impl Limiter {
     /// others for whoever comes.
     fn take_in_advance(&self, now: u32) -> Result<Turn, SharingError> {
         let limit = self.limit();
-        let most = limit.map_or(1, |limit| limit.requests.get() / ADVANCED_SHARE).clamp(1, MOST_ADVANCED);
         let (want, forfeits) = {
             let mut advance = lock(&self.advance);
-            (advance.next_size(most), advance.forfeits)
+            (advance.next_size(limit), advance.forfeits())
         };
         let asked = self.clock.now();
         let turn = self.try_acquire(want)?;
@@ -305,10 +163,10 @@ impl Limiter {
             // They are on record since before the ledger's answer was on its way.
             self.lagged(self.clock.now().saturating_duration_since(asked));
             let mut advance = lock(&self.advance);
-            advance.used += now;
+            advance.used_at_once(now);
             // A refusal may have come in the meantime.
-            if advance.forfeits == forfeits {
-                advance.taken.push_back((granted.saturating_sub(now), self.clock.now() + ADVANCE));
+            if advance.forfeits() == forfeits {
+                advance.add(granted.saturating_sub(now), self.clock.now());
             }
             return Ok(Turn::Go(now));
         }
@@ -317,8 +175,7 @@ impl Limiter {
 
     /// Nothing that was taken in advance is good any more.
     fn forfeit(&self) {
-        let mut advance = lock(&self.advance);
-        *advance = Advance { forfeits: advance.forfeits + 1, awaited: advance.awaited, ..Advance::default() };
+        lock(&self.advance).forfeit();
     }
 
     /// May a request be sent now? As [`Self::try_acquire`], with turns taken in advance where the limit is generous.
@@ -603,7 +460,7 @@ impl State {
     /// that is seen to be slow with its turns.
     fn margin(&self, limit: Option<RateLimit>) -> Duration {
         let Some(limit) = limit else { return LEAST_MARGIN };
-        let advance = if limit.requests.get() >= 2 * ADVANCED_SHARE { ADVANCE } else { Duration::ZERO };
+        let advance = if advance::worth_it(limit) { ADVANCE } else { Duration::ZERO };
         let trips = self.pacing.quickest().unwrap_or_default().min(limit.window / 400) * 2 + advance;
         let lag = (self.worst_lag * 2).min(limit.window / 10);
         LEAST_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)

@@ -1,5 +1,6 @@
 //! Calling any unreliable API well. Knows nothing of campaigns, nor of Postgres.
 
+mod advance;
 pub mod client;
 pub mod clock;
 pub mod concurrency;
@@ -8,6 +9,7 @@ pub mod health;
 pub(crate) mod hex;
 pub mod hints;
 pub mod learning;
+pub mod ledger;
 pub mod limiter;
 pub(crate) mod lock;
 pub mod pacing;

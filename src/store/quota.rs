@@ -8,7 +8,7 @@ use postgres::types::{ToSql, Type};
 
 use super::Store;
 use crate::http::RateLimit;
-use crate::http::limiter::Ledger;
+use crate::http::ledger::Ledger;
 use crate::http::lock::lock;
 use crate::http::sharing::SharingError;
 use crate::http::window::Reservation;
