@@ -210,7 +210,8 @@ impl Limiter {
             state.gate = None;
         }
         let limit = self.configured.or(state.learned);
-        if state.refusals.searching() {
+        let searching = state.refusals.searching();
+        if searching {
             if let Some(next) = state.next_try.filter(|next| now < *next) {
                 return Ok(Turn::Wait(next - now, Why::Pacing));
             }
@@ -219,7 +220,7 @@ impl Limiter {
         } else if limit.is_none() {
             return self.try_paced(state, want, now);
         }
-        let (margin, want) = (state.margin(limit), if state.refusals.searching() { 1 } else { want });
+        let (margin, want) = (state.margin(limit), if searching { 1 } else { want });
         drop(state);
         let reserved = self.ledger.reserve(limit, margin, want, Duration::ZERO)?;
         self.take_over(limit, &reserved);

@@ -10,6 +10,9 @@ use crate::foreign;
 use crate::http::sharing::SharingError;
 use crate::http::tls_fault::TlsFault;
 
+/// PostgreSQL's code for a row whose key is there already.
+pub const UNIQUE_VIOLATION: &str = "23505";
+
 /// Every message is one line, names the cause, and holds neither a password nor the data of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {

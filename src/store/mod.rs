@@ -21,7 +21,7 @@ use std::time::Duration;
 use postgres::{Client, Transaction};
 
 pub use conninfo::{Conninfo, ConninfoError};
-pub use error::StoreError;
+pub use error::{StoreError, UNIQUE_VIOLATION};
 pub use pool::{Connection, Pool};
 
 use crate::http::{Clock, Stop};

@@ -43,7 +43,7 @@ use crate::http::stats::Counts;
 use crate::store::overview::{self, Standing};
 use crate::store::queue;
 use crate::store::runs::{self, Closing, Opening, Progress};
-use crate::store::{Store, StoreError, dead_letters, leases};
+use crate::store::{Store, StoreError, UNIQUE_VIOLATION, dead_letters, leases};
 
 /// How often the conductor looks at the queue when nothing happens here.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -208,7 +208,7 @@ fn open(job: &Job) -> Result<Opened, StoreError> {
     let mut tries = 0;
     loop {
         match job.store.run(|client, account| runs::open(client, account, &job.opening)) {
-            Err(StoreError::Row { sqlstate, .. }) if sqlstate == "23505" && tries < 10 => tries += 1,
+            Err(StoreError::Row { sqlstate, .. }) if sqlstate == UNIQUE_VIOLATION && tries < 10 => tries += 1,
             other => return other.map(|run| Opened { run }),
         }
     }

@@ -9,15 +9,14 @@ use super::lister::endless;
 use super::pages::{Chain, Fate, PageQueue, PendingPages};
 use super::session::{Done, Session};
 use crate::platform::Campaign;
-use crate::store::StoreError;
 use crate::store::queue::{self, Added, Failed, WorkerId};
+use crate::store::{StoreError, UNIQUE_VIOLATION};
 
 /// How long to wait for news when nothing is held back, and when something is.
 const PATIENCE: Duration = Duration::from_secs(1);
 const SHORT_PATIENCE: Duration = Duration::from_millis(20);
 /// The most records of pages in one transaction, about.
 const PAGE_RECORDS: usize = 2_000;
-const UNIQUE_VIOLATION: &str = "23505";
 
 /// Commits pages and results until nothing more will come and all of it is committed.
 pub(super) fn write(session: &Session) {
