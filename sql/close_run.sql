@@ -1,8 +1,15 @@
--- Closes a run of which everything is done; exactly one process succeeds. Dead letters of this run make it partial.
-UPDATE sync_runs s
-SET state = CASE WHEN EXISTS (SELECT FROM dead_letters l WHERE l.account = $1 AND l.run_id = $2)
-                 THEN 'partial' ELSE 'complete' END,
-    finished_at = now(), lister = 0, last_error = NULL
-WHERE s.account = $1 AND s.run_id = $2 AND s.state = 'running' AND s.listing_done
-  AND NOT EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1)
-RETURNING s.lists AND s.unnamed = 0 AS may_remove
+-- Closes a run of which everything is done; exactly one process succeeds. Dead letters of this run make it partial. Old runs
+-- go when a new one is done: no housekeeping job is needed.
+WITH closed AS (
+    UPDATE sync_runs s
+    SET state = CASE WHEN EXISTS (SELECT FROM dead_letters l WHERE l.account = $1 AND l.run_id = $2)
+                     THEN 'partial' ELSE 'complete' END,
+        finished_at = now(), lister = 0, last_error = NULL
+    WHERE s.account = $1 AND s.run_id = $2 AND s.state = 'running' AND s.listing_done
+      AND NOT EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1)
+    RETURNING s.lists AND s.unnamed = 0 AS may_remove
+), old AS (
+    DELETE FROM sync_runs
+    WHERE account = $1 AND finished_at < now() - interval '90 days' AND EXISTS (SELECT FROM closed)
+)
+SELECT may_remove FROM closed

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use campaign_sync::platform::Campaign;
 use campaign_sync::store::queue::{self, Failed, NewTask, Pages};
-use campaign_sync::store::runs::{self, Opening};
+use campaign_sync::store::runs::{self, Closing, Opening};
 use campaign_sync::store::{leases, schema};
 use postgres::Client;
 use postgres::types::{ToSql, Type};
@@ -215,13 +215,40 @@ fn the_queues_table_stays_small_however_many_runs_use_it() {
         let done: Vec<(i32, &Campaign)> = done.iter().map(|one| (1, one)).collect();
         assert_eq!(queue::complete(client, ACCOUNT, worker, &done).unwrap(), Some(1_000));
         database.execute("UPDATE sync_runs SET listing_done = true");
-        runs::close(client, ACCOUNT, run, 20, false).unwrap();
+        runs::close(client, ACCOUNT, run, 20, (false, false)).unwrap();
         // What autovacuum does by itself every 5,000 dead rows, without waiting for its minute.
         database.execute("VACUUM sync_tasks");
         sizes.push(database.value::<i64>("SELECT pg_total_relation_size('sync_tasks')"));
     }
     assert!(sizes[11] <= sizes[2] * 3 / 2, "{sizes:?}");
     assert_eq!((database.count("campaigns"), database.count("sync_runs")), (1_000, 12));
+}
+
+#[test]
+fn a_run_is_closed_once_all_of_it_is_done_and_not_before_whoever_asks() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    for known in [(true, true), (true, false), (false, true), (false, false)] {
+        let (run, worker) = run_with_lister(client);
+        add(client, run, worker, 0, 20, true);
+        let close = |client: &mut Client| runs::close(client, ACCOUNT, run, 20, known).unwrap();
+        assert_eq!(close(client), Closing::Open { near: false }, "{known:?}: the listing is not done");
+        database.execute("UPDATE sync_runs SET listing_done = true");
+        assert_eq!(close(client), Closing::Open { near: false }, "{known:?}: 20 tasks are left");
+        let done: Vec<Campaign> = (0..20).map(|n| campaign(&format!("c{n}"))).collect();
+        let done: Vec<(i32, &Campaign)> = done.iter().map(|one| (1, one)).collect();
+        queue::complete(client, ACCOUNT, worker, &done[..19]).unwrap();
+        assert_eq!(close(client), Closing::Open { near: true }, "{known:?}: one task is left");
+        // Nor did looking leave a transaction open.
+        assert!(client.batch_execute("VACUUM sync_runs").is_ok());
+        queue::complete(client, ACCOUNT, worker, &done[19..]).unwrap();
+        database.execute(
+            "UPDATE sync_runs SET finished_at = now() - interval '91 days' WHERE state = 'complete'",
+        );
+        assert_eq!(close(client), Closing::Closed(0), "{known:?}");
+        assert_eq!(close(client), Closing::Over, "{known:?}");
+        assert_eq!(database.count("sync_runs"), 1, "the one before is long over");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::set_up::{self, Context, Signalled};
 use super::{Failure, written};
 use crate::cli::Flags;
 use crate::config::{Account, Config, Output};
+use crate::http::Stop;
 use crate::report::log::{apart, conclude};
 use crate::report::metrics::{MetricsFile, Row};
 use crate::report::progress::Display;
@@ -17,7 +18,7 @@ use crate::report::summary;
 use crate::report::trace::Tracer;
 use crate::store::runs::Opening;
 use crate::store::{Pool, Store, dead_letters};
-use crate::sync::{self, Crew, Ending, Job, Outcome, Retry};
+use crate::sync::{self, Caller, Crew, Ending, Job, Outcome, Retry};
 
 /// The most requests at once, over all accounts, unless one account alone is given more. Threads that wait are cheap.
 pub(crate) const MOST_WORKERS: usize = 256;
@@ -50,6 +51,7 @@ struct Part<'a> {
     account: &'a Account,
     context: Context,
     store: Store,
+    caller: Result<Caller, Failure>,
     retry: Option<Retry>,
 }
 
@@ -61,6 +63,7 @@ struct Whole<'a> {
     display: Display,
     deadline: Option<Instant>,
     tracer: Option<Arc<Tracer>>,
+    tells_standing: bool,
 }
 
 /// It ended before it began: a setting that says how to tell of it makes no sense. The metrics file, if that is known, tells.
@@ -111,12 +114,16 @@ fn work_on(
     let deadline = config.deadline.map(|deadline| context.clock.now() + deadline);
     let signalled = Signalled::listen()?;
     let pool = set_up::pool(environment, config.accounts.len())?;
-    let mut parts = parts(config, &pool);
+    // A connection takes a while: until then everything else is made ready.
+    let first = config.accounts.first().map(|first| (Context::new(), first));
+    let first = first.map(|(context, account)| (store(config, account, &context, &pool), context.stop));
+    let prepare = || first.as_ref().map_or(Ok(()), |(store, stop)| prepare(store, stop, config, &signalled));
+    let (prepared, (crew, mut parts)) = meanwhile(prepare, || (crew(config), parts(config, &pool)));
     for broken in &config.broken {
         let ending = Ending::Misconfigured(broken.error.0.clone());
         results.add(&Outcome::without_run(&broken.name, ending, context.elapsed()), config);
     }
-    if let Err(ending) = prepare(&parts, config, &signalled) {
+    if let Err(ending) = prepared {
         results.add_all(&parts, &ending);
         return Ok(results.code());
     }
@@ -127,13 +134,14 @@ fn work_on(
             return Ok(results.code());
         }
     }
-    let crew = Arc::new(crew(config)?);
+    let crew = Arc::new(crew?);
     let display = Display::new(output.progress, parts.len());
     let tracer = tracer(output);
     if let Some(tracer) = tracer.clone() {
         signalled.last_words(move || tracer.finish_within(LAST_WORDS));
     }
-    let whole = Whole { config, signalled, crew, display, deadline, tracer };
+    let tells_standing = output.metrics_file.is_some();
+    let whole = Whole { config, signalled, crew, display, deadline, tracer, tells_standing };
     let (sender, outcomes) = mpsc::channel();
     std::thread::scope(|scope| {
         for part in parts {
@@ -170,23 +178,38 @@ fn tracer(output: &Output) -> Option<Arc<Tracer>> {
     }
 }
 
+/// Does the one in a thread of its own while the other is done here; after each other where there is no thread.
+fn meanwhile<A: Send, B>(one: impl Fn() -> A + Send + Sync, other: impl FnOnce() -> B) -> (A, B) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, &one);
+        let other = other();
+        // A panic has ended the program.
+        let one = thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(&one);
+        (one, other)
+    })
+}
+
 fn parts<'a>(config: &'a Config, pool: &Pool) -> Vec<Part<'a>> {
     let part = |account: &'a Account| {
         let context = Context::new();
-        let (clock, stop) = (context.clock.clone(), context.stop.clone());
-        let patience = config.deadline.map_or(config.give_up_after, |most| config.give_up_after.min(most));
-        let store = Store::new(pool.clone(), &account.name, clock, stop, patience);
-        Part { account, context, store, retry: None }
+        let store = store(config, account, &context, pool);
+        let caller = set_up::caller(config, account, &context, Some(&store));
+        Part { account, context, store, caller, retry: None }
     };
     config.accounts.iter().map(part).collect()
 }
 
+fn store(config: &Config, account: &Account, context: &Context, pool: &Pool) -> Store {
+    let (clock, stop) = (context.clock.clone(), context.stop.clone());
+    let patience = config.deadline.map_or(config.give_up_after, |most| config.give_up_after.min(most));
+    Store::new(pool.clone(), &account.name, clock, stop, patience)
+}
+
 /// Sees to the schema, once for all.
-fn prepare(parts: &[Part<'_>], config: &Config, signalled: &Signalled) -> Result<(), Ending> {
-    let Some(first) = parts.first() else { return Ok(()) };
-    let stop = first.context.stop.clone();
+fn prepare(store: &Store, stop: &Stop, config: &Config, signalled: &Signalled) -> Result<(), Ending> {
+    let stop = stop.clone();
     signalled.stops(move |_| stop.request());
-    let done = set_up::schema(&first.store, config.migrate);
+    let done = set_up::schema(store, config.migrate);
     match signalled.by() {
         Some(signal) => Err(Ending::Interrupted(signal)),
         None => done.map(drop),
@@ -226,7 +249,7 @@ fn with_dead_letters<'a>(parts: Vec<Part<'a>>, retry: &Retry) -> Result<Vec<Part
 
 impl Part<'_> {
     fn work(self, whole: &Whole<'_>) -> Outcome {
-        let caller = match set_up::caller(whole.config, self.account, &self.context, Some(&self.store)) {
+        let caller = match self.caller {
             Ok(caller) => Arc::new(match &whole.tracer {
                 Some(tracer) => caller.traced(tracer.clone()),
                 None => caller,
@@ -250,6 +273,7 @@ impl Part<'_> {
             max_removed: whole.config.max_removed,
             deadline: whole.deadline,
             retry: self.retry,
+            tells_standing: whole.tells_standing,
         };
         sync::run(&job, &whole.crew, &whole.display)
     }

@@ -67,10 +67,10 @@ impl Concurrency {
         Self { max, clock, state: Mutex::new(state) }
     }
 
-    /// Takes a place, if there is one.
-    pub fn try_acquire(&self) -> bool {
+    /// Takes a place, if there is one and no more than `most` are taken then.
+    pub fn try_acquire(&self, most: usize) -> bool {
         let mut state = lock(&self.state);
-        let free = state.in_flight < state.allowed();
+        let free = state.in_flight < state.allowed().min(most);
         if free {
             state.in_flight += 1;
         }
@@ -155,8 +155,9 @@ mod tests {
         (0..rounds)
             .map(|_| {
                 let sent_at = clock.now();
-                let sent =
-                    std::iter::repeat_with(|| concurrency.try_acquire()).take_while(|free| *free).count();
+                let sent = std::iter::repeat_with(|| concurrency.try_acquire(usize::MAX))
+                    .take_while(|free| *free)
+                    .count();
                 clock.sleep(latency);
                 for i in 0..sent {
                     let outcome = if i < capacity { Outcome::Success } else { Outcome::Overload };
@@ -187,7 +188,7 @@ mod tests {
         let clock = Arc::new(VirtualClock::new(1));
         let concurrency = Concurrency::new(100, clock.clone());
         let sent_at = clock.now();
-        (0..100).for_each(|_| assert!(concurrency.try_acquire()));
+        (0..100).for_each(|_| assert!(concurrency.try_acquire(usize::MAX)));
         clock.sleep(Duration::from_millis(1));
         (0..100).for_each(|_| concurrency.release(Outcome::Overload, sent_at));
         assert_eq!(concurrency.limit(), 70);
@@ -199,7 +200,7 @@ mod tests {
         let concurrency = Concurrency::new(16, clock.clone());
         for i in 0..2000 {
             let sent_at = clock.now();
-            assert!(concurrency.try_acquire());
+            assert!(concurrency.try_acquire(usize::MAX));
             clock.sleep(Duration::from_millis(2));
             concurrency.release(if i % 20 == 0 { Outcome::Overload } else { Outcome::Success }, sent_at);
         }
@@ -213,7 +214,7 @@ mod tests {
             let concurrency = Concurrency::new(32, clock.clone());
             for i in 0..400 {
                 let sent_at = clock.now();
-                assert!(concurrency.try_acquire());
+                assert!(concurrency.try_acquire(usize::MAX));
                 clock.sleep(if i < 100 { Duration::from_micros(300) } else { late });
                 concurrency.release(Outcome::Success, sent_at);
             }

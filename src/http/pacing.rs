@@ -16,9 +16,9 @@ const FARTHEST: Duration = Duration::from_millis(50);
 /// One send in so many that were accepted may be without an answer, …
 const SHARE: u32 = 8;
 /// … and is put on record together with the next ones, which have to be used as soon as this. While nobody else sends,
-/// there are so many of them from the second one on: whoever is refused takes back what is left.
+/// there are as many of them as were sent before, from four on: whoever is refused takes back what is left.
 const AHEAD: Duration = Duration::from_millis(50);
-const ALONE: u32 = 4;
+const ALONE: (u32, u32) = (4, 16);
 /// How often to look whether the answer is there.
 const SOONEST_LOOK: Duration = Duration::from_micros(100);
 const LATEST_LOOK: Duration = Duration::from_millis(1);
@@ -43,7 +43,12 @@ impl Pacing {
     /// Whether enough were accepted to take it that there is no limit, or none that could be met gently.
     #[must_use]
     pub fn over(&self) -> bool {
-        self.sent - self.ahead >= PACED_SENDS
+        self.made() >= PACED_SENDS
+    }
+
+    /// Those of the sends on record that have begun.
+    fn made(&self) -> u32 {
+        self.sent - self.ahead
     }
 
     /// Whether there were sends that others have made.
@@ -56,12 +61,12 @@ impl Pacing {
     #[must_use]
     pub fn patience(&self) -> Duration {
         let answers = self.quickest.map_or(Duration::ZERO, |quickest| quickest.min(FARTHEST) * ANSWERS);
-        PATIENCE.max(answers).div_f64(1.0 + (f64::from(self.sent) / PATIENT_SENDS).powi(4))
+        PATIENCE.max(answers).div_f64(1.0 + (f64::from(self.made()) / PATIENT_SENDS).powi(4))
     }
 
     /// How many may be under way without it being known whether they are refused.
     fn most_open(&self) -> u32 {
-        (self.sent / SHARE).max(1)
+        (self.made() / SHARE).max(1)
     }
 
     /// How long to wait before the next send; nothing when it may be made now.
@@ -101,7 +106,7 @@ impl Pacing {
     #[must_use]
     pub fn batch(&self) -> u32 {
         // The first one tells whether there is a limit on record, or somebody else.
-        let alone = if self.shared() || self.own == 0 { 1 } else { ALONE };
+        let alone = if self.shared() || self.own == 0 { 1 } else { self.own.clamp(ALONE.0, ALONE.1) };
         self.most_open().max(alone).min(PACED_SENDS.saturating_sub(self.sent)).max(1)
     }
 
@@ -213,6 +218,30 @@ mod tests {
         assert!(pacing.take_ahead(now + AHEAD - MS) && !pacing.take_ahead(now + AHEAD));
         assert_eq!((pacing.forfeit(), pacing.sent), (3, 43));
         assert_eq!(pacing.forfeit(), 0);
+    }
+
+    #[test]
+    fn whoever_is_alone_puts_more_and_more_on_record_at_once() {
+        let (mut pacing, now) = (Pacing::default(), Instant::now());
+        let batches = std::iter::from_fn(|| {
+            let batch = pacing.batch();
+            pacing.recorded(batch, pacing.sent, now);
+            while pacing.take_ahead(now) {}
+            Some(batch)
+        });
+        assert_eq!(batches.take(7).collect::<Vec<_>>(), [1, 4, 5, 10, 16, 16, 12]);
+    }
+
+    #[test]
+    fn what_is_on_record_and_not_made_yet_makes_nobody_impatient() {
+        let (mut pacing, now) = (Pacing::default(), Instant::now());
+        let patience = pacing.patience();
+        pacing.recorded(40, 0, now);
+        assert!(pacing.patience() > patience.mul_f64(0.99), "one of 40 was made");
+        assert_eq!(pacing.most_open(), 1);
+        while pacing.take_ahead(now) {}
+        assert!(pacing.patience() < patience / 50);
+        assert_eq!(pacing.most_open(), 5);
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl CachingResolver {
     /// Asks the system, which knows no timeout: so it is asked in a thread of its own, which ureq's resolver would panic
     /// without.
     fn look_up(&self, host: &str, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        if let Ok(address) = host.parse() {
+            let mut addresses = self.empty();
+            addresses.push(address);
+            return Ok(addresses);
+        }
         let theirs = host.to_owned();
         // In the words of the standard library, by which a failed look-up is known.
         let refused = |error: io::Error| {

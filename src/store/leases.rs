@@ -4,7 +4,7 @@
 use std::array;
 
 use postgres::types::Type;
-use postgres::{Client, Error, GenericClient};
+use postgres::{Client, Error};
 
 use super::begin;
 use super::queue::WorkerId;
@@ -153,11 +153,7 @@ pub fn reap(client: &mut Client, account: &str, leaving: WorkerId) -> Result<(i6
 ///
 /// # Errors
 /// The database's.
-pub fn end(
-    transaction: &mut impl GenericClient,
-    account: &str,
-    leaving: WorkerId,
-) -> Result<(i64, i64), Error> {
+pub fn end(transaction: &mut Client, account: &str, leaving: WorkerId) -> Result<(i64, i64), Error> {
     let silent = transaction.query_typed(
         include_str!("../../sql/silent.sql"),
         &[(&account, Type::TEXT), (&LEASE_SECONDS, Type::FLOAT8), (&leaving, Type::INT8)],

@@ -15,10 +15,11 @@ pub mod schema;
 pub mod tls;
 pub mod tokens;
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postgres::{Client, Transaction};
+use postgres::{Client, Error};
 
 pub use conninfo::{Conninfo, ConninfoError};
 pub use error::{StoreError, UNIQUE_VIOLATION};
@@ -27,12 +28,50 @@ pub use pool::{Connection, Pool};
 use crate::http::{Clock, Stop};
 use crate::scope::Scope;
 
-/// Begins a transaction of several statements: whoever is cut off or suspended in the middle of it loses it, lest all others
-/// wait for its locks.
-pub(crate) fn begin(client: &mut Client) -> Result<Transaction<'_>, postgres::Error> {
-    let mut transaction = client.transaction()?;
-    transaction.batch_execute("SET LOCAL idle_in_transaction_session_timeout = '5s'")?;
+/// A transaction of several statements; rolled back when it is dropped.
+pub(crate) struct Transaction<'a> {
+    client: &'a mut Client,
+    over: bool,
+}
+
+/// Begins a transaction. Whoever is cut off or suspended in the middle of it loses it, lest all others wait for its locks.
+/// The driver's own would take a round trip more to say so.
+pub(crate) fn begin(client: &mut Client) -> Result<Transaction<'_>, Error> {
+    let transaction = Transaction { client, over: false };
+    transaction
+        .client
+        .batch_execute("START TRANSACTION; SET LOCAL idle_in_transaction_session_timeout = '5s'")?;
     Ok(transaction)
+}
+
+impl Transaction<'_> {
+    pub fn commit(mut self) -> Result<(), Error> {
+        self.over = true;
+        self.client.batch_execute("COMMIT")
+    }
+}
+
+impl Deref for Transaction<'_> {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        self.client
+    }
+}
+
+impl DerefMut for Transaction<'_> {
+    fn deref_mut(&mut self) -> &mut Client {
+        self.client
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            // Where the connection is gone, so is the transaction.
+            let _gone = self.client.batch_execute("ROLLBACK");
+        }
+    }
 }
 
 /// One account's way into the database: every call is a whole transaction, tried again while the database is away.

@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use postgres::types::Type;
-use postgres::{Client, Error, GenericClient};
+use postgres::{Client, Error};
 
 use super::begin;
 use crate::platform::Campaign;
@@ -103,7 +103,7 @@ fn statement_for(pages: &Pages<'_>) -> &'static str {
 /// # Errors
 /// The database's.
 pub fn add_pages(
-    client: &mut impl GenericClient,
+    client: &mut Client,
     account: &str,
     run_id: i64,
     lister: WorkerId,

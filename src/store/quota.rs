@@ -76,7 +76,7 @@ impl Ledger for SharedLedger {
             if let Some(row) = client.query_typed_opt(include_str!("../../sql/reserve.sql"), &ask)? {
                 return Ok(Asked::Reserved(row));
             }
-            // The account's first send ever: its row is not there yet.
+            // The account's first send ever, under a limit that was given: its row is not there yet.
             client.execute_typed(
                 "INSERT INTO quotas (account) VALUES ($1) ON CONFLICT (account) DO NOTHING",
                 &ask[..1],

@@ -85,11 +85,7 @@ pub fn open(client: &mut Client, account: &str, opening: &Opening) -> Result<Ope
     Ok(run)
 }
 
-fn new_run(
-    transaction: &mut postgres::Transaction<'_>,
-    account: &str,
-    opening: &Opening,
-) -> Result<Row, Error> {
+fn new_run(transaction: &mut Client, account: &str, opening: &Opening) -> Result<Row, Error> {
     transaction.query_typed_one(
         "INSERT INTO sync_runs (account, lists, listing_done, page_size, binary_version)
          VALUES ($1, $2, NOT $2, $3, $4)
@@ -205,7 +201,8 @@ pub enum Closing {
 }
 
 /// Closes the run if all of it is done, and marks what its complete listing no longer shows, unless that is more than
-/// `max_removed` percent of what was there. Of an account that had none before there is nothing to look for: `first`.
+/// `max_removed` percent of what was there. Of an account that had none before there is nothing to look for: `first`. A
+/// process that is `alone` tries without asking.
 ///
 /// # Errors
 /// The database's.
@@ -214,16 +211,17 @@ pub fn close(
     account: &str,
     run_id: i64,
     max_removed: u8,
-    first: bool,
+    (first, alone): (bool, bool),
 ) -> Result<Closing, Error> {
-    let key: [(&(dyn postgres::types::ToSql + Sync), Type); 2] =
-        [(&account, Type::TEXT), (&run_id, Type::INT8)];
+    if alone && let Some(closing) = try_to_close(client, account, run_id, max_removed, first)? {
+        return Ok(closing);
+    }
     // Asked over and over by processes that wait for others.
     let row = client.query_typed_opt(
         "SELECT s.state, s.listing_done,
                 (SELECT count(*) FROM (SELECT FROM sync_tasks t WHERE t.account = $1 LIMIT $3 + 1) few) AS tasks
          FROM sync_runs s WHERE s.account = $1 AND s.run_id = $2",
-        &[key[0].clone(), key[1].clone(), (&FEW, Type::INT8)],
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&FEW, Type::INT8)],
     )?;
     match row {
         Some(row) if matches!(row.get("state"), "running" | "stopped") => {
@@ -234,12 +232,28 @@ pub fn close(
         }
         _ => return Ok(Closing::Over),
     }
+    let closing = try_to_close(client, account, run_id, max_removed, first)?;
+    Ok(closing.unwrap_or(Closing::Open { near: true }))
+}
+
+/// Nothing when it is not all done.
+fn try_to_close(
+    client: &mut Client,
+    account: &str,
+    run_id: i64,
+    max_removed: u8,
+    first: bool,
+) -> Result<Option<Closing>, Error> {
+    let key: [(&(dyn postgres::types::ToSql + Sync), Type); 2] =
+        [(&account, Type::TEXT), (&run_id, Type::INT8)];
+    let close = |client: &mut Client| client.query_typed_opt(include_str!("../../sql/close_run.sql"), &key);
+    if first {
+        return Ok(close(client)?.map(|_| Closing::Closed(0)));
+    }
     let mut transaction = begin(client)?;
-    let Some(row) = transaction.query_typed_opt(include_str!("../../sql/close_run.sql"), &key)? else {
-        return Ok(Closing::Open { near: true });
-    };
+    let Some(row) = close(&mut transaction)? else { return Ok(None) };
     let mut closing = Closing::Closed(0);
-    if row.get::<_, bool>("may_remove") && !first {
+    if row.get("may_remove") {
         let row = transaction.query_typed_one(include_str!("../../sql/count_unlisted.sql"), &key)?;
         let (unlisted, present): (i64, i64) = (row.get("unlisted"), row.get("present"));
         if unlisted > 0 && i128::from(unlisted) * 100 > i128::from(present) * i128::from(max_removed) {
@@ -249,13 +263,8 @@ pub fn close(
             closing = Closing::Closed(row.get("removed"));
         }
     }
-    // Old runs go when a new one is done: no housekeeping job is needed.
-    transaction.execute_typed(
-        "DELETE FROM sync_runs WHERE account = $1 AND finished_at < now() - interval '90 days'",
-        &key[..1],
-    )?;
     transaction.commit()?;
-    Ok(closing)
+    Ok(Some(closing))
 }
 
 /// The last of its processes leaves a run before its end: `stopped`, to be resumed.

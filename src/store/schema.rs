@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use postgres::error::SqlState;
 use postgres::types::Type;
-use postgres::{Client, Error, GenericClient};
+use postgres::{Client, Error};
 use ring::digest::{SHA256, digest};
 
 /// All migrations, oldest first; the first has version 1. An applied one is never edited.
@@ -39,14 +40,16 @@ pub enum SchemaState {
 ///
 /// # Errors
 /// The database's.
-pub fn state(client: &mut impl GenericClient) -> Result<SchemaState, Error> {
-    // Without privileges on the schema the table may be invisible, but then nothing else works either.
-    let known = client.query_typed_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[])?;
-    if !known.get::<_, bool>(0) {
-        return Ok(SchemaState::Behind(MIGRATIONS.len()));
-    }
+pub fn state(client: &mut Client) -> Result<SchemaState, Error> {
     let rows =
-        client.query_typed("SELECT version, name, checksum FROM schema_migrations ORDER BY version", &[])?;
+        client.query_typed("SELECT version, name, checksum FROM schema_migrations ORDER BY version", &[]);
+    let rows = match rows {
+        // Without privileges on the schema the table may be invisible, but then nothing else works either.
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+            return Ok(SchemaState::Behind(MIGRATIONS.len()));
+        }
+        rows => rows?,
+    };
     for (index, row) in rows.iter().enumerate() {
         let (version, name, found): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
         let Some((expected_name, sql)) = MIGRATIONS.get(index) else {

@@ -67,7 +67,7 @@ struct Unsealed {
 }
 
 impl SharedVault {
-    /// The vault of the store's account, opened by its password.
+    /// The vault of the store's account, opened by its password. The key is derived meanwhile.
     #[must_use]
     pub fn new(store: Store, email: &str, password: Secret) -> Self {
         let mut bytes = [0; 8];
@@ -79,20 +79,14 @@ impl SharedVault {
         let salt = digest::digest(&digest::SHA256, salt.as_bytes());
         let key = Key { password, salt, derived: OnceLock::new() };
         let shared = Arc::new(Shared { store, key, myself, unsealed: Mutex::default() });
-        Self { shared, deriving: Mutex::default() }
-    }
-
-    /// Has the key derived while the token is fetched, and used. Without a thread for it, whoever needs the key derives it.
-    fn derive_aside(&self) {
-        let mut deriving = lock(&self.deriving);
-        if deriving.is_none() && self.shared.key.derived.get().is_none() {
-            let shared = self.shared.clone();
-            let derive = move || {
-                shared.key.get();
-                shared.keep_unsealed();
-            };
-            *deriving = thread::Builder::new().name("key".into()).spawn(derive).ok();
-        }
+        let theirs = shared.clone();
+        let derive = move || {
+            theirs.key.get();
+            theirs.keep_unsealed();
+        };
+        // Without a thread for it, whoever needs the key derives it.
+        let deriving = thread::Builder::new().name("key".into()).spawn(derive).ok();
+        Self { shared, deriving: Mutex::new(deriving) }
     }
 }
 
@@ -174,7 +168,6 @@ impl Vault for SharedVault {
             }));
         }
         if row.get("mine") {
-            self.derive_aside();
             return Ok(Turn::Fetch);
         }
         if row.get::<_, Option<&[u8]>>("usable").is_some() {

@@ -207,7 +207,7 @@ impl<'a> Feeder<'a> {
                 records += page.weight();
                 batch.push(page);
             }
-            self.feed(batch);
+            self.feed(batch, records);
             if self.chain.is_over() {
                 return;
             }
@@ -216,16 +216,33 @@ impl<'a> Feeder<'a> {
         self.await_commits(0);
     }
 
-    fn feed(&mut self, batch: Vec<Fetched>) {
-        let Some(newest) = batch.last() else { return };
-        let (next_page, page_size, last) = (newest.page + 1, newest.page_size, !newest.has_more);
+    /// Feeds pages that came together, of so many records.
+    fn feed(&mut self, batch: Vec<Fetched>, records: usize) {
         let after_another = self.next_page > 1 && self.recent.is_empty();
-        let (count, total) = (batch.len(), batch.iter().rev().find_map(|page| page.total));
-        let records = self.new_records(batch);
-        let barren = records.valid.is_empty() && records.invalid.is_empty();
+        // Others would have to wait for their share; and what another lister had shown is looked up first.
+        let commit_first = self.session.view().others > 0 || after_another;
         let room = self.session.inbox.room(self.session.capacity(), 0, Duration::ZERO);
         // A few more than there is room for are better off here than as free tasks.
-        let held = if records.valid.len() <= 2 * room { records.valid.len() } else { room };
+        let mut room = if records <= 2 * room { usize::MAX } else { room };
+        if commit_first {
+            self.feed_lot(batch, &mut room, after_another, commit_first);
+            return;
+        }
+        // Each can be committed as soon as it is finished.
+        for page in batch {
+            self.feed_lot(vec![page], &mut room, after_another, commit_first);
+        }
+    }
+
+    /// Feeds pages that are committed together.
+    fn feed_lot(&mut self, lot: Vec<Fetched>, room: &mut usize, after_another: bool, commit_first: bool) {
+        let Some(newest) = lot.last() else { return };
+        let (next_page, page_size, last) = (newest.page + 1, newest.page_size, !newest.has_more);
+        let (count, total) = (lot.len(), lot.iter().rev().find_map(|page| page.total));
+        let records = self.new_records(lot);
+        let barren = records.valid.is_empty() && records.invalid.is_empty();
+        let held = records.valid.len().min(*room);
+        *room -= held;
         let pages = NewPages {
             count,
             from_page: self.next_page,
@@ -240,14 +257,14 @@ impl<'a> Feeder<'a> {
         };
         self.next_page = next_page;
         let mut pending = PendingPages::new(pages, &self.chain, self.session.number_pages());
-        // Others would have to wait for their share; and what another lister had shown is looked up first.
-        if self.session.view().others > 0 || after_another {
+        if commit_first {
             self.session.deliver(Done::Listed(Box::new(pending)));
             self.await_commits(0);
         } else {
             let works = pending.hand_out();
             self.session.deliver(Done::Listed(Box::new(pending)));
             self.session.inbox.push(works);
+            self.session.all_listed.store(last, Ordering::Release);
             // Whether a listing without news has an end is seen at its commit: nothing is asked for ahead of that.
             self.await_commits(if barren { 0 } else { UNCOMMITTED });
         }

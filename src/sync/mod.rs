@@ -70,6 +70,8 @@ pub struct Job {
     pub deadline: Option<Instant>,
     /// Dead letters to put back first.
     pub retry: Option<Retry>,
+    /// Whether its outcome is to tell how the account stands afterwards.
+    pub tells_standing: bool,
 }
 
 /// Which dead letters are to be retried.
@@ -113,7 +115,7 @@ pub struct Outcome {
     pub counts: Counts,
     /// How long it waited for the rate limit.
     pub waited: Duration,
-    /// How the account stands now, when the database has told.
+    /// How the account stands now, when that was wanted and the database has told.
     pub standing: Option<Standing>,
 }
 
@@ -268,10 +270,14 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
         // What nobody can look up is no success.
         Err(error) => drop(job.caller.end(Ending::from(error))),
     }
-    outcome.pending =
-        job.store.run(|client, account| queue::count(client, account, Some(run_id))).unwrap_or(0);
+    if !closed(outcome) {
+        outcome.pending =
+            job.store.run(|client, account| queue::count(client, account, Some(run_id))).unwrap_or(0);
+    }
     if let Some(run) = &outcome.run {
-        outcome.standing = job.store.run(overview::standing).ok();
+        if job.tells_standing {
+            outcome.standing = job.store.run(overview::standing).ok();
+        }
         watcher.progress(account, run, None, job.caller.limiter.limit());
     }
 }
@@ -411,8 +417,9 @@ fn try_to_close(job: &Job, session: &Session, view: &session::View) -> Option<Cl
         }
         return None;
     }
-    let (run_id, first) = (session.run.run_id, session.first.load(Ordering::Relaxed));
-    session.transact(|client, account| runs::close(client, account, run_id, job.max_removed, first)).ok()
+    let run_id = session.run.run_id;
+    let known = (session.first.load(Ordering::Relaxed), view.others == 0);
+    session.transact(|client, account| runs::close(client, account, run_id, job.max_removed, known)).ok()
 }
 
 /// Another process has closed the run; or has abandoned it, and then ours is not done.

@@ -7,8 +7,6 @@ use std::time::Duration;
 use super::session::Done;
 use crate::http::lock::lock;
 
-/// Enough for one transaction: whoever waits for more need not wait longer.
-const BATCH: usize = 1_000;
 /// Results that may wait for the writer; whoever has another waits.
 pub(crate) const MOST: usize = 2_000;
 /// A result waits at most this much longer for the sake of others.
@@ -24,6 +22,8 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct State {
     results: Vec<Done>,
+    /// The writer is woken when there are so many.
+    awaited: usize,
     /// Nothing is under way that the writer could wait for.
     hurry: bool,
     closed: bool,
@@ -36,22 +36,24 @@ impl Outbox {
         let mut state = room.unwrap_or_else(PoisonError::into_inner);
         state.results.push(done);
         let count = state.results.len();
+        let awaited = count == 1 || count == state.awaited;
         drop(state);
-        if count == 1 || count == BATCH {
+        if awaited {
             self.filled.notify_one();
         }
     }
 
-    /// Takes what is there, after waiting at most `patience` for the first, and a moment for others to come. Nothing more
-    /// will come when this gives false.
-    pub fn take(&self, patience: Duration) -> (Vec<Done>, bool) {
+    /// Takes what is there, after waiting at most `patience` for the first, and a moment for others to come, until there are
+    /// `enough`. Nothing more will come when this gives false.
+    pub fn take(&self, patience: Duration, enough: usize) -> (Vec<Done>, bool) {
         let wait = |state, most, until: fn(&State) -> bool| {
             let waited = self.filled.wait_timeout_while(state, most, |state| !until(state) && !state.closed);
             waited.unwrap_or_else(PoisonError::into_inner).0
         };
         let mut state = wait(lock(&self.state), patience, |state| !state.results.is_empty());
         if !state.results.is_empty() {
-            state = wait(state, LINGER, |state| state.results.len() >= BATCH || state.hurry);
+            state.awaited = enough;
+            state = wait(state, LINGER, |state| state.results.len() >= state.awaited || state.hurry);
         }
         state.hurry = false;
         let results = std::mem::take(&mut state.results);

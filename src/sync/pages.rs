@@ -282,6 +282,18 @@ impl PageQueue {
         self.pages.get_mut(place)
     }
 
+    /// How many records to commit at once: `most`, or half of what is left when the listing's end is here, but not less than
+    /// `least`.
+    pub fn most(&self, most: usize, least: usize) -> usize {
+        match self.pages.back() {
+            Some(newest) if newest.pages.last => {
+                let left: usize = self.pages.iter().map(|pending| pending.weight).sum();
+                (left / 2).clamp(least, most)
+            }
+            _ => most,
+        }
+    }
+
     /// The next pages that should be committed, about `most` records of one chain; `all` when nothing is to be held back.
     pub fn take_ready(&mut self, most: usize, all: bool) -> Vec<PendingPages> {
         let mut taken: Vec<PendingPages> = Vec::new();

@@ -26,6 +26,8 @@ use crate::store::{Store, StoreError};
 pub(crate) const MOST_HELD: usize = 1_024;
 /// It holds what it can do in this time.
 const HELD_SECONDS: f64 = 0.5;
+/// So few results are written in no time.
+const FEW_UNWRITTEN: usize = 250;
 
 /// What the writer is given: pages, and what tasks have come to.
 pub(super) enum Done {
@@ -76,6 +78,8 @@ pub(super) struct Session {
     /// Jobs that are with the crew or on their way to it, and pages that are being committed.
     under_way: AtomicUsize,
     pub free_tasks: AtomicBool,
+    /// The listing's last page has been handed out.
+    pub all_listed: AtomicBool,
     /// No campaign of the account is stored that this run has not stored.
     pub first: AtomicBool,
     /// Tasks may have been given to this process by a transaction of whose commit it did not hear.
@@ -114,6 +118,7 @@ impl Session {
             // A new run that lists has none yet.
             free_tasks: AtomicBool::new(!run.new || !run.lists),
             first: AtomicBool::new(run.first),
+            all_listed: AtomicBool::new(run.listing_done),
             doubt: AtomicBool::new(false),
             pace: AtomicU64::new(0),
             pages: AtomicU64::new(0),
@@ -241,6 +246,17 @@ impl Session {
         self.unwritten.load(Ordering::Acquire) == 0
     }
 
+    /// How many requests may be under way at once: all, but fewer at the end of the listing while more is to be written than
+    /// to be synced. Where the database shares the machine, they would take from it what it needs to catch up, and then all
+    /// wait for it.
+    pub fn most_at_once(&self) -> usize {
+        let unwritten = self.unwritten.load(Ordering::Acquire);
+        if unwritten <= FEW_UNWRITTEN || !self.all_listed.load(Ordering::Acquire) {
+            return self.workers;
+        }
+        at_once(self.workers, unwritten, self.inbox.len())
+    }
+
     /// Whether this process has nothing in hand at all.
     pub fn idle(&self) -> bool {
         // In this order: a task goes from the inbox to the crew, or back, and then to the writer, and never out of sight.
@@ -365,6 +381,15 @@ impl Session {
     }
 }
 
+/// How many of the workers may be busy at the end of a listing.
+fn at_once(workers: usize, unwritten: usize, left: usize) -> usize {
+    match unwritten {
+        few if few <= left.max(FEW_UNWRITTEN) => workers,
+        some if some <= 2 * left.max(FEW_UNWRITTEN) => workers.div_ceil(2),
+        _ => workers.div_ceil(4),
+    }
+}
+
 fn invalid_record(id: String, attempt: i32, reason: String) -> Done {
     let failed = Failed { id, attempt, cause: "invalid", reason, tries: 0, retryable: true };
     Done::Dead { failed, origin: None }
@@ -375,4 +400,34 @@ fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String = name.trim().chars().filter(|c| !c.is_control()).take(255).collect();
     if name.is_empty() { "unknown".into() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn fewer_requests_are_made_while_more_is_to_be_written_than_to_be_synced() {
+        for (unwritten, left, expected) in [
+            (900, 900, 16),
+            (901, 900, 8),
+            (1_800, 900, 8),
+            (1_801, 900, 4),
+            (250, 0, 16),
+            (500, 0, 8),
+            (501, 0, 4),
+        ] {
+            assert_eq!(at_once(16, unwritten, left), expected, "{unwritten} unwritten, {left} left");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_to_be_written_one_worker_goes_on(workers in 1_usize..300, unwritten: u32, left: u16) {
+            let most = at_once(workers, unwritten as usize, left.into());
+            prop_assert!((1..=workers).contains(&most));
+        }
+    }
 }

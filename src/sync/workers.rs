@@ -165,7 +165,7 @@ pub(super) fn pump(session: &Arc<Session>) {
             session.job_put_back();
             continue;
         };
-        if !session.concurrency.try_acquire() {
+        if !session.concurrency.try_acquire(session.most_at_once()) {
             session.inbox.put_back(work);
             session.job_put_back();
             news = session.await_news(news, LOOK_AGAIN);
@@ -229,7 +229,10 @@ fn run(session: &Arc<Session>, mut work: Work) {
 }
 
 fn next(session: &Session) -> Option<Work> {
-    if session.caller.stop.requested() || session.crew.wanted() || !session.concurrency.try_acquire() {
+    if session.caller.stop.requested()
+        || session.crew.wanted()
+        || !session.concurrency.try_acquire(session.most_at_once())
+    {
         return None;
     }
     // The turn first: a task that has none would go back, and with it the breaker's trial would be lost.
