@@ -6,9 +6,9 @@ mod support;
 
 use std::time::Duration;
 
-use campaign_sync::http::Secret;
 use campaign_sync::http::ledger::Ledger;
 use campaign_sync::http::token::{Grant, Turn, Vault};
+use campaign_sync::http::{RateLimit, Secret};
 use campaign_sync::store::quota::SharedLedger;
 use campaign_sync::store::tokens::SharedVault;
 use mock_api::{EMAIL, Hint, PASSWORD, Server, Settings};
@@ -182,6 +182,36 @@ fn sends_that_were_not_made_are_taken_off_the_record_across_batches() {
         assert_eq!(ledger.ages().unwrap().len(), left);
     }
     assert_eq!(ledger.reserve(None, Duration::ZERO, 1, Duration::ZERO).unwrap().before, 0);
+}
+
+#[test]
+fn sends_that_fit_in_any_case_are_recorded_the_short_way_and_others_counted_exactly() {
+    let database = Database::create();
+    let (one, other) = (SharedLedger::new(database.store()), SharedLedger::new(database.store()));
+    let ask = |ledger: &SharedLedger, want, most| {
+        ledger.reserve(RateLimit::new(most, Duration::from_secs(60)), Duration::ZERO, want, PATIENCE).unwrap()
+    };
+    assert_eq!([ask(&one, 30, 100), ask(&other, 30, 100), ask(&one, 30, 100)].map(|it| it.granted), [30; 3]);
+    let rest = ask(&other, 30, 100);
+    assert_eq!(
+        (rest.granted, rest.before, rest.limit),
+        (10, 90, RateLimit::new(100, Duration::from_secs(60)))
+    );
+    let none = ask(&one, 1, 100);
+    assert!(none.granted == 0 && none.wait > Duration::from_secs(50), "{none:?}");
+    // Time passes for the first 60: they are on record still, and count no more.
+    database.execute(
+        "UPDATE quotas SET sent_at = ARRAY (SELECT at - CASE WHEN place < 3 THEN interval '61 s' ELSE interval '0' END
+                                            FROM unnest(sent_at) WITH ORDINALITY AS u (at, place))",
+    );
+    assert_eq!([ask(&one, 50, 100), ask(&one, 50, 100)].map(|it| it.granted), [50, 10]);
+    assert_eq!(ask(&one, 1, 100).granted, 0);
+    // However many batches there are, the row stays short.
+    (0..600).for_each(|_| assert_eq!(ask(&one, 1, 1_000_000).granted, 1));
+    let batches = database.value::<i32>("SELECT cardinality(sent_at) FROM quotas");
+    assert!(batches <= 512, "{batches} batches");
+    one.close_gate(PATIENCE).unwrap();
+    assert_eq!(ask(&other, 1, 1_000_000).granted, 0, "the gate is closed");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 ), finished AS (
-    -- Side by side, row by row: a single unnest() of them all would first write each down on its own.
+    -- Side by side, row by row: a single unnest() of them all would first write each down on its own. $25 is empty when no
+    -- campaign has anything extra.
     SELECT unnest($17::text[]) AS id, unnest($18::text[]) AS name, unnest($19::text[]) AS status,
            unnest($20::text[]) AS budget, unnest($21::bigint[]) AS impressions, unnest($22::bigint[]) AS clicks,
            unnest($23::bigint[]) AS conversions, unnest($24::timestamptz[]) AS created_at, unnest($25::text[]) AS extra
@@ -7,7 +8,7 @@
     INSERT INTO campaigns AS c (account, id, name, status, budget, impressions, clicks, conversions, created_at, extra,
                                 first_synced_at, synced_at, run_id)
     SELECT $1, f.id, f.name, f.status, f.budget::numeric, f.impressions, f.clicks, f.conversions, f.created_at,
-           f.extra::jsonb, now(), now(), r.run_id
+           coalesce(f.extra::jsonb, '{}'), now(), now(), r.run_id
     FROM finished f CROSS JOIN run r
     -- Nor is there a task, as a rule, where campaigns are finished before their page is committed.
     WHERE (NOT EXISTS (SELECT FROM sync_tasks WHERE account = $1)

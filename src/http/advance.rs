@@ -8,7 +8,7 @@ use super::rate_limit::RateLimit;
 /// Turns taken in advance are good for this long; the margin allows for it.
 pub(super) const ADVANCE: Duration = Duration::from_millis(25);
 /// At most so many are taken at once, and no more than this share of the limit: below a hundred requests none is.
-const MOST_ADVANCED: u32 = 512;
+const MOST_ADVANCED: u32 = 1_024;
 const ADVANCED_SHARE: u32 = 100;
 /// From so many on, the next ones are taken when half of them are left: nobody waits for the ledger then.
 pub(super) const EARLY: u32 = 16;

@@ -2,10 +2,21 @@
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
+/// Gives two digits for each byte, some at a time.
+pub(crate) fn each_hex(bytes: &[u8], mut put: impl FnMut(&[u8])) {
+    for some in bytes.chunks(16) {
+        let mut digits = [0; 32];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(some) {
+            pair.copy_from_slice(&[byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]));
+        }
+        put(&digits[..2 * some.len()]);
+    }
+}
+
 /// Appends two digits for each byte.
 pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    text.extend(digits.map(|digit| char::from(DIGITS[usize::from(digit)])));
+    // Digits are ASCII.
+    each_hex(bytes, |digits| text.push_str(std::str::from_utf8(digits).unwrap_or_default()));
 }
 
 #[cfg(test)]
@@ -19,5 +30,8 @@ mod tests {
             push_hex(&mut text, &[byte, 0]);
             assert_eq!(text, format!("-{byte:02x}00"));
         }
+        let (mut text, bytes) = (String::new(), [0xa5; 33]);
+        push_hex(&mut text, &bytes);
+        assert_eq!(text, "a5".repeat(33));
     }
 }

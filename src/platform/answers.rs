@@ -2,7 +2,7 @@
 //! too many.
 
 use super::api::{CallError, ListedPage, SyncReply};
-use super::wire::{ErrorAnswer, ListAnswer, SyncAnswer, TokenAnswer};
+use super::wire::{ErrorAnswer, ListAnswer, SyncAnswer, Text, TokenAnswer};
 use crate::foreign::one_line;
 use crate::http::retry::Cause;
 use crate::http::secret::Secret;
@@ -59,7 +59,7 @@ pub fn page(body: &[u8]) -> Result<ListedPage, CallError> {
 pub fn sync_reply(body: &[u8], id: &str, secrets: &[&Secret]) -> Result<SyncReply, CallError> {
     let answer: SyncAnswer = parse(body)?;
     if !answer.success {
-        let said = answer.message.map(|said| told(&said, secrets));
+        let said = answer.message.map(|Text(said)| told(&said, secrets));
         let message = said.map_or_else(String::new, |said| format!(": {said}"));
         return Err(CallError::Refused {
             status: 200,
@@ -67,7 +67,7 @@ pub fn sync_reply(body: &[u8], id: &str, secrets: &[&Secret]) -> Result<SyncRepl
         });
     }
     match answer.campaign_id {
-        Some(other) if other != id => {
+        Some(Text(other)) if other != id => {
             Err(unparsable(format!("the answer is about another campaign, {}", told(&other, secrets))))
         }
         _ => Ok(SyncReply),

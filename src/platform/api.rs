@@ -215,7 +215,7 @@ impl Api {
             most_bytes: SHORT_BODY,
         };
         let reply = self.send(&call, watch)?;
-        answers::sync_reply(&reply.body, id, &self.secrets(Some(&token.authorization)))
+        answers::sync_reply(&reply.body, id, &self.secrets(&token.authorization))
     }
 
     /// `GET /health`, once; the platform's own word, free of the rate limit.
@@ -236,8 +236,8 @@ impl Api {
     }
 
     /// What a message must not repeat: what was sent, and what a token is asked for with.
-    fn secrets<'a>(&'a self, sent: Option<&'a Secret>) -> Vec<&'a Secret> {
-        sent.into_iter().chain([&self.basic, &self.password]).collect()
+    fn secrets<'a>(&'a self, sent: &'a Secret) -> [&'a Secret; 3] {
+        [sent, &self.basic, &self.password]
     }
 
     fn send(&self, call: &Call<'_>, watch: &mut dyn FnMut(&Exchange<'_>)) -> Result<Reply, CallError> {
@@ -270,7 +270,8 @@ impl Api {
             Verdict::RateLimited => Err(CallError::RateLimited),
             Verdict::Unauthorized => Err(CallError::Unauthorized),
             Verdict::Refused => {
-                let message = answers::refusal(reply.status, &reply.body, &self.secrets(call.authorization));
+                let secrets = self.secrets(call.authorization.unwrap_or(&self.basic));
+                let message = answers::refusal(reply.status, &reply.body, &secrets);
                 Err(CallError::Refused { status: reply.status, message })
             }
             Verdict::Retry(Cause::Redirect) => Err(CallError::Retry {

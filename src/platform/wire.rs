@@ -1,6 +1,7 @@
 //! The platform's JSON, and nothing else: shapes as in the API's contract, checked strictly where silence would lose a
 //! campaign.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Error, SeqAccess, Visitor};
@@ -69,13 +70,17 @@ pub(super) struct SyncBody<'a> {
 
 /// Its answer.
 #[derive(Deserialize)]
-pub(super) struct SyncAnswer {
+pub(super) struct SyncAnswer<'a> {
     pub success: bool,
-    #[serde(default)]
-    pub campaign_id: Option<String>,
-    #[serde(default)]
-    pub message: Option<String>,
+    #[serde(default, borrow)]
+    pub campaign_id: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    pub message: Option<Text<'a>>,
 }
+
+/// A text that is copied only where it has escapes.
+#[derive(Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// The shape of every error.
 #[derive(Deserialize)]

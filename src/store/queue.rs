@@ -117,6 +117,11 @@ pub fn add_pages(
     let reasons: Vec<&str> = pages.invalid.iter().map(|letter| letter.reason).collect();
     let raw: Vec<&str> = pages.invalid.iter().map(|letter| letter.payload).collect();
     let named: Vec<bool> = pages.invalid.iter().map(|letter| letter.named).collect();
+    let mut extra = texts(&pages.finished, |campaign| &campaign.extra);
+    // As a rule there is nothing extra at all.
+    if extra.iter().all(|extra| *extra == "{}") {
+        extra.clear();
+    }
     let row = client.query_typed_one(
         statement_for(pages),
         &[
@@ -144,7 +149,7 @@ pub fn add_pages(
             (&counts(&pages.finished, |campaign| campaign.clicks), Type::INT8_ARRAY),
             (&counts(&pages.finished, |campaign| campaign.conversions), Type::INT8_ARRAY),
             (&times(&pages.finished), Type::TIMESTAMPTZ_ARRAY),
-            (&texts(&pages.finished, |campaign| &campaign.extra), Type::TEXT_ARRAY),
+            (&extra, Type::TEXT_ARRAY),
         ],
     )?;
     Ok(row.get::<_, Option<i64>>("added").map(|new| Added { new, left_out: row.get("left_out") }))

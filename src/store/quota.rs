@@ -68,9 +68,12 @@ impl Ledger for SharedLedger {
                 (&seconds, Type::FLOAT8),
                 (&margin, Type::FLOAT8),
             ];
-            if limit.is_none()
-                && let Some(row) = client.query_typed_opt(include_str!("../../sql/record.sql"), &ask[..4])?
-            {
+            let fit = [ask[0].clone(), ask[1].clone(), ask[4].clone()];
+            let recorded = match limit {
+                None => client.query_typed_opt(include_str!("../../sql/record.sql"), &ask[..4])?,
+                Some(_) => client.query_typed_opt(include_str!("../../sql/fits.sql"), &fit)?,
+            };
+            if let Some(row) = recorded {
                 return Ok(Asked::Recorded(row));
             }
             if let Some(row) = client.query_typed_opt(include_str!("../../sql/reserve.sql"), &ask)? {
@@ -90,7 +93,7 @@ impl Ledger for SharedLedger {
             Asked::Recorded(row) => {
                 recorded(&row);
                 let before = whole(row.get::<_, i64>("sends") - count);
-                return Ok(Reservation { granted: want, wait: Duration::ZERO, limit: None, before });
+                return Ok(Reservation { granted: want, wait: Duration::ZERO, limit, before });
             }
         };
         let kept = match (row.get::<_, Option<i32>>("most"), row.get::<_, Option<f64>>("seconds")) {

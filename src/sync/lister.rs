@@ -2,7 +2,7 @@
 //! a time; fetching goes on while the last pages are being committed, and several pages may share a transaction.
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -320,7 +320,25 @@ struct Records {
 struct RecentIds {
     keys: (RandomState, RandomState),
     order: VecDeque<(u64, u64)>,
-    known: HashSet<(u64, u64)>,
+    known: HashSet<(u64, u64), BuildHasherDefault<Hashed>>,
+}
+
+/// For what is a hash already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = self.0.rotate_left(8) ^ hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl RecentIds {

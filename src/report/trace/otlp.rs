@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::http::hex::each_hex;
 use crate::sync::{Span, Value};
 
 /// What stands before the spans of a line: who speaks.
@@ -93,8 +94,7 @@ impl Object<'_> {
     }
 
     fn hexadecimal(&mut self, bytes: &[u8]) {
-        let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-        self.0.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+        each_hex(bytes, |digits| self.0.extend_from_slice(digits));
     }
 }
 
