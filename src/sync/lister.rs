@@ -230,6 +230,9 @@ impl<'a> Feeder<'a> {
         }
         // Each can be committed as soon as it is finished.
         for page in batch {
+            if self.chain.is_over() {
+                return;
+            }
             self.feed_lot(vec![page], &mut room, after_another, commit_first);
         }
     }
