@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::set_up::{self, Context, Signalled};
 use super::{Failure, written};
 use crate::cli::Flags;
-use crate::config::{Account, Config, Output};
+use crate::config::{Account, Config, Output, Password};
 use crate::http::Stop;
 use crate::report::log::{apart, conclude};
 use crate::report::metrics::{MetricsFile, Row};
@@ -51,7 +51,8 @@ struct Part<'a> {
     account: &'a Account,
     context: Context,
     store: Store,
-    caller: Result<Caller, Failure>,
+    /// When it could be made before anything else.
+    caller: Option<Caller>,
     retry: Option<Retry>,
 }
 
@@ -118,7 +119,18 @@ fn work_on(
     let first = config.accounts.first().map(|first| (Context::new(), first));
     let first = first.map(|(context, account)| (store(config, account, &context, &pool), context.stop));
     let prepare = || first.as_ref().map_or(Ok(()), |(store, stop)| prepare(store, stop, config, &signalled));
-    let (prepared, (crew, mut parts)) = meanwhile(prepare, || (crew(config), parts(config, &pool)));
+    let (prepared, (crew, mut parts)) = meanwhile(prepare, || {
+        let crew = crew(config);
+        if let (Err(_), Some((_, stop))) = (&crew, &first) {
+            stop.request();
+        }
+        (crew, parts(config, &pool))
+    });
+    let crew = Arc::new(crew?);
+    for part in &parts {
+        let stop = part.context.stop.clone();
+        signalled.stops(move |_| stop.request());
+    }
     for broken in &config.broken {
         let ending = Ending::Misconfigured(broken.error.0.clone());
         results.add(&Outcome::without_run(&broken.name, ending, context.elapsed()), config);
@@ -134,7 +146,6 @@ fn work_on(
             return Ok(results.code());
         }
     }
-    let crew = Arc::new(crew?);
     let display = Display::new(output.progress, parts.len());
     let tracer = tracer(output);
     if let Some(tracer) = tracer.clone() {
@@ -193,7 +204,9 @@ fn parts<'a>(config: &'a Config, pool: &Pool) -> Vec<Part<'a>> {
     let part = |account: &'a Account| {
         let context = Context::new();
         let store = store(config, account, &context, pool);
-        let caller = set_up::caller(config, account, &context, Some(&store));
+        // Where others would have to wait for it, or a command prints the password, it is made in the account's own thread.
+        let early = config.accounts.len() == 1 && matches!(account.password, Password::Known(_));
+        let caller = early.then(|| set_up::caller(config, account, &context, Some(&store)).ok()).flatten();
         Part { account, context, store, caller, retry: None }
     };
     config.accounts.iter().map(part).collect()
@@ -249,7 +262,8 @@ fn with_dead_letters<'a>(parts: Vec<Part<'a>>, retry: &Retry) -> Result<Vec<Part
 
 impl Part<'_> {
     fn work(self, whole: &Whole<'_>) -> Outcome {
-        let caller = match self.caller {
+        let made = || set_up::caller(whole.config, self.account, &self.context, Some(&self.store));
+        let caller = match self.caller.map_or_else(made, Ok) {
             Ok(caller) => Arc::new(match &whole.tracer {
                 Some(tracer) => caller.traced(tracer.clone()),
                 None => caller,

@@ -268,6 +268,13 @@ impl Limiter {
             let paced = reserved.limit.is_none() && reserved.wait <= apart;
             return Ok(if paced { Turn::Wait(reserved.wait, Why::Pacing) } else { turn(&reserved) });
         }
+        if state.gate.is_some() || state.discovery.is_some() || state.refusals.searching() {
+            // A refusal has come in the meantime.
+            state.pacing.cancel(now);
+            drop(state);
+            self.tolerate(self.ledger.take_back(reserved.granted));
+            return Ok(Turn::Wait(Duration::from_millis(1), Why::Pacing));
+        }
         state.pacing.recorded(reserved.granted, reserved.before, self.clock.now());
         Ok(Turn::Go(1))
     }

@@ -16,9 +16,9 @@ const FARTHEST: Duration = Duration::from_millis(50);
 /// One send in so many that were accepted may be without an answer, …
 const SHARE: u32 = 8;
 /// … and is put on record together with the next ones, which have to be used as soon as this. While nobody else sends,
-/// there are as many of them as were sent before, from four on: whoever is refused takes back what is left.
+/// there are as many of them as were sent before, from four to eight: whoever is refused takes back what is left.
 const AHEAD: Duration = Duration::from_millis(50);
-const ALONE: (u32, u32) = (4, 16);
+const ALONE: (u32, u32) = (4, 8);
 /// How often to look whether the answer is there.
 const SOONEST_LOOK: Duration = Duration::from_micros(100);
 const LATEST_LOOK: Duration = Duration::from_millis(1);
@@ -229,7 +229,7 @@ mod tests {
             while pacing.take_ahead(now) {}
             Some(batch)
         });
-        assert_eq!(batches.take(7).collect::<Vec<_>>(), [1, 4, 5, 10, 16, 16, 12]);
+        assert_eq!(batches.take(10).collect::<Vec<_>>(), [1, 4, 5, 8, 8, 8, 8, 8, 8, 6]);
     }
 
     #[test]

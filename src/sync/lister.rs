@@ -21,6 +21,8 @@ use crate::store::leases;
 pub(crate) const PAGES_AHEAD: usize = 8;
 /// Records of one transaction, about.
 const BATCH: usize = 2_000;
+/// Records that are committed together in any case, about.
+const LOT: usize = 100;
 /// Records that may wait for their commit: those of one that is being made, of the next, and what is under way meanwhile. With
 /// fewer, a fast process runs out of tasks before each commit; each takes about 0.6 kB.
 pub(crate) const UNCOMMITTED: usize = 5_000;
@@ -228,12 +230,16 @@ impl<'a> Feeder<'a> {
             self.feed_lot(batch, &mut room, after_another, commit_first);
             return;
         }
-        // Each can be committed as soon as it is finished.
-        for page in batch {
-            if self.chain.is_over() {
-                return;
+        // A few at a time, each lot can be committed as soon as it is finished.
+        let mut lot = Vec::new();
+        let mut pages = batch.into_iter().peekable();
+        while let Some(page) = pages.next()
+            && !self.chain.is_over()
+        {
+            lot.push(page);
+            if pages.peek().is_none() || lot.iter().map(Fetched::weight).sum::<usize>() >= LOT {
+                self.feed_lot(std::mem::take(&mut lot), &mut room, after_another, commit_first);
             }
-            self.feed_lot(vec![page], &mut room, after_another, commit_first);
         }
     }
 

@@ -75,10 +75,12 @@ pub(super) struct Session {
     pub outbox: Outbox,
     /// Pages and results that the writer has not committed yet.
     unwritten: AtomicUsize,
+    /// Results that the writer has in hand.
+    pub writing: AtomicUsize,
     /// Jobs that are with the crew or on their way to it, and pages that are being committed.
     under_way: AtomicUsize,
     pub free_tasks: AtomicBool,
-    /// The listing's last page has been handed out.
+    /// This process has handed the listing's last page out.
     pub all_listed: AtomicBool,
     /// No campaign of the account is stored that this run has not stored.
     pub first: AtomicBool,
@@ -114,11 +116,12 @@ impl Session {
             told_effort: Mutex::default(),
             outbox: Outbox::default(),
             unwritten: AtomicUsize::new(0),
+            writing: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
             // A new run that lists has none yet.
             free_tasks: AtomicBool::new(!run.new || !run.lists),
             first: AtomicBool::new(run.first),
-            all_listed: AtomicBool::new(run.listing_done),
+            all_listed: AtomicBool::new(false),
             doubt: AtomicBool::new(false),
             pace: AtomicU64::new(0),
             pages: AtomicU64::new(0),
@@ -250,8 +253,10 @@ impl Session {
     /// to be synced. Where the database shares the machine, they would take from it what it needs to catch up, and then all
     /// wait for it.
     pub fn most_at_once(&self) -> usize {
-        let unwritten = self.unwritten.load(Ordering::Acquire);
-        if unwritten <= FEW_UNWRITTEN || !self.all_listed.load(Ordering::Acquire) {
+        // Not what is held back for its page.
+        let unwritten = self.outbox.len() + self.writing.load(Ordering::Relaxed);
+        let ends = self.all_listed.load(Ordering::Relaxed) && !self.free_tasks.load(Ordering::Relaxed);
+        if unwritten <= FEW_UNWRITTEN || !ends {
             return self.workers;
         }
         at_once(self.workers, unwritten, self.inbox.len())

@@ -30,6 +30,8 @@ pub(super) fn write(session: &Session) {
         let patience = if writer.pages.is_empty() { PATIENCE } else { SHORT_PATIENCE };
         let results;
         (results, open) = session.outbox.take(patience, writer.pages.most(PAGE_RECORDS, LAST_RECORDS) / 2);
+        let taken = results.len();
+        session.writing.store(taken, Ordering::Relaxed);
         let mut batch = Batch::default();
         for done in results {
             writer.sort(done, &mut batch);
@@ -39,6 +41,10 @@ pub(super) fn write(session: &Session) {
         let mut count = writer.commit_pages(all, &mut batch);
         count += batch.len();
         batch.commit(session);
+        session.writing.store(0, Ordering::Relaxed);
+        if taken > 0 {
+            session.tell();
+        }
         if count > 0 {
             session.paced(count, last_flush.elapsed());
             last_flush = Instant::now();
