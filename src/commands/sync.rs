@@ -10,7 +10,6 @@ use super::set_up::{self, Context, Signalled};
 use super::{Failure, written};
 use crate::cli::Flags;
 use crate::config::{Account, Config, Output, Password};
-use crate::http::Stop;
 use crate::report::log::{apart, conclude};
 use crate::report::metrics::{MetricsFile, Row};
 use crate::report::progress::Display;
@@ -115,22 +114,18 @@ fn work_on(
     let deadline = config.deadline.map(|deadline| context.clock.now() + deadline);
     let signalled = Signalled::listen()?;
     let pool = set_up::pool(environment, config.accounts.len())?;
+    let mut parts = parts(config, &pool);
     // A connection takes a while: until then everything else is made ready.
-    let first = config.accounts.first().map(|first| (Context::new(), first));
-    let first = first.map(|(context, account)| (store(config, account, &context, &pool), context.stop));
-    let prepare = || first.as_ref().map_or(Ok(()), |(store, stop)| prepare(store, stop, config, &signalled));
-    let (prepared, (crew, mut parts)) = meanwhile(prepare, || {
+    let prepare = || prepare(&parts, config, &signalled);
+    let (prepared, (crew, mut early)) = meanwhile(prepare, || {
         let crew = crew(config);
-        if let (Err(_), Some((_, stop))) = (&crew, &first) {
-            stop.request();
+        if crew.is_err() {
+            parts.iter().for_each(|part| part.context.stop.request());
         }
-        (crew, parts(config, &pool))
+        (crew, early_caller(&parts, config))
     });
     let crew = Arc::new(crew?);
-    for part in &parts {
-        let stop = part.context.stop.clone();
-        signalled.stops(move |_| stop.request());
-    }
+    parts.iter_mut().take(1).for_each(|part| part.caller = early.take());
     for broken in &config.broken {
         let ending = Ending::Misconfigured(broken.error.0.clone());
         results.add(&Outcome::without_run(&broken.name, ending, context.elapsed()), config);
@@ -203,26 +198,31 @@ fn meanwhile<A: Send, B>(one: impl Fn() -> A + Send + Sync, other: impl FnOnce()
 fn parts<'a>(config: &'a Config, pool: &Pool) -> Vec<Part<'a>> {
     let part = |account: &'a Account| {
         let context = Context::new();
-        let store = store(config, account, &context, pool);
-        // Where others would have to wait for it, or a command prints the password, it is made in the account's own thread.
-        let early = config.accounts.len() == 1 && matches!(account.password, Password::Known(_));
-        let caller = early.then(|| set_up::caller(config, account, &context, Some(&store)).ok()).flatten();
-        Part { account, context, store, caller, retry: None }
+        let (clock, stop) = (context.clock.clone(), context.stop.clone());
+        let patience = config.deadline.map_or(config.give_up_after, |most| config.give_up_after.min(most));
+        let store = Store::new(pool.clone(), &account.name, clock, stop, patience);
+        Part { account, context, store, caller: None, retry: None }
     };
     config.accounts.iter().map(part).collect()
 }
 
-fn store(config: &Config, account: &Account, context: &Context, pool: &Pool) -> Store {
-    let (clock, stop) = (context.clock.clone(), context.stop.clone());
-    let patience = config.deadline.map_or(config.give_up_after, |most| config.give_up_after.min(most));
-    Store::new(pool.clone(), &account.name, clock, stop, patience)
+/// The caller of an only account. Where others would have to wait for it, or a command prints the password, it is made in
+/// the account's own thread.
+fn early_caller(parts: &[Part<'_>], config: &Config) -> Option<Caller> {
+    match parts {
+        [only] if matches!(only.account.password, Password::Known(_)) => only.new_caller(config).ok(),
+        _ => None,
+    }
 }
 
 /// Sees to the schema, once for all.
-fn prepare(store: &Store, stop: &Stop, config: &Config, signalled: &Signalled) -> Result<(), Ending> {
-    let stop = stop.clone();
-    signalled.stops(move |_| stop.request());
-    let done = set_up::schema(store, config.migrate);
+fn prepare(parts: &[Part<'_>], config: &Config, signalled: &Signalled) -> Result<(), Ending> {
+    let Some(first) = parts.first() else { return Ok(()) };
+    for part in parts {
+        let stop = part.context.stop.clone();
+        signalled.stops(move |_| stop.request());
+    }
+    let done = set_up::schema(&first.store, config.migrate);
     match signalled.by() {
         Some(signal) => Err(Ending::Interrupted(signal)),
         None => done.map(drop),
@@ -261,9 +261,13 @@ fn with_dead_letters<'a>(parts: Vec<Part<'a>>, retry: &Retry) -> Result<Vec<Part
 }
 
 impl Part<'_> {
-    fn work(self, whole: &Whole<'_>) -> Outcome {
-        let made = || set_up::caller(whole.config, self.account, &self.context, Some(&self.store));
-        let caller = match self.caller.map_or_else(made, Ok) {
+    fn new_caller(&self, config: &Config) -> Result<Caller, Failure> {
+        set_up::caller(config, self.account, &self.context, Some(&self.store))
+    }
+
+    fn work(mut self, whole: &Whole<'_>) -> Outcome {
+        let early = self.caller.take();
+        let caller = match early.map_or_else(|| self.new_caller(whole.config), Ok) {
             Ok(caller) => Arc::new(match &whole.tracer {
                 Some(tracer) => caller.traced(tracer.clone()),
                 None => caller,

@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::wire::Text;
+
 /// The longest id that can be a key in Postgres: its btree takes about 2,700 bytes an entry, the account's name included.
 pub const MAX_ID_BYTES: usize = 2_000;
 
@@ -105,9 +107,6 @@ struct Fields<'a> {
 
 impl<'de> Deserialize<'de> for Fields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
         struct AllFields;
         impl<'de> Visitor<'de> for AllFields {
             type Value = Fields<'de>;
@@ -118,7 +117,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
                 let mut fields = Fields::default();
-                while let Some((Name(name), value)) = map.next_entry()? {
+                while let Some((Text(name), value)) = map.next_entry()? {
                     let field = match &*name {
                         "id" => &mut fields.id,
                         "name" => &mut fields.name,

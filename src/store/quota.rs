@@ -68,10 +68,9 @@ impl Ledger for SharedLedger {
                 (&seconds, Type::FLOAT8),
                 (&margin, Type::FLOAT8),
             ];
-            let fit = [ask[0].clone(), ask[1].clone(), ask[4].clone()];
             let recorded = match limit {
                 None => client.query_typed_opt(include_str!("../../sql/record.sql"), &ask[..4])?,
-                Some(_) => client.query_typed_opt(include_str!("../../sql/fits.sql"), &fit)?,
+                Some(_) => client.query_typed_opt(include_str!("../../sql/fits.sql"), &ask[..5])?,
             };
             if let Some(row) = recorded {
                 return Ok(Asked::Recorded(row));

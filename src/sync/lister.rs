@@ -231,13 +231,15 @@ impl<'a> Feeder<'a> {
             return;
         }
         // A few at a time, each lot can be committed as soon as it is finished.
-        let mut lot = Vec::new();
+        let (mut lot, mut weight) = (Vec::new(), 0);
         let mut pages = batch.into_iter().peekable();
         while let Some(page) = pages.next()
             && !self.chain.is_over()
         {
+            weight += page.weight();
             lot.push(page);
-            if pages.peek().is_none() || lot.iter().map(Fetched::weight).sum::<usize>() >= LOT {
+            if weight >= LOT || pages.peek().is_none() {
+                weight = 0;
                 self.feed_lot(std::mem::take(&mut lot), &mut room, after_another, commit_first);
             }
         }

@@ -1,7 +1,6 @@
 //! What has come of things, on its way to the writer: bounded, and read in batches. The writer is woken when there is a
 //! batch or its time has come, not for every single result.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ const LINGER: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub(super) struct Outbox {
     state: Mutex<State>,
-    waiting: AtomicUsize,
     filled: Condvar,
     emptied: Condvar,
 }
@@ -39,7 +37,6 @@ impl Outbox {
         state.results.push(done);
         let count = state.results.len();
         let awaited = count == 1 || count == state.awaited;
-        self.waiting.store(count, Ordering::Relaxed);
         drop(state);
         if awaited {
             self.filled.notify_one();
@@ -60,14 +57,13 @@ impl Outbox {
         }
         state.hurry = false;
         let results = std::mem::take(&mut state.results);
-        self.waiting.store(0, Ordering::Relaxed);
         self.emptied.notify_all();
         (results, !state.closed)
     }
 
     /// How many wait for the writer.
     pub fn len(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        lock(&self.state).results.len()
     }
 
     /// Nothing more will come for now: there is nothing to wait for.

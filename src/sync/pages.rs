@@ -18,6 +18,11 @@ use crate::store::queue::{Failed, NewDeadLetter, NewTask, Pages};
 /// Pages are held back for at most this long. A result is stored at most so much later.
 const HOLD: Duration = Duration::from_millis(250);
 
+/// The most records of pages in one transaction, about; at the end of the listing half of what is left, but not less than
+/// the second: what is finished last is all that is waited for.
+const PAGE_RECORDS: usize = 2_000;
+const LAST_RECORDS: usize = 500;
+
 /// A record counts for one more with every so many bytes that it has, wherever records are counted for the memory they take.
 pub(super) const COUNTED_BYTES: usize = 16 << 10;
 
@@ -282,20 +287,20 @@ impl PageQueue {
         self.pages.get_mut(place)
     }
 
-    /// How many records to commit at once: `most`, or half of what is left when the listing's end is here, but not less than
-    /// `least`.
-    pub fn most(&self, most: usize, least: usize) -> usize {
+    /// How many records to commit at once, about.
+    pub fn most(&self) -> usize {
         match self.pages.back() {
             Some(newest) if newest.pages.last => {
                 let left: usize = self.pages.iter().map(|pending| pending.weight).sum();
-                (left / 2).clamp(least, most)
+                (left / 2).clamp(LAST_RECORDS, PAGE_RECORDS)
             }
-            _ => most,
+            _ => PAGE_RECORDS,
         }
     }
 
-    /// The next pages that should be committed, about `most` records of one chain; `all` when nothing is to be held back.
-    pub fn take_ready(&mut self, most: usize, all: bool) -> Vec<PendingPages> {
+    /// The next pages that should be committed together, of one chain; `all` when nothing is to be held back.
+    pub fn take_ready(&mut self, all: bool) -> Vec<PendingPages> {
+        let most = self.most();
         let mut taken: Vec<PendingPages> = Vec::new();
         let mut records = 0;
         while let Some(next) = self.pages.front()

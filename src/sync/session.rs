@@ -253,12 +253,11 @@ impl Session {
     /// to be synced. Where the database shares the machine, they would take from it what it needs to catch up, and then all
     /// wait for it.
     pub fn most_at_once(&self) -> usize {
-        // Not what is held back for its page.
-        let unwritten = self.outbox.len() + self.writing.load(Ordering::Relaxed);
-        let ends = self.all_listed.load(Ordering::Relaxed) && !self.free_tasks.load(Ordering::Relaxed);
-        if unwritten <= FEW_UNWRITTEN || !ends {
+        if !self.all_listed.load(Ordering::Relaxed) || self.free_tasks.load(Ordering::Relaxed) {
             return self.workers;
         }
+        // Not what is held back for its page.
+        let unwritten = self.outbox.len() + self.writing.load(Ordering::Relaxed);
         at_once(self.workers, unwritten, self.inbox.len())
     }
 

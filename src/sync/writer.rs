@@ -15,10 +15,6 @@ use crate::store::{StoreError, UNIQUE_VIOLATION};
 /// How long to wait for news when nothing is held back, and when something is.
 const PATIENCE: Duration = Duration::from_secs(1);
 const SHORT_PATIENCE: Duration = Duration::from_millis(20);
-/// The most records of pages in one transaction, about; at the end of the listing half of what is left, but not less than
-/// the second: what is finished last is all that is waited for.
-const PAGE_RECORDS: usize = 2_000;
-const LAST_RECORDS: usize = 500;
 
 /// Commits pages and results until nothing more will come and all of it is committed.
 pub(super) fn write(session: &Session) {
@@ -29,7 +25,7 @@ pub(super) fn write(session: &Session) {
     while open {
         let patience = if writer.pages.is_empty() { PATIENCE } else { SHORT_PATIENCE };
         let results;
-        (results, open) = session.outbox.take(patience, writer.pages.most(PAGE_RECORDS, LAST_RECORDS) / 2);
+        (results, open) = session.outbox.take(patience, writer.pages.most() / 2);
         let taken = results.len();
         session.writing.store(taken, Ordering::Relaxed);
         let mut batch = Batch::default();
@@ -85,7 +81,7 @@ impl Writer<'_> {
     fn commit_pages(&mut self, all: bool, batch: &mut Batch) -> usize {
         let mut results = 0;
         loop {
-            let pages = self.pages.take_ready(self.pages.most(PAGE_RECORDS, LAST_RECORDS), all);
+            let pages = self.pages.take_ready(all);
             if pages.is_empty() {
                 return results;
             }

@@ -495,6 +495,26 @@ fn a_slow_ledger_does_not_have_the_refused_request_counted() {
 }
 
 #[test]
+fn sends_put_on_record_while_a_refusal_arrives_are_taken_back_and_not_made() {
+    let clock = Arc::new(VirtualClock::new(3));
+    let slow = Kept::new(clock.clone());
+    let limiter = Arc::new(Limiter::new(None, Box::new(slow.clone()), clock.clone(), Scope::new("default")));
+    assert_eq!(limiter.try_acquire(1).unwrap(), Turn::Go(1));
+    let first = clock.now();
+    // It has no answer for as long as a refusal can take; that comes while the next ones are put on record.
+    clock.sleep(10 * MS);
+    let (other, time) = (Arc::downgrade(&limiter), clock.clone());
+    let takes = move || {
+        let hints = Hints { retry_after: Some(WINDOW), ..Hints::default() };
+        let refused = Observation { sent_at: first, answered_at: time.now(), refused: true, hints: &hints };
+        other.upgrade().unwrap().observe(&refused);
+    };
+    assert!(slow.0.takes.set(Box::new(takes)).is_ok());
+    assert!(matches!(limiter.try_acquire(1).unwrap(), Turn::Wait(..)), "a refusal came meanwhile");
+    assert!(slow.ages().unwrap().is_empty(), "none of them was made");
+}
+
+#[test]
 fn turns_taken_in_advance_from_a_slow_and_fitful_ledger_never_exceed_the_limit() {
     for seed in 0..20 {
         let clock = Arc::new(VirtualClock::new(seed));
