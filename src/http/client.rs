@@ -158,11 +158,8 @@ impl Client {
             false => config.proxy(None).build(),
         };
         let resolver = CachingResolver::default();
-        let agent = Agent::with_parts(
-            config,
-            DefaultConnector::default().chain(GatherConnector::default()),
-            resolver.clone(),
-        );
+        let agent =
+            Agent::with_parts(config, DefaultConnector::default().chain(GatherConnector), resolver.clone());
         Ok(Self { agent, resolver, base_url: settings.base_url.clone(), client_id, clock })
     }
 

@@ -1,11 +1,10 @@
 //! A transport that sends a request in one piece. ureq sends the header, and then the body: two packets, and two wake-ups of
 //! the server, where one does. Before each it also sets the socket's timeout, to the nanosecond that is left of it, and between
-//! two requests it looks twice whether the connection is still open, at three system calls each.
+//! two requests it looks twice whether the connection is still open, at three system calls each: here only the second look,
+//! just before the connection is used again, asks the system.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ureq::Error;
 use ureq::unversioned::transport::time::Duration as Left;
@@ -16,15 +15,9 @@ const STEP: Duration = Duration::from_millis(10);
 /// The most that is read ahead of what ureq can use: more than the largest header that it takes.
 const MOST_UNUSED: usize = super::client::MAX_HEADER_BYTES + super::client::BUFFER_BYTES;
 
-/// A connection on which something came so lately is taken for open.
-const FRESH: Duration = Duration::from_millis(1);
-
 /// Comes last in a chain of connectors: what is held back is not encrypted yet.
 #[derive(Debug, Default)]
-pub(super) struct GatherConnector {
-    /// This server closes connections without a word: look each time.
-    closes: Arc<AtomicBool>,
-}
+pub(super) struct GatherConnector;
 
 impl<In: Transport> Connector<In> for GatherConnector {
     type Out = Gather<In>;
@@ -36,9 +29,7 @@ impl<In: Transport> Connector<In> for GatherConnector {
             input: Vec::new(),
             used: 0,
             progress: false,
-            heard: None,
-            taken_for_open: false,
-            closes: self.closes.clone(),
+            in_use: false,
         }))
     }
 }
@@ -55,11 +46,8 @@ pub(super) struct Gather<T> {
     used: usize,
     /// … some of it when it was last looked at.
     progress: bool,
-    /// When something came last.
-    heard: Option<Instant>,
-    /// It was not looked whether it is open, and nothing has come since.
-    taken_for_open: bool,
-    closes: Arc<AtomicBool>,
+    /// Something came since it was last asked whether it is open.
+    in_use: bool,
 }
 
 impl<T: Transport> Gather<T> {
@@ -91,15 +79,8 @@ impl<T: Transport> Transport for Gather<T> {
         if self.input.len() - self.used > MOST_UNUSED {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a header without an end").into());
         }
-        let any = self.inner.await_input(timeout);
-        let heard = matches!(any, Ok(true));
-        if std::mem::take(&mut self.taken_for_open) && !heard && !matches!(any, Err(Error::Timeout(_))) {
-            self.closes.store(true, Ordering::Relaxed);
-        }
-        let any = any?;
-        if heard {
-            self.heard = Some(Instant::now());
-        }
+        let any = self.inner.await_input(timeout)?;
+        self.in_use = any;
         self.input.drain(..std::mem::take(&mut self.used));
         let buffers = self.inner.buffers();
         self.input.extend_from_slice(buffers.input());
@@ -108,10 +89,11 @@ impl<T: Transport> Transport for Gather<T> {
         Ok(any)
     }
 
+    /// ureq asks when a connection goes back to its pool, and again when it is taken out. Only the second answer counts: what
+    /// came in between is no answer to the next request, and a connection that holds it is dropped.
     fn is_open(&mut self) -> bool {
-        self.taken_for_open =
-            !self.closes.load(Ordering::Relaxed) && self.heard.is_some_and(|at| at.elapsed() < FRESH);
-        self.taken_for_open || self.inner.is_open()
+        let returned = std::mem::take(&mut self.in_use);
+        self.input().is_empty() && (returned || self.inner.is_open())
     }
 
     fn is_tls(&self) -> bool {
@@ -161,6 +143,7 @@ fn in_steps(timeout: NextTimeout) -> NextTimeout {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
+    use std::sync::{Arc, mpsc};
 
     use ureq::http::Method;
 
@@ -240,6 +223,41 @@ mod tests {
         for (path, body) in [(100, 9_000), (9_000, 100), (9_000, 9_000), (100, 200_000), (15_000, 50_000)] {
             assert!(received(path, body).iter().sum::<usize>() > path + body);
         }
+    }
+
+    #[test]
+    fn an_answer_that_was_there_before_the_request_is_not_taken_for_its_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = client_of(&listener);
+        let ((answered, done), (written, unasked)) = (mpsc::sync_channel(0), mpsc::sync_channel(0));
+        std::thread::spawn(move || {
+            let answer = |text: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{text}");
+            let mut streams = Vec::new();
+            loop {
+                // A connection that is used again, or a new one.
+                let again = streams.last_mut().is_some_and(|stream| is_asked(stream));
+                if !again {
+                    streams.push(listener.accept().unwrap().0);
+                    assert!(is_asked(streams.last_mut().unwrap()));
+                }
+                let stream = streams.last_mut().unwrap();
+                stream.write_all(answer("asked").as_bytes()).unwrap();
+                done.recv().unwrap();
+                // One more, to nothing that was asked.
+                stream.write_all(answer("stale").as_bytes()).unwrap();
+                written.send(()).unwrap();
+            }
+        });
+        for n in 0..50 {
+            assert_eq!(client.send(&post("/", b"{}")).unwrap().body, b"asked", "request {n}");
+            answered.send(()).unwrap();
+            unasked.recv().unwrap();
+        }
+    }
+
+    /// Whether a request comes, rather than the end of the connection.
+    fn is_asked(stream: &mut impl io::Read) -> bool {
+        stream.read(&mut [0; 4096]).is_ok_and(|length| length > 0)
     }
 
     #[test]
