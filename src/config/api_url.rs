@@ -27,6 +27,11 @@ pub(super) fn checked(text: &str, allow_http: bool) -> Result<String, String> {
     let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host().filter(|host| !host.is_empty())) else {
         return Err(format!("{text:?} has no scheme or no host; {example}"));
     };
+    if !has_possible_port(&uri) {
+        return Err(format!(
+            "{text:?}: a port is a number from 1 to 65535, as in https://ads.example.com:8443"
+        ));
+    }
     match scheme {
         "https" => {}
         "http" if allow_http || is_loopback(host) => {}
@@ -40,6 +45,22 @@ pub(super) fn checked(text: &str, allow_http: bool) -> Result<String, String> {
     // In lower case, as what decides about TLS expects it.
     let rest = text.get(scheme.len()..).unwrap_or_default();
     Ok(format!("{scheme}{}", rest.trim_end_matches('/')))
+}
+
+/// Whether the address names a port that there can be, or none. For one that there cannot be, the parser knows none, and the
+/// scheme's own would be asked: another server, with the credentials.
+pub(super) fn has_possible_port(uri: &Uri) -> bool {
+    let Some(authority) = uri.authority() else { return true };
+    // Behind the credentials, of which a proxy's address may have some.
+    let server = authority.as_str().rsplit('@').next().unwrap_or_default();
+    match server.get(authority.host().len()..).unwrap_or_default() {
+        "" => true,
+        port => port
+            .strip_prefix(':')
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|digits| digits.parse::<u16>().ok())
+            .is_some_and(|port| port > 0),
+    }
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -104,6 +104,24 @@ fn a_query_is_refused_and_not_shown() {
 }
 
 #[test]
+fn a_port_that_is_no_port_is_refused_and_no_other_one_asked() {
+    for port in ["99999", "65616", "65536", "0", "00", "", "+80", "-1", "80x", "8 0", "80:80"] {
+        for host in ["http://127.0.0.1", "http://[::1]", "https://ads.example.com"] {
+            for path in ["", "/", "/base:80"] {
+                let url = format!("{host}:{port}{path}");
+                let mut variables = good();
+                variables.insert("AD_PLATFORM_API_URL", &url);
+                let error = read(&Flags::default(), &variables).expect_err(&url);
+                assert!(error.contains("AD_PLATFORM_API_URL"), "{url}: {error}");
+            }
+        }
+    }
+    for url in ["http://127.0.0.1:1", "http://[::1]:65535/base:0", "https://ads.example.com:08443"] {
+        assert!(read(&Flags::default(), &with("AD_PLATFORM_API_URL", url)).is_ok(), "{url}");
+    }
+}
+
+#[test]
 fn plain_http_is_for_this_machine_unless_allowed() {
     for url in ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:1", "http://127.9.9.9"] {
         assert!(read(&Flags::default(), &with("AD_PLATFORM_API_URL", url)).is_ok(), "{url}");
