@@ -198,3 +198,40 @@ fn the_password_comes_from_a_file_a_command_or_systemd_as_well() {
         assert!(complaint(&outcome).contains(name) && complaint(&outcome).contains(words), "{outcome}");
     }
 }
+
+#[test]
+fn a_dead_proxy_is_named_and_a_proxy_that_cannot_be_one_is_refused() {
+    let list = |proxy: &str| {
+        Program::new(&["list", "--give-up-after", "500ms"])
+            .api("https://ads.example.invalid", EMAIL, PASSWORD)
+            .env("HTTPS_PROXY", proxy)
+            .run()
+    };
+    let address = closed_port();
+    let outcome = list(&format!("http://somebody:pass-of-somebody@{address}")).expect_code(5);
+    assert!(complaint(&outcome).contains(&format!("the proxy http://{address} (HTTPS_PROXY)")), "{outcome}");
+    assert_no_secret(&[&outcome.stdout, &outcome.stderr], &["pass-of-somebody", PASSWORD]);
+    for proxy in [
+        "http://somebody:pass-of-somebody@127.0.0.1:99999",
+        "socks5://127.0.0.1:1080",
+        "pass-of-somebody://x",
+    ] {
+        let outcome = list(proxy).expect_code(2);
+        assert!(complaint(&outcome).contains("HTTPS_PROXY"), "{outcome}");
+        assert_no_secret(&[&outcome.stderr], &["pass-of-somebody"]);
+    }
+}
+
+#[test]
+fn blanks_in_no_proxy_hide_no_host() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let outcome = Program::new(&["list", "--give-up-after", "500ms"])
+        .api(&format!("https://{}", closed_port()), EMAIL, PASSWORD)
+        .env("HTTPS_PROXY", &format!("http://{}", proxy.local_addr().unwrap()))
+        .env("NO_PROXY", "ads.example.com, 127.0.0.1 ,localhost")
+        .run()
+        .expect_code(5);
+    assert!(!outcome.stderr.contains("proxy"), "{outcome}");
+    assert!(proxy.accept().is_err(), "nobody came to the proxy");
+}

@@ -69,6 +69,7 @@ pub(super) fn caller(
             connections: account.workers + 2,
             client_id: account.client_id.clone(),
             trusted_roots: config.trusted_roots.clone(),
+            proxy: account.proxy.clone(),
         },
         context.clock.clone(),
     )

@@ -5,6 +5,7 @@ mod accounts;
 mod api_url;
 mod duration;
 mod password;
+mod proxy;
 mod setting;
 
 use std::ffi::OsString;
@@ -23,7 +24,7 @@ pub use self::password::Password;
 use self::setting::Source;
 use crate::cli::Flags;
 use crate::http::RateLimit;
-use crate::http::client::check_trusted_roots;
+use crate::http::client::{Proxy, check_trusted_roots};
 use crate::settings_file::{self, CERTIFICATES_BYTES};
 
 /// How the environment is looked up: passed in, so that tests need no real one.
@@ -83,6 +84,8 @@ pub struct Account {
     pub name: String,
     /// The API's base address, without a slash at the end.
     pub api_url: String,
+    /// The proxy on the way there.
+    pub proxy: Option<Proxy>,
     /// For `/auth/token`.
     pub email: String,
     /// For `/auth/token`.
@@ -236,9 +239,11 @@ fn account(flags: &Flags, env: Environment<'_>, entry: Option<&Entry>) -> Result
         .or_file(file("page_size"))
         .number(env, 1..=1000, 10)?;
     let timeout = Source::new("--timeout", "", &flags.timeout).or_file(file("timeout")).duration(env)?;
+    let api_url = api_url(flags, env, entry)?;
     Ok(Account {
         name: entry.map_or(DEFAULT, Entry::name).to_owned(),
-        api_url: api_url(flags, env, entry)?,
+        proxy: proxy::proxy(env, &api_url)?,
+        api_url,
         email: email(env, entry)?,
         client_id,
         rate_limit,

@@ -43,6 +43,17 @@ pub struct ClientSettings {
     pub client_id: Option<String>,
     /// PEM certificates to trust instead of the built-in (Mozilla's) roots.
     pub trusted_roots: Option<Vec<u8>>,
+    /// Used for https only, whatever the environment says.
+    pub proxy: Option<Proxy>,
+}
+
+/// The proxy through which encrypted connections go.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// Where it is.
+    pub server: ureq::Proxy,
+    /// It, in a message: its address without credentials, and the variable that names it.
+    pub name: String,
 }
 
 /// A client of one server.
@@ -51,6 +62,7 @@ pub struct Client {
     resolver: CachingResolver,
     base_url: String,
     client_id: Option<HeaderValue>,
+    proxy: Option<String>,
     clock: Arc<dyn Clock>,
 }
 
@@ -152,15 +164,14 @@ impl Client {
             .user_agent(concat!("campaign-sync/", env!("CARGO_PKG_VERSION")))
             .accept("application/json")
             .tls_config(tls.build());
-        // What is not encrypted goes to its host and to nobody else, whatever `HTTP_PROXY` says.
-        let config = match settings.base_url.starts_with("https:") {
-            true => config.build(),
-            false => config.proxy(None).build(),
-        };
+        // What is not encrypted goes to its host and to nobody else.
+        let proxy = settings.proxy.as_ref().filter(|_| settings.base_url.starts_with("https:"));
+        let config = config.proxy(proxy.map(|proxy| proxy.server.clone())).build();
+        let proxy = proxy.map(|proxy| proxy.name.clone());
         let resolver = CachingResolver::default();
         let agent =
             Agent::with_parts(config, DefaultConnector::default().chain(GatherConnector), resolver.clone());
-        Ok(Self { agent, resolver, base_url: settings.base_url.clone(), client_id, clock })
+        Ok(Self { agent, resolver, base_url: settings.base_url.clone(), client_id, proxy, clock })
     }
 
     /// Scheme, host and base path, without a slash at the end.
@@ -221,14 +232,10 @@ impl Client {
         use ureq::Error;
         match error {
             Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-                self.resolver.forget();
-                NoReply::Connect("no answer in time".into())
+                self.no_connection("no answer in time")
             }
             Error::Timeout(stage) => NoReply::Timeout(stage_name(stage)),
-            Error::Io(error) if is_connect_failure(&error) => {
-                self.resolver.forget();
-                NoReply::Connect(error.to_string())
-            }
+            Error::Io(error) if is_connect_failure(&error) => self.no_connection(&error.to_string()),
             Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
             {
                 Some(fault) => NoReply::Connect(tls_message(fault)),
@@ -236,11 +243,20 @@ impl Client {
             },
             Error::Rustls(fault) => NoReply::Connect(tls_message(&fault)),
             Error::HostNotFound | Error::ConnectionFailed | Error::Tls(_) => {
-                self.resolver.forget();
-                NoReply::Connect(error.to_string())
+                self.no_connection(&error.to_string())
             }
+            Error::ConnectProxyFailed(cause) => self.no_connection(&cause),
             other => NoReply::Interrupted(other.to_string()),
         }
+    }
+
+    /// Nobody is there, or does not want to talk. If there is a proxy, it is the only one that was asked.
+    fn no_connection(&self, cause: &str) -> NoReply {
+        self.resolver.forget();
+        NoReply::Connect(match &self.proxy {
+            Some(proxy) => format!("{proxy}: {cause}"),
+            None => cause.to_owned(),
+        })
     }
 }
 

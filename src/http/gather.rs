@@ -158,6 +158,7 @@ mod tests {
             connections: 1,
             client_id: None,
             trusted_roots: None,
+            proxy: None,
         };
         Client::new(&settings, Arc::new(VirtualClock::new(1))).unwrap()
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
 /// Settings that no flag has: a password on a command line is there for everybody to see.
-const ENVIRONMENT: [(&str, &str); 9] = [
+const ENVIRONMENT: [(&str, &str); 11] = [
     ("AD_PLATFORM_EMAIL", "The account's email."),
     ("AD_PLATFORM_PASSWORD", "Its password; or one of the next three instead."),
     ("AD_PLATFORM_PASSWORD_FILE", "A file whose only line is the password."),
@@ -23,6 +23,11 @@ const ENVIRONMENT: [(&str, &str); 9] = [
         "Without DATABASE_URL: as libpq reads them.",
     ),
     ("SSL_CERT_FILE", "Certificates, in PEM form, to trust for the API instead of the built-in ones."),
+    (
+        "ALL_PROXY, HTTPS_PROXY, HTTP_PROXY",
+        "An http or https proxy on the way to an https API; the first that is set. Plain http uses none.",
+    ),
+    ("NO_PROXY", "Hosts that are asked without a proxy, with commas between them."),
     ("RUST_LOG, NO_COLOR", "What is logged (info, or campaign_sync=debug), and no colours."),
 ];
 

@@ -61,6 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         connections: threads,
         client_id: None,
         trusted_roots: None,
+        proxy: None,
     };
     let client = Client::new(&settings, clock.clone()).map_err(|error| error.to_string())?;
     let api = Api::new(client, email, &Secret::new(password.clone()), Arc::new(Stats::default()));
