@@ -10,7 +10,7 @@
 //! 2. A process holds the task: its own lister's at once, others by claiming (`sql/claim.sql`). The hold is a *lease* that
 //!    belongs to the process and lives by its heartbeat (`sync::keeper`, [`store::leases`]).
 //! 3. The *pump* waits until a request may be sent ([`http::limiter`], [`http::concurrency`], [`http::health`]) and gives
-//!    the task to the *crew*, a rayon pool of fixed size (`sync::workers`), which makes one attempt ([`platform::Api`]) with
+//!    the task to the *crew*, a rayon pool of fixed size (`sync::crew`), which makes one attempt ([`platform::Api`]) with
 //!    the account's token ([`http::token`]). What fails is judged ([`http::retry`]) and comes back later, or becomes a
 //!    *dead letter* with its reason.
 //! 4. The *writer* (`sync::writer`) commits the pages, and results in batches: the task is deleted, and only if it was still

@@ -38,6 +38,7 @@
 //! | what | bound | there | shown by |
 //! |---|---|---|---|
 //! | requests at once | `--workers`, and 256 for several accounts | they wait their turn | `a_slow_account_that_has_all_the_threads_it_wants_leaves_a_fair_share_to_the_others` |
+//! | requests at once of accounts that do not answer, where the accounts ask for more than there are | half of those | they wait for an answer | `accounts_that_do_not_answer_hold_up_none_that_do` |
 //! | tasks that a process holds | 1,024 | the others are left to be claimed | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | pages fetched ahead | 8 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | records that wait for their commit, every 16 KiB of one counting for another | 5,000 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |

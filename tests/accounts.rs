@@ -7,11 +7,11 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mock_api::{Hint, Server, Settings};
 use serde_json::Value;
-use support::{Database, Folder, Outcome, Program};
+use support::{Database, Folder, Outcome, PATIENCE, Program, eventually};
 
 /// An accounts file in a folder of its own.
 struct File(Folder);
@@ -136,6 +136,35 @@ fn a_slow_account_that_has_all_the_threads_it_wants_leaves_a_fair_share_to_the_o
     assert_eq!(summaries["quick"]["state"], "complete", "{outcome}");
     assert_eq!(summaries["slow"]["state"], "stopped", "{outcome}");
     assert!(summaries["slow"]["synced"].as_i64().unwrap() > 256, "{outcome}");
+}
+
+/// How long it takes until so many accounts are complete, whatever the others do.
+fn until_complete(file: &File, accounts: usize) -> Duration {
+    let (database, begun) = (Database::create(), Instant::now());
+    let running = file.program(&["sync", "--json", "--timeout", "50s"], &database).spawn();
+    let complete = |stdout: &str| stdout.matches(r#""state":"complete""#).count();
+    eventually(PATIENCE, "the good accounts are complete", || complete(&running.stdout()) == accounts);
+    let took = begun.elapsed();
+    running.kill();
+    took
+}
+
+#[test]
+fn accounts_that_do_not_answer_hold_up_none_that_do() {
+    let settings = Settings { sync_latency: Duration::from_millis(20), ..Settings::fast(100) };
+    let answering = mock_api::start(settings.clone()).unwrap();
+    let text: String = (0..20).map(|n| good(&format!("good-{n}"), &answering, "page_size = 100")).collect();
+    let alone = until_complete(&File::new(&text), 20);
+    // Of their syncs all hang, or every second one: until its places are taken up, such an account answers well.
+    for every in [1, 2] {
+        let mut settings = Settings { full_ledger: false, ..settings.clone() };
+        settings.faults.hanging_every = (every, Duration::from_secs(600));
+        let silent = mock_api::start(settings).unwrap();
+        let hanging = (0..40).map(|n| good(&format!("silent-{n}"), &silent, "page_size = 100"));
+        let beside = until_complete(&File::new(&(hanging.collect::<String>() + &text)), 20);
+        let most = 2 * alone + Duration::from_secs(10);
+        assert!(beside < most, "{alone:?} alone, {beside:?} beside 40 of which every {every}th sync hangs");
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::report::summary;
 use crate::report::trace::Tracer;
 use crate::store::runs::Opening;
 use crate::store::{Pool, Store, dead_letters};
-use crate::sync::{self, Caller, Crew, Ending, Job, Outcome, Retry};
+use crate::sync::{self, Caller, Crew, Ending, Job, Outcome, Retry, Seat};
 
 /// The most requests at once, over all accounts, unless one account alone is given more. Threads that wait are cheap.
 pub(crate) const MOST_WORKERS: usize = 256;
@@ -59,7 +59,6 @@ struct Part<'a> {
 struct Whole<'a> {
     config: &'a Config,
     signalled: Signalled,
-    crew: Arc<Crew>,
     display: Display,
     deadline: Option<Instant>,
     tracer: Option<Arc<Tracer>>,
@@ -147,14 +146,16 @@ fn work_on(
         signalled.last_words(move || tracer.finish_within(LAST_WORDS));
     }
     let tells_standing = output.metrics_file.is_some();
-    let whole = Whole { config, signalled, crew, display, deadline, tracer, tells_standing };
+    // All of them before the first part begins: an account's share of the crew depends on how many there are.
+    let seats: Vec<Seat> = parts.iter().map(|part| crew.seat(part.account.workers)).collect();
+    let whole = Whole { config, signalled, display, deadline, tracer, tells_standing };
     let (sender, outcomes) = mpsc::channel();
     std::thread::scope(|scope| {
-        for part in parts {
+        for (part, seat) in parts.into_iter().zip(seats) {
             let (sender, whole, name) = (sender.clone(), &whole, part.account.name.clone());
             let begun = part.context.clone();
             let job = move || {
-                let _everybody_listens = sender.send(part.work(whole));
+                let _everybody_listens = sender.send(part.work(seat, whole));
             };
             let thread = std::thread::Builder::new().stack_size(STACK_BYTES).name(name.clone());
             if let Err(error) = thread.spawn_scoped(scope, job) {
@@ -265,7 +266,7 @@ impl Part<'_> {
         set_up::caller(config, self.account, &self.context, Some(&self.store))
     }
 
-    fn work(mut self, whole: &Whole<'_>) -> Outcome {
+    fn work(mut self, seat: Seat, whole: &Whole<'_>) -> Outcome {
         let early = self.caller.take();
         let caller = match early.map_or_else(|| self.new_caller(whole.config), Ok) {
             Ok(caller) => Arc::new(match &whole.tracer {
@@ -293,7 +294,7 @@ impl Part<'_> {
             retry: self.retry,
             tells_standing: whole.tells_standing,
         };
-        sync::run(&job, &whole.crew, &whole.display)
+        sync::run(&job, seat, &whole.display)
     }
 }
 

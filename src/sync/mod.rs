@@ -5,6 +5,7 @@
 
 mod attempt;
 mod caller;
+mod crew;
 mod ending;
 mod inbox;
 mod keeper;
@@ -23,10 +24,10 @@ use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 pub use caller::{Caller, Halt, Patience};
+pub use crew::{Crew, Seat};
 pub use ending::{Ending, most_serious};
 pub use lister::{Entry, Listing};
 pub use spans::{Recorder, Span, Value};
-pub use workers::Crew;
 
 #[cfg(test)]
 pub(crate) use lister::{BARREN_PAGES, LONGEST, PAGES_AHEAD, REMEMBERED, UNCOMMITTED};
@@ -165,11 +166,11 @@ pub trait Watcher: Send + Sync {
 }
 
 /// Works on the account's open run, or a new one, until it is closed or this process has to stop.
-pub fn run(job: &Job, crew: &Arc<Crew>, watcher: &dyn Watcher) -> Outcome {
+pub fn run(job: &Job, seat: Seat, watcher: &dyn Watcher) -> Outcome {
     let begun = job.caller.clock.now();
     let mut outcome = Outcome::new(job.store.account());
     match open(job) {
-        Ok(session) => conduct(job, session, crew, watcher, &mut outcome),
+        Ok(session) => conduct(job, session, seat, watcher, &mut outcome),
         Err(error) => {
             job.caller.end(Ending::from(error));
         }
@@ -216,7 +217,7 @@ fn open(job: &Job) -> Result<Opened, StoreError> {
     }
 }
 
-fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, outcome: &mut Outcome) {
+fn conduct(job: &Job, opened: Opened, seat: Seat, watcher: &dyn Watcher, outcome: &mut Outcome) {
     let account = job.store.account();
     let run_id = opened.run.run_id;
     job.store.scope().joined(run_id);
@@ -233,7 +234,7 @@ fn conduct(job: &Job, opened: Opened, crew: &Arc<Crew>, watcher: &dyn Watcher, o
         job.store.clone(),
         opened.run,
         concurrency,
-        crew.clone(),
+        seat,
         job.workers,
     ));
     if requeue(job, run_id) && session.register().is_ok() {

@@ -8,11 +8,11 @@ use ring::digest::{Context, SHA256};
 use serde_json::value::RawValue;
 
 use super::caller::Caller;
+use super::crew::Seat;
 use super::ending::Ending;
 use super::inbox::{Inbox, Work};
 use super::outbox::Outbox;
 use super::pages::{Origin, PendingPages};
-use super::workers::Crew;
 use crate::http::concurrency::Concurrency;
 use crate::http::hex::push_hex;
 use crate::http::lock::lock;
@@ -67,7 +67,7 @@ pub(super) struct Session {
     pub run: OpenRun,
     pub inbox: Inbox,
     pub concurrency: Concurrency,
-    pub crew: Arc<Crew>,
+    pub seat: Seat,
     pub workers: usize,
     worker: AtomicI64,
     /// What the database was told of this process's effort; held while a lost lease is replaced.
@@ -102,7 +102,7 @@ impl Session {
         store: Store,
         run: OpenRun,
         concurrency: Concurrency,
-        crew: Arc<Crew>,
+        seat: Seat,
         workers: usize,
     ) -> Self {
         Self {
@@ -110,7 +110,7 @@ impl Session {
             caller,
             store,
             concurrency,
-            crew,
+            seat,
             workers,
             worker: AtomicI64::new(0),
             told_effort: Mutex::default(),

@@ -1,9 +1,7 @@
-//! The crew: a rayon pool of fixed size that makes the sync requests of all accounts, and the pump that gives it work
-//! when a request may be sent.
+//! The workers' jobs, and the pump that gives them to the crew when a request may be sent.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::caller::After;
@@ -12,146 +10,15 @@ use super::session::{Done, Session};
 use super::trace::CampaignSpan;
 use crate::http::concurrency::Outcome;
 use crate::http::health::Lane;
-use crate::http::lock::lock;
 use crate::store::queue::Failed;
 
-/// A worker's stack: its deepest calls are TLS and JSON of a known shape.
-const STACK_BYTES: usize = 512 << 10;
 /// A turn that is older was not used at once, as the limiter asks for.
 const STALE: Duration = Duration::from_millis(500);
 /// How long the pump waits before it looks again whether it should end.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// The pool and its free places. A place is taken before a job is given to the pool, so no job waits behind others of
-/// which nobody knows how long they take. Whoever waits gets the next free place in turn: each account asks for one at a
-/// time, so all have a fair share.
-pub struct Crew {
-    /// Each of its threads does our jobs until the crew is dismissed. Given one by one to rayon, jobs would have every idle
-    /// thread look for them at every other, again and again before it sleeps: with 256 threads that is most of the work.
-    _pool: rayon::ThreadPool,
-    jobs: Arc<Jobs>,
-    places: Mutex<Places>,
-    freed: Condvar,
-    /// How many wait, for those who would keep a place.
-    waiting: AtomicUsize,
-}
-
-type Job = Box<dyn FnOnce() + Send>;
-
-#[derive(Default)]
-struct Jobs {
-    queue: Mutex<JobQueue>,
-    given: Condvar,
-}
-
-#[derive(Default)]
-struct JobQueue {
-    jobs: VecDeque<Job>,
-    dismissed: bool,
-}
-
-impl Jobs {
-    fn give(&self, job: Job) {
-        lock(&self.queue).jobs.push_back(job);
-        self.given.notify_one();
-    }
-
-    /// The next job; nothing when the crew is dismissed.
-    fn take(&self) -> Option<Job> {
-        let mut queue = lock(&self.queue);
-        loop {
-            match queue.jobs.pop_front() {
-                None if queue.dismissed => return None,
-                None => queue = self.given.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                job => return job,
-            }
-        }
-    }
-}
-
-impl Drop for Crew {
-    fn drop(&mut self) {
-        lock(&self.jobs.queue).dismissed = true;
-        self.jobs.given.notify_all();
-    }
-}
-
-struct Places {
-    free: usize,
-    waiting: VecDeque<u64>,
-    next_ticket: u64,
-}
-
-impl Crew {
-    /// A crew of so many threads.
-    ///
-    /// # Errors
-    /// When the system has no threads left.
-    pub fn new(size: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(size)
-            .stack_size(STACK_BYTES)
-            .thread_name(|n| format!("worker-{n}"))
-            .build()?;
-        let jobs = Arc::new(Jobs::default());
-        let shared = jobs.clone();
-        pool.spawn_broadcast(move |_| {
-            while let Some(job) = shared.take() {
-                job();
-            }
-        });
-        let places = Places { free: size, waiting: VecDeque::new(), next_ticket: 0 };
-        Ok(Self {
-            _pool: pool,
-            jobs,
-            places: Mutex::new(places),
-            freed: Condvar::new(),
-            waiting: AtomicUsize::new(0),
-        })
-    }
-
-    /// Takes a place, in turn; false when `given_up` says so before there is one.
-    fn take_place(&self, given_up: impl Fn() -> bool) -> bool {
-        let mut places = lock(&self.places);
-        if places.free > 0 && places.waiting.is_empty() {
-            places.free -= 1;
-            return true;
-        }
-        let ticket = places.next_ticket;
-        places.next_ticket += 1;
-        places.waiting.push_back(ticket);
-        self.waiting.store(places.waiting.len(), Ordering::Relaxed);
-        let mut taken = false;
-        while !taken && !given_up() {
-            if places.free > 0 && places.waiting.front() == Some(&ticket) {
-                places.free -= 1;
-                taken = true;
-            } else {
-                let waited = self.freed.wait_timeout(places, LOOK_AGAIN);
-                places = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
-        }
-        places.waiting.retain(|other| *other != ticket);
-        self.waiting.store(places.waiting.len(), Ordering::Relaxed);
-        if places.free > 0 && !places.waiting.is_empty() {
-            self.freed.notify_all();
-        }
-        taken
-    }
-
-    fn leave_place(&self) {
-        let mut places = lock(&self.places);
-        places.free += 1;
-        if !places.waiting.is_empty() {
-            self.freed.notify_all();
-        }
-    }
-
-    /// Whether somebody waits for a place.
-    fn wanted(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
-    }
-}
+/// A request that took so long and came to nothing has held its place without an answer. What fails sooner holds up nobody.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// Gives the crew one task after another, each at the moment when its request may be sent. Returns when a stop is
 /// requested or the inbox is closed.
@@ -176,23 +43,23 @@ pub(super) fn pump(session: &Arc<Session>) {
             session.inbox.put_back(work);
             session.job_put_back();
         };
-        if !session.crew.take_place(over) {
+        if !session.seat.take_place(over) {
             unused(work);
             continue;
         }
         let asked = Instant::now();
         match caller.try_turn() {
             Ok(None) => {
-                let session = session.clone();
-                session.crew.clone().jobs.give(Box::new(move || begin(&session, work, asked)));
+                let sent = session.clone();
+                session.seat.give(move || begin(&sent, work, asked));
             }
             Ok(Some(wait)) => {
-                session.crew.leave_place();
+                session.seat.leave_place();
                 unused(work);
                 let _halted = caller.wait_for_turn(wait);
             }
             Err(_halted) => {
-                session.crew.leave_place();
+                session.seat.leave_place();
                 unused(work);
             }
         }
@@ -208,7 +75,7 @@ fn begin(session: &Arc<Session>, work: Work, asked: Instant) {
     }
     session.inbox.put_back(work);
     session.concurrency.release(Outcome::Neutral, asked);
-    session.crew.leave_place();
+    session.seat.leave_place();
     session.job_ended();
 }
 
@@ -217,6 +84,7 @@ fn run(session: &Arc<Session>, mut work: Work) {
     loop {
         let key = session.idempotency_key(&work.campaign.id);
         let (after, outcome, sent_at) = session.caller.sync(&mut work, &key);
+        session.seat.answered(sent_at.elapsed() < SILENCE || !failed(&after, outcome));
         settle(session, work, after);
         session.concurrency.release(outcome, sent_at);
         match next(session) {
@@ -224,13 +92,17 @@ fn run(session: &Arc<Session>, mut work: Work) {
             None => break,
         }
     }
-    session.crew.leave_place();
+    session.seat.leave_place();
     session.job_ended();
+}
+
+fn failed(after: &After, outcome: Outcome) -> bool {
+    outcome == Outcome::Overload || matches!(after, After::Again(_))
 }
 
 fn next(session: &Session) -> Option<Work> {
     if session.caller.stop.requested()
-        || session.crew.wanted()
+        || session.seat.wanted()
         || !session.concurrency.try_acquire(session.most_at_once())
     {
         return None;
@@ -296,37 +168,4 @@ fn bury(session: &Session, mut work: Work, cause: &'static str, reason: String) 
     let id = work.campaign.id.clone();
     let failed = Failed { id, attempt: work.attempt, cause, reason, tries, retryable: true };
     session.deliver(Done::Dead { failed, origin: work.origin });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_go_to_those_who_wait_in_turn_and_none_is_lost() {
-        let crew = Crew::new(2).unwrap();
-        let order = Mutex::new(Vec::new());
-        assert!(crew.take_place(|| false) && crew.take_place(|| false));
-        assert!(!crew.take_place(|| true), "whoever gives up has none");
-        std::thread::scope(|scope| {
-            for n in 0..6 {
-                let (crew, order) = (&crew, &order);
-                scope.spawn(move || {
-                    assert!(crew.take_place(|| false));
-                    lock(order).push(n);
-                    crew.leave_place();
-                });
-                // Each has its ticket before the next one asks.
-                while lock(&crew.places).next_ticket < n + 2 {
-                    std::thread::yield_now();
-                }
-            }
-            assert!(crew.wanted());
-            crew.leave_place();
-        });
-        assert_eq!(*lock(&order), (0..6).collect::<Vec<u64>>());
-        crew.leave_place();
-        assert_eq!(lock(&crew.places).free, 2);
-        assert!(!crew.wanted());
-    }
 }
