@@ -23,7 +23,7 @@
 //!
 //! `main` → [`commands`] → [`cli`], [`config`], [`sync`], [`report`]; `sync` → [`platform`], [`store`], [`http`];
 //! `platform` → `http`; nothing goes back up. All may use [`scope`] (whose part it is, for the log), [`foreign`],
-//! [`settings_file`] and `in_time` (a timeout for what has none). Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/`
+//! [`settings_file`], `in_time` (a timeout for what has none) and `own_machine` (its limits and shortages). Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/`
 //! and is called from [`store`] only.
 //!
 //! # Sessions and poolers
@@ -44,6 +44,7 @@ pub mod foreign;
 pub mod http;
 mod in_time;
 pub mod limits;
+pub mod own_machine;
 pub mod platform;
 pub mod report;
 pub mod scope;

@@ -39,6 +39,9 @@
 //! |---|---|---|---|
 //! | requests at once | `--workers`, and 256 for several accounts | they wait their turn | `a_slow_account_that_has_all_the_threads_it_wants_leaves_a_fair_share_to_the_others` |
 //! | requests at once of accounts that do not answer, where the accounts ask for more than there are | half of those | they wait for an answer | `accounts_that_do_not_answer_hold_up_none_that_do` |
+//! | open files asked for | 65,536, and the hard limit | what needs one waits; that is no attempt | `as_many_files_are_opened_as_the_hard_limit_permits` |
+//! | open connections to the platform | 128 fewer than open files are permitted | requests wait; that is no attempt | `too_few_open_files_make_no_dead_letter_and_the_cure_is_named` |
+//! | idle connections to the platform, of all accounts | 1,024, and half of those above | they are closed | `idle_connections_of_any_number_of_accounts_leave_room_for_those_in_use` |
 //! | tasks that a process holds | 1,024 | the others are left to be claimed | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | pages fetched ahead | 8 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | records that wait for their commit, every 16 KiB of one counting for another | 5,000 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
@@ -115,6 +118,12 @@ mod tests {
             ("results that wait", thousands(crate::sync::MOST_RESULTS)),
             ("ids that tell", thousands(crate::sync::REMEMBERED)),
             ("spans that wait", mib(crate::report::trace::MOST_WAITING as u64)),
+            (
+                "open files asked for",
+                thousands(usize::try_from(crate::own_machine::MOST_OPEN_FILES).unwrap()),
+            ),
+            ("open connections to", format!("{} fewer", crate::http::connections::RESERVED)),
+            ("idle connections to", thousands(crate::http::connections::MOST_IDLE)),
             ("requests at once", format!("`--workers`, and {} for", crate::commands::MOST_WORKERS)),
             (
                 "connections",

@@ -13,7 +13,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mock_api::{EMAIL, PASSWORD, Server, Settings};
-use support::{Database, Folder, PATIENCE, Program, eventually};
+use support::{Database, Folder, Outcome, PATIENCE, Program, eventually};
 
 fn mode_of(path: &str) -> u32 {
     std::fs::metadata(path).unwrap().mode() & 0o777
@@ -253,6 +253,47 @@ fn threads_that_the_system_refuses_end_the_run_in_order() {
     assert!(refused.load(Ordering::Relaxed) >= 10, "{refused:?} runs ended for want of threads");
     Program::sync(&server, &database).run().expect_code(0);
     assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (30, 0));
+}
+
+/// A sync with many requests at once, each of which is its campaign's only attempt, under limits that `ulimit` sets.
+fn sync_within(limits: &str, server: &Server, database: &Database) -> Outcome {
+    let script = format!("{limits}; exec \"$0\" \"$@\"");
+    let arguments = ["sync", "--workers", "64", "--max-attempts", "1", "--give-up-after", "2s"];
+    Program::by(&["sh", "-c", &script], &arguments)
+        .api(&server.url(), EMAIL, PASSWORD)
+        .database(&database.url())
+        .run()
+}
+
+#[test]
+fn too_few_open_files_make_no_dead_letter_and_the_cure_is_named() {
+    let latency = Duration::from_millis(300);
+    let server = mock_api::start(Settings { sync_latency: latency, ..Settings::fast(100) }).unwrap();
+    let database = Database::create();
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    for open_files in [16, 20, 24, 32, 48] {
+        let outcome = sync_within(&format!("ulimit -n {open_files}"), &server, &database);
+        assert!(matches!(outcome.code(), Some(0 | 5)), "{open_files}: {outcome}");
+        assert!(!outcome.stderr.contains("panicked"), "{open_files}: {outcome}");
+        assert!(outcome.stderr.contains("ulimit -n"), "{open_files}: {outcome}");
+        let warned =
+            outcome.stderr.lines().filter(|line| line.contains("WARN") && line.contains("ulimit -n"));
+        let of_the_platform = warned.filter(|line| !line.contains("database ")).count();
+        assert!(of_the_platform <= 1, "it is said once: {open_files}: {outcome}");
+        assert_eq!(database.count("dead_letters"), 0, "{open_files}: {outcome}");
+    }
+    Program::sync(&server, &database).run().expect_code(0);
+    assert_eq!((database.count("campaigns"), database.count("dead_letters")), (100, 0));
+}
+
+#[test]
+fn as_many_files_are_opened_as_the_hard_limit_permits() {
+    let latency = Duration::from_millis(300);
+    let server = mock_api::start(Settings { sync_latency: latency, ..Settings::fast(100) }).unwrap();
+    let database = Database::create();
+    let outcome = sync_within("ulimit -Sn 24", &server, &database).expect_code(0);
+    assert!(!outcome.stderr.contains("WARN"), "{outcome}");
+    assert_eq!((database.count("campaigns"), database.count("dead_letters")), (100, 0));
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(crate) use self::set_up::{CONNECTIONS, LONGEST_TRANSACTION, MOST_CONNECTIONS
 pub(crate) use self::sync::MOST_WORKERS;
 use crate::cli::{self, Command, CommandName};
 use crate::config::{Account, Config, LogFormat, Output};
+use crate::own_machine;
 use crate::report::text::say;
 use crate::report::{completions, log};
 use crate::sync::{Ending, most_serious};
@@ -28,6 +29,7 @@ pub fn run(
     environment: &dyn Fn(&str) -> Option<OsString>,
     stdout: &mut dyn Write,
 ) -> i32 {
+    own_machine::raise_open_files();
     let parsed = match cli::parse(arguments.into_iter().collect()) {
         Ok(parsed) => parsed,
         Err(exit) if exit.code == 0 => return written(stdout, &exit.text),

@@ -13,6 +13,7 @@ use super::Failure;
 use crate::cli::Flags;
 use crate::config::{Account, Config};
 use crate::http::client::{Client, ClientSettings};
+use crate::http::connections::idle_for_each;
 use crate::http::ledger::{Ledger, MemoryLedger};
 use crate::http::limiter::Limiter;
 use crate::http::lock::lock;
@@ -66,7 +67,7 @@ pub(super) fn caller(
         &ClientSettings {
             base_url: account.api_url.clone(),
             timeout: account.timeout,
-            connections: account.workers + 2,
+            connections: idle_for_each(config.accounts.len(), account.workers + 2),
             client_id: account.client_id.clone(),
             trusted_roots: config.trusted_roots.clone(),
             proxy: account.proxy.clone(),

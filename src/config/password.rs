@@ -6,13 +6,15 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
 use super::{ConfigError, Environment};
 use crate::http::Secret;
 use crate::in_time::in_time;
+use crate::own_machine::Shortage;
 use crate::settings_file;
 
 const VALUE: &str = "AD_PLATFORM_PASSWORD";
@@ -22,6 +24,8 @@ const COMMAND: &str = "AD_PLATFORM_PASSWORD_COMMAND";
 pub(crate) const MOST_BYTES: usize = 4 << 10;
 /// How long a secret manager may take.
 pub(crate) const COMMAND_TIME: Duration = Duration::from_secs(30);
+/// How soon it is started again when this machine had nothing left for it.
+const SHORTAGE_WAIT: Duration = Duration::from_millis(100);
 
 /// A password, or the command that prints it, which is run when the password is needed: a secret manager takes its time.
 #[derive(Clone, Debug)]
@@ -123,14 +127,9 @@ fn command(source: &str, line: &OsStr) -> Result<Secret, ConfigError> {
             "{source}: {cause}; it must print the password and exit 0, such as 'pass show ad-platform'"
         ))
     };
-    let mut child = Command::new("sh")
-        .arg("-c")
-        .arg(line)
-        .env_remove(VALUE)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| failed(&error.to_string()))?;
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(line).env_remove(VALUE).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = started(&mut shell).map_err(|error| failed(&error.to_string()))?;
     let output = output_of(&mut child).map_err(|error| failed(&format!("cannot start a thread: {error}")));
     if !matches!(output, Ok(Some(_))) {
         let _ended_by_itself = child.kill();
@@ -143,6 +142,19 @@ fn command(source: &str, line: &OsStr) -> Result<Secret, ConfigError> {
         return Err(failed(&status.to_string()));
     }
     decoded(source, &output)
+}
+
+/// Starts it; while this machine has no more files for it, as with many accounts, again and again.
+fn started(command: &mut Command) -> io::Result<Child> {
+    let begun = Instant::now();
+    loop {
+        match command.spawn() {
+            Err(error) if begun.elapsed() < COMMAND_TIME && Shortage::behind(&error).is_some() => {
+                thread::sleep(SHORTAGE_WAIT);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The command's output; nothing when it takes too long.

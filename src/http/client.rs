@@ -11,7 +11,6 @@ use ureq::config::Config;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use ureq::http::{HeaderName, Method, Request};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
-use ureq::unversioned::transport::{Connector, DefaultConnector};
 
 use super::clock::Clock;
 use super::gather::GatherConnector;
@@ -19,6 +18,7 @@ use super::hints::{self, Hints};
 use super::resolver::CachingResolver;
 use super::secret::Secret;
 use super::tls_fault::TlsFault;
+use crate::own_machine::Shortage;
 
 /// The largest body of a listing that is read, decompressed: a page of 1,000 campaigns of 30 kB each.
 pub const LONG_BODY: u64 = 32 << 20;
@@ -109,6 +109,8 @@ pub enum NoReply {
     Interrupted(String),
     /// More than this many bytes, [`Call::most_bytes`].
     TooLarge(u64),
+    /// Nothing was sent: this machine has no more of what that takes.
+    Shortage(Shortage),
 }
 
 impl fmt::Display for NoReply {
@@ -117,6 +119,7 @@ impl fmt::Display for NoReply {
             Self::Connect(cause) => write!(f, "cannot connect: {cause}"),
             Self::Timeout(stage) => write!(f, "timed out ({stage})"),
             Self::Interrupted(cause) => write!(f, "connection broken: {cause}"),
+            Self::Shortage(shortage) => shortage.fmt(f),
             Self::TooLarge(most) => write!(f, "the reply has more than {} KiB", most >> 10),
         }
     }
@@ -169,8 +172,7 @@ impl Client {
         let config = config.proxy(proxy.map(|proxy| proxy.server.clone())).build();
         let proxy = proxy.map(|proxy| proxy.name.clone());
         let resolver = CachingResolver::default();
-        let agent =
-            Agent::with_parts(config, DefaultConnector::default().chain(GatherConnector), resolver.clone());
+        let agent = Agent::with_parts(config, GatherConnector::default(), resolver.clone());
         Ok(Self { agent, resolver, base_url: settings.base_url.clone(), client_id, proxy, clock })
     }
 
@@ -230,6 +232,11 @@ impl Client {
 
     fn no_reply(&self, error: ureq::Error) -> NoReply {
         use ureq::Error;
+        if let Error::Io(error) = &error
+            && let Some(shortage) = Shortage::behind(error)
+        {
+            return NoReply::Shortage(shortage);
+        }
         match error {
             Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
                 self.no_connection("no answer in time")

@@ -8,23 +8,29 @@ use std::time::Duration;
 
 use ureq::Error;
 use ureq::unversioned::transport::time::Duration as Left;
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+};
+
+use super::connections::Permit;
 
 /// What is left of a timeout is rounded up to whole steps of this: most requests then find the one that is set already.
 const STEP: Duration = Duration::from_millis(10);
 /// The most that is read ahead of what ureq can use: more than the largest header that it takes.
 const MOST_UNUSED: usize = super::client::MAX_HEADER_BYTES + super::client::BUFFER_BYTES;
 
-/// Comes last in a chain of connectors: what is held back is not encrypted yet.
+/// Opens a connection, if there is room for one, and wraps it last of all: what is held back is not encrypted yet.
 #[derive(Debug, Default)]
-pub(super) struct GatherConnector;
+pub(super) struct GatherConnector(DefaultConnector);
 
-impl<In: Transport> Connector<In> for GatherConnector {
-    type Out = Gather<In>;
+impl Connector for GatherConnector {
+    type Out = Gather<Box<dyn Transport>>;
 
-    fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Gather<In>>, Error> {
-        Ok(chained.map(|inner| Gather {
+    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, Error> {
+        let permit = Permit::take().map_err(io::Error::from)?;
+        Ok(self.0.connect(details, None)?.map(|inner| Gather {
             inner,
+            _permit: permit,
             held: 0,
             input: Vec::new(),
             used: 0,
@@ -38,6 +44,7 @@ impl<In: Transport> Connector<In> for GatherConnector {
 #[derive(Debug)]
 pub(super) struct Gather<T> {
     inner: T,
+    _permit: Permit,
     /// So many bytes at the start of the inner output buffer are still to be sent.
     held: usize,
     /// What was received, …
@@ -236,7 +243,7 @@ mod tests {
             let mut streams = Vec::new();
             loop {
                 // A connection that is used again, or a new one.
-                let again = streams.last_mut().is_some_and(|stream| is_asked(stream));
+                let again = streams.last_mut().is_some_and(is_asked);
                 if !again {
                     streams.push(listener.accept().unwrap().0);
                     assert!(is_asked(streams.last_mut().unwrap()));

@@ -4,6 +4,7 @@ mod advance;
 pub mod client;
 pub mod clock;
 pub mod concurrency;
+pub mod connections;
 mod gather;
 pub mod health;
 pub(crate) mod hex;

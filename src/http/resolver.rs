@@ -14,6 +14,7 @@ use ureq::unversioned::transport::NextTimeout;
 
 use super::lock::lock;
 use crate::in_time::in_time;
+use crate::own_machine::{Shortage, spare_files};
 
 /// How long an answer is used. The system's resolver does not tell a record's lifetime; half a minute is below what
 /// providers use for fail-over, and one look-up in 30 s costs nothing.
@@ -51,12 +52,11 @@ impl CachingResolver {
             return Ok(addresses);
         }
         let theirs = host.to_owned();
-        // In the words of the standard library, by which a failed look-up is known.
-        let refused = |error: io::Error| {
-            io::Error::new(error.kind(), format!("failed to lookup address information: no thread: {error}"))
-        };
+        let refused = |error: io::Error| io::Error::from(Shortage::of_threads(error));
         let found = in_time("look-up", *timeout.after, move || theirs.to_socket_addrs()).map_err(refused)?;
-        let found = found.ok_or(ureq::Error::Timeout(timeout.reason))??;
+        let found = found.ok_or(ureq::Error::Timeout(timeout.reason))?;
+        // Without a file to open, the system's resolver knows no name.
+        let found = found.or_else(|error| spare_files(1).map_err(io::Error::from).and(Err(error)))?;
         let mut addresses = self.empty();
         found.take(MOST_ADDRESSES).for_each(|address| addresses.push(address));
         if addresses.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(addresses) }

@@ -86,7 +86,7 @@ impl fmt::Display for Cause {
 impl From<&NoReply> for Cause {
     fn from(failure: &NoReply) -> Self {
         match failure {
-            NoReply::Connect(_) => Self::Connect,
+            NoReply::Connect(_) | NoReply::Shortage(_) => Self::Connect,
             NoReply::Timeout(_) => Self::Timeout,
             NoReply::Interrupted(_) => Self::Interrupted,
             NoReply::TooLarge(_) => Self::Unparsable,

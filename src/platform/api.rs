@@ -23,6 +23,7 @@ use crate::http::secret::Secret;
 use crate::http::stats::Stats;
 use crate::http::token::{Grant, Token};
 use crate::http::trace_context::TRACEPARENT;
+use crate::own_machine::Shortage;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -91,6 +92,8 @@ pub enum CallError {
         /// A line for people.
         message: String,
     },
+    /// Nothing was sent, for want of something on this machine: no attempt at all.
+    Shortage(Shortage),
     /// The same request would be refused again.
     Refused {
         /// The status, or 200 for `success: false`.
@@ -108,6 +111,7 @@ impl CallError {
             Self::RateLimited => Cause::RateLimited.word(),
             Self::Unauthorized => Cause::Unauthorized.word(),
             Self::Retry { cause, .. } => cause.word(),
+            Self::Shortage(_) => "shortage",
             Self::Refused { status, .. } => refusal_word(*status),
         }
     }
@@ -118,6 +122,7 @@ impl fmt::Display for CallError {
         match self {
             Self::RateLimited => f.write_str("refused by the rate limiter (429)"),
             Self::Unauthorized => f.write_str("the token was refused (401)"),
+            Self::Shortage(shortage) => shortage.fmt(f),
             Self::Retry { message, .. } | Self::Refused { message, .. } => f.write_str(message),
         }
     }
@@ -242,7 +247,10 @@ impl Api {
 
     fn send(&self, call: &Call<'_>, watch: &mut dyn FnMut(&Exchange<'_>)) -> Result<Reply, CallError> {
         let started = Instant::now();
-        let sent = self.client.send(call);
+        let sent = match self.client.send(call) {
+            Err(NoReply::Shortage(shortage)) => return Err(CallError::Shortage(shortage)),
+            sent => sent,
+        };
         let exchange = match &sent {
             Ok(reply) => Exchange {
                 method: &call.method,

@@ -14,9 +14,13 @@ use super::conninfo::{Address, Conninfo, ConninfoError, Host, SslMode};
 use super::error::{StoreError, may_depend_on_tls};
 use super::tls;
 use crate::in_time::in_time;
+use crate::own_machine::spare_files;
 
 /// Attempts that may be abandoned and not yet over, before no further one is begun.
 const MOST_UNANSWERED: usize = 8;
+
+/// The driver opens 4 files for a connection, some more to look a name up, and panics when it gets none.
+const DRIVER_FILES: usize = 8;
 
 /// What r2d2 keeps: a connection, or why there is none. That way a failure reaches whoever waits, at once and whole,
 /// where r2d2's own error is a text that comes after a timeout.
@@ -128,6 +132,10 @@ impl Route {
     fn connect(&self) -> Result<Client, StoreError> {
         let mut ways = self.ways.iter().peekable();
         while let Some(way) = ways.next() {
+            if let Err(shortage) = spare_files(DRIVER_FILES) {
+                let unavailable = StoreError::Unavailable { message: shortage.to_string() };
+                return Err(unavailable.of(&self.subject));
+            }
             match way.connect() {
                 Ok(client) => return Ok(client),
                 Err(error) if ways.peek().is_some() && may_depend_on_tls(&error) => {}

@@ -9,6 +9,7 @@ use postgres::error::DbError;
 use crate::foreign;
 use crate::http::sharing::SharingError;
 use crate::http::tls_fault::TlsFault;
+use crate::own_machine::Shortage;
 
 /// PostgreSQL's code for a row whose key is there already.
 pub const UNIQUE_VIOLATION: &str = "23505";
@@ -188,7 +189,10 @@ fn from_client(error: &postgres::Error) -> StoreError {
             io::ErrorKind::InvalidInput if is_tls(error) => StoreError::Refused {
                 message: with_cure("TLS: the host's name is no DNS name", "check DATABASE_URL or PGHOST"),
             },
-            _ => StoreError::Unavailable { message: io_message(io, &cause) },
+            _ => match Shortage::behind(io) {
+                Some(shortage) => StoreError::Unavailable { message: shortage.to_string() },
+                None => StoreError::Unavailable { message: io_message(io, &cause) },
+            },
         };
     }
     // The driver's kinds are told apart only by the first words of what they show.

@@ -18,11 +18,15 @@ use crate::http::sharing::SharingError;
 use crate::http::stats::{Counts, Stats};
 use crate::http::token::{Grant, Token, TokenCache, Vault};
 use crate::http::{Clock, RateLimit, Stop};
+use crate::own_machine::Shortage;
 use crate::platform::{Api, CallError, Exchange, ListedPage, PageNumber};
 use crate::scope::Scope;
 
 /// So many 401s for one campaign, each with another token, and it is the campaign that is refused.
 const MOST_UNAUTHORIZED: u32 = 3;
+
+/// The wait after a shortage is that after so many failures in a row: half a second, on average.
+const SHORTAGE_FAILURES: u32 = 3;
 
 /// The account's part is to stop; [`Caller::ending`] tells why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,6 +278,7 @@ impl Caller {
                     failures += 1;
                     self.after_failure(&attempt, failures, cause, hint, &message)?;
                 }
+                Err(CallError::Shortage(shortage)) => self.sit_out(&attempt, &shortage)?,
                 Err(error @ CallError::Refused { .. }) => return Err(self.list_refused(&attempt, &error)),
             }
         }
@@ -353,6 +358,12 @@ impl Caller {
             Err(CallError::Retry { cause, hint, message }) => {
                 let outcome = if cause.is_overload() { Outcome::Overload } else { Outcome::Neutral };
                 (self.after_failed_try(work, answer, cause, hint, message), outcome)
+            }
+            // Fewer requests at once need less of it.
+            Err(CallError::Shortage(shortage)) => {
+                let attempt = self.attempt(work, answer);
+                let waited = self.after_shortage(Lane::Sync, &attempt, &shortage);
+                (waited.map_or(After::Halted, After::Again), Outcome::Overload)
             }
         };
         (after, outcome, answer.sent_at)
@@ -515,6 +526,7 @@ impl Caller {
                     failures += 1;
                     self.after_failure(&attempt, failures, cause, hint, &format!("no token: {message}"))?;
                 }
+                Err(CallError::Shortage(shortage)) => self.sit_out(&attempt, &shortage)?,
             }
         }
     }
@@ -543,6 +555,33 @@ impl Caller {
         let left = self.patience.give_up_after.saturating_sub(self.health.failing_for());
         self.clock.sleep(wait.min(left));
         if self.gave_up(message) || self.stop.requested() { Err(Halt) } else { Ok(()) }
+    }
+
+    /// What this machine had no means for is tried again after this wait. It is no attempt, but `--give-up-after` ends it.
+    fn after_shortage(
+        &self,
+        lane: Lane,
+        attempt: &Attempt<'_>,
+        shortage: &Shortage,
+    ) -> Result<Duration, Halt> {
+        shortage.warn();
+        self.health.failure(lane);
+        let message = shortage.to_string();
+        if self.gave_up(&message) {
+            attempt.failed("shortage", message, Next::Stop);
+            return Err(Halt);
+        }
+        let wait = self.backoff.after(SHORTAGE_FAILURES, None, &*self.clock);
+        attempt.failed("shortage", message, Next::Try(wait));
+        Ok(wait)
+    }
+
+    /// The same for the list lane, with the wait.
+    fn sit_out(&self, attempt: &Attempt<'_>, shortage: &Shortage) -> Result<(), Halt> {
+        let wait = self.after_shortage(Lane::List, attempt, shortage)?;
+        let left = self.patience.give_up_after.saturating_sub(self.health.failing_for());
+        self.clock.sleep(wait.min(left));
+        if self.gave_up(&shortage.to_string()) || self.stop.requested() { Err(Halt) } else { Ok(()) }
     }
 
     fn after_refused_token(&self, token: &Token, times: u32) -> Result<(), Halt> {
