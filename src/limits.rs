@@ -32,6 +32,7 @@
 //! | a wait of our own between two attempts | 20 s | it grows no more | `waits_grow_to_the_cap_and_are_spread_over_the_whole_range` |
 //! | fresh tokens for one 401 | one | the credentials are refused | `a_hundred_refusals_of_one_token_cause_one_fetch` |
 //! | the whole command | `--deadline` | it stops in order, to be resumed | `a_deadline_stops_it_in_order` |
+//! | an answer to what is under way at the end of the command | 2.5 s, and 10 s more for a connect | abandoned: its task is free for the next run | `neither_a_signal_nor_a_deadline_waits_for_what_is_not_answered` |
 //!
 //! # What is in hand at once
 //!
@@ -134,6 +135,7 @@ mod tests {
                 ),
             ),
             ("the turn to fetch", format!("{} s", crate::store::tokens::FETCH_SECONDS)),
+            ("an answer to what is under way", format!("{} s", crate::sync::GRACE.as_secs_f64())),
             ("accounts of one process", crate::config::MOST_ACCOUNTS.to_string()),
             ("the API's address", format!("{} bytes", thousands(crate::config::ADDRESS_BYTES))),
             ("an email", format!("{} bytes", thousands(crate::config::EMAIL_BYTES))),

@@ -86,3 +86,56 @@ fn a_deadline_stops_it_in_order() {
     assert!(server.ledger().syncs_asked().values().all(|times| *times == 1));
     assert_eq!(database.count("campaigns"), 100);
 }
+
+/// A platform that answers nothing of one kind: its syncs, its pages or its tokens.
+fn silent(kind: &str) -> Server {
+    let never = Duration::from_secs(600);
+    let mut settings = Settings { full_ledger: false, ..Settings::fast(64) };
+    match kind {
+        "syncs" => settings.faults.hanging_every = (1, never),
+        "pages" => settings.faults.hang = (1.0, never),
+        _ => (settings.faults.hang, settings.faults.on_tokens) = ((1.0, never), true),
+    }
+    mock_api::start(settings).unwrap()
+}
+
+#[test]
+fn neither_a_signal_nor_a_deadline_waits_for_what_is_not_answered() {
+    for kind in ["syncs", "pages", "tokens"] {
+        let (server, database) = (silent(kind), Database::create());
+        let patient = || sync(&server, &database).args(&["--timeout", "50s", "--json"]);
+        let mut running = patient().spawn();
+        let before = match kind {
+            "syncs" => 2,
+            "pages" => 1,
+            _ => 0,
+        };
+        eventually(PATIENCE, "a request that hangs", || server.ledger().total > before);
+        let signalled = Instant::now();
+        running.signal(Signal::Term);
+        let outcome = running.wait().expect_code(143);
+        // It says 2.5 s; a busy machine may be late.
+        assert!(signalled.elapsed() < Duration::from_secs(20), "{kind}: {outcome}");
+        assert_eq!(outcome.json()[0]["state"], "stopped", "{kind}: {outcome}");
+        let outcome = patient().args(&["--deadline", "1s"]).run().expect_code(5);
+        assert!(outcome.elapsed < Duration::from_secs(21), "{kind}: {outcome}");
+        assert!(outcome.stderr.contains("--deadline"), "{kind}: {outcome}");
+        let held = database.count("workers") + database.count("sync_tasks WHERE worker_id <> 0");
+        assert_eq!(held + database.count("dead_letters"), 0, "what is abandoned is free for the next run");
+        server.set_faults(mock_api::Faults::default());
+        sync(&server, &database).run().expect_code(0);
+        assert_eq!(database.count("campaigns"), 64);
+    }
+}
+
+#[test]
+fn a_signal_ends_a_list_that_waits_for_an_answer() {
+    let server = silent("pages");
+    let list = Program::new(&["list", "--timeout", "50s"]).api(&server.url(), EMAIL, PASSWORD);
+    let mut running = list.spawn();
+    eventually(PATIENCE, "a request that hangs", || server.ledger().total > 1);
+    let signalled = Instant::now();
+    running.signal(Signal::Int);
+    let outcome = running.wait().expect_code(130);
+    assert!(signalled.elapsed() < Duration::from_secs(20), "{outcome}");
+}

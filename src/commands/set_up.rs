@@ -25,7 +25,7 @@ use crate::scope::Scope;
 use crate::store::quota::SharedLedger;
 use crate::store::tokens::SharedVault;
 use crate::store::{Conninfo, Pool, Store, StoreError, overview, schema};
-use crate::sync::{Caller, Ending, Patience};
+use crate::sync::{Caller, Ending, GRACE, Patience};
 
 /// Connections for one account: list, write, claim, and keep; more would only wait for each other.
 pub(crate) const CONNECTIONS: u32 = 5;
@@ -182,6 +182,9 @@ pub(super) fn ready(store: &Store, migrate: bool) -> Result<usize, Failure> {
 /// Called with the signal's number, once.
 type Stopper = Box<dyn Fn(i32) + Send>;
 
+/// Called when what is under way has had its time.
+type Abandoner = Box<dyn Fn() + Send>;
+
 /// Called before the process ends at once.
 type LastWords = Box<dyn Fn() + Send>;
 
@@ -193,6 +196,7 @@ pub(super) struct Signalled(Arc<Mutex<Stoppers>>);
 struct Stoppers {
     signal: Option<i32>,
     stoppers: Vec<Stopper>,
+    abandoners: Vec<Abandoner>,
     last_words: Vec<LastWords>,
 }
 
@@ -202,20 +206,29 @@ impl Signalled {
         let mut signals = Signals::new([SIGINT, SIGTERM])
             .map_err(|error| Failure { code: 1, message: format!("cannot listen for signals: {error}") })?;
         let signalled = Self::default();
-        let stoppers = signalled.0.clone();
+        let shared = signalled.0.clone();
         let seen = AtomicI32::new(0);
         let listen = move || {
             for signal in signals.forever() {
                 if seen.swap(signal, Ordering::Relaxed) != 0 {
-                    lock(&stoppers).last_words.iter().for_each(|say| say());
+                    lock(&shared).last_words.iter().for_each(|say| say());
                     std::process::exit(128 + signal);
                 }
                 log::warn!(
-                    "stopping in order: what is under way is finished; a second signal ends at once, and either way the next sync goes on from there"
+                    "stopping in order: what is under way has {} s to finish; a second signal ends at once, and either way the next sync goes on from there",
+                    GRACE.as_secs_f64()
                 );
-                let mut stoppers = lock(&stoppers);
+                let mut stoppers = lock(&shared);
                 stoppers.signal = Some(signal);
                 stoppers.stoppers.iter().for_each(|stop| stop(signal));
+                drop(stoppers);
+                let late = shared.clone();
+                let abandon = move || {
+                    std::thread::sleep(GRACE);
+                    lock(&late).abandoners.iter().for_each(|abandon| abandon());
+                };
+                // Without it, what is under way has until its timeout.
+                let _refused = std::thread::Builder::new().name("grace".into()).spawn(abandon);
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(no_thread)?;
@@ -241,8 +254,10 @@ impl Signalled {
         lock(&self.0).last_words.push(Box::new(say));
     }
 
-    /// Has this account's part stopped.
+    /// Has this account's part stopped, and what is under way then abandoned after a grace.
     pub fn ends(&self, caller: &Arc<Caller>) {
+        let late = caller.clone();
+        lock(&self.0).abandoners.push(Box::new(move || late.abandon()));
         let caller = caller.clone();
         self.stops(move |signal| {
             caller.end(Ending::Interrupted(signal));

@@ -28,6 +28,8 @@ pub const SHORT_BODY: u64 = 256 << 10;
 pub(super) const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Each connection's buffers; the default of 128 kB each would be most of our memory at 16 workers.
 pub(super) const BUFFER_BYTES: usize = 16 << 10;
+/// Neither a name look-up nor a connect takes longer: they cannot be abandoned.
+const LONGEST_CONNECT: Duration = Duration::from_secs(10);
 /// An idle connection older than this is not used again: many servers and balancers close theirs after a minute.
 const MAX_IDLE: Duration = Duration::from_secs(50);
 
@@ -157,7 +159,8 @@ impl Client {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_global(Some(settings.timeout))
-            .timeout_connect(Some(settings.timeout.min(Duration::from_secs(10))))
+            .timeout_resolve(Some(settings.timeout.min(LONGEST_CONNECT)))
+            .timeout_connect(Some(settings.timeout.min(LONGEST_CONNECT)))
             .max_response_header_size(MAX_HEADER_BYTES)
             .input_buffer_size(BUFFER_BYTES)
             .output_buffer_size(BUFFER_BYTES)
@@ -208,6 +211,12 @@ impl Client {
         };
         let location = header("location").map(str::to_owned);
         Ok(Reply { status, hints, body, location, sent_at, answered_at })
+    }
+
+    /// Breaks every connection, so that no call waits for an answer any more: those that do fail, and so do later ones. A name
+    /// look-up or a connect that has begun is not broken, but takes no more than 10 s.
+    pub fn abandon(&self) {
+        self.agent.clone().shutdown();
     }
 
     fn request<'a>(&self, call: &Call<'a>) -> Result<Request<&'a [u8]>, ureq::http::Error> {

@@ -146,6 +146,11 @@ impl Api {
         self.client.base_url()
     }
 
+    /// See [`Client::abandon`].
+    pub fn abandon(&self) {
+        self.client.abandon();
+    }
+
     /// `POST /auth/token`, once. `trace` is the value of `traceparent`, here and below.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Calling the platform for one account: turn, token, attempt, and what to do next. Everything that waits here ends early
 //! when the account's part is to stop; then the reason is on record, and the result is [`Halt`].
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,10 @@ const MOST_UNAUTHORIZED: u32 = 3;
 
 /// The wait after a shortage is that after so many failures in a row: half a second, on average.
 const SHORTAGE_FAILURES: u32 = 3;
+
+/// What is under way when the account's part is to stop has this long to be answered; then it is abandoned. A sync of the
+/// reference platform takes 2 s.
+pub(crate) const GRACE: Duration = Duration::from_millis(2_500);
 
 /// The account's part is to stop; [`Caller::ending`] tells why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +61,7 @@ pub struct Caller {
     patience: Patience,
     backoff: Backoff,
     ending: Mutex<Option<Ending>>,
+    abandoned: AtomicBool,
     waits: Mutex<Waits>,
     waiting_until: Mutex<Option<Instant>>,
     pub(super) trace: Arc<Trace>,
@@ -107,6 +113,7 @@ impl Caller {
             patience,
             backoff: Backoff::default(),
             ending: Mutex::new(None),
+            abandoned: AtomicBool::new(false),
             waits: Mutex::default(),
             waiting_until: Mutex::default(),
             scope,
@@ -139,6 +146,15 @@ impl Caller {
         lock(&self.ending).get_or_insert(ending);
         self.stop.request();
         Halt
+    }
+
+    /// Abandons what is under way: nothing waits for an answer any more, and what comes of it is not known. For after the
+    /// end, and a grace.
+    pub fn abandon(&self) {
+        self.stop.request();
+        if !self.abandoned.swap(true, Ordering::AcqRel) {
+            self.api.abandon();
+        }
     }
 
     /// No more calls: what others are to know of them is told.
@@ -354,6 +370,11 @@ impl Caller {
                 let (cause, reason) = (refused.word(), refused.to_string());
                 self.attempt(work, answer).failed(cause, &reason, Next::DeadLetter);
                 (After::Dead { cause, reason }, Outcome::Neutral)
+            }
+            Err(CallError::Retry { cause, message, .. }) if self.abandoned.load(Ordering::Acquire) => {
+                // Whatever it is, it is none of the campaign's doing.
+                self.attempt(work, answer).failed(cause.word(), &message, Next::Stop);
+                (After::Halted, Outcome::Neutral)
             }
             Err(CallError::Retry { cause, hint, message }) => {
                 let outcome = if cause.is_overload() { Outcome::Overload } else { Outcome::Neutral };

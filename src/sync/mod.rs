@@ -19,10 +19,11 @@ mod workers;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+pub(crate) use caller::GRACE;
 pub use caller::{Caller, Halt, Patience};
 pub use crew::{Crew, Seat};
 pub use ending::{Ending, most_serious};
@@ -238,23 +239,38 @@ fn conduct(job: &Job, opened: Opened, seat: Seat, watcher: &dyn Watcher, outcome
         job.workers,
     ));
     if requeue(job, run_id) && session.register().is_ok() {
+        // Threads that call the platform.
+        let calling = AtomicUsize::new(2);
+        let done = || {
+            calling.fetch_sub(1, Ordering::AcqRel);
+            session.tell();
+        };
         std::thread::scope(|scope| {
             // The writer first: whoever delivers relies on it. When one is refused, the others see at once that it is over.
             start(scope, &job.caller, || writer::write(&session));
             start(scope, &job.caller, || keeper::keep(&session));
-            let lister = start(scope, &job.caller, || lister::list(&session));
-            let pump = start(scope, &job.caller, || workers::pump(&session));
+            let calls: [fn(&Arc<Session>); 2] = [|session| lister::list(session), workers::pump];
+            for call in calls {
+                let (session, done) = (&session, &done);
+                let called = move || {
+                    call(session);
+                    done();
+                };
+                if start(scope, &job.caller, called).is_none() {
+                    done();
+                }
+            }
             outcome.removal_refused = steer(job, &session, watcher);
             session.inbox.close();
             if !session.caller.stop.requested() {
                 session.finished.store(true, Ordering::Release);
             }
-            for thread in [pump, lister].into_iter().flatten() {
-                let _panics_abort = thread.join();
-            }
-            let mut news = 0;
-            while !session.resting() {
+            let (mut news, over) = (0, job.caller.clock.now());
+            while calling.load(Ordering::Acquire) > 0 || !session.resting() {
                 news = session.await_news(news, LOOK_AGAIN);
+                if job.caller.clock.now().saturating_duration_since(over) >= GRACE {
+                    job.caller.abandon();
+                }
             }
             session.outbox.close();
             while !session.idle_writer() {
