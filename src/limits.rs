@@ -49,6 +49,7 @@
 //! | results that wait for the writer | 2,000 | workers wait | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | ids that tell repetitions | 16,384 | the oldest is forgotten, the database knows it | `each_fault_alone_loses_nothing` |
 //! | sends that a limit is learned from | 10,000 | the oldest is forgotten | `a_limit_without_any_hint_is_found_and_then_kept` |
+//! | a done process's wait for the last spans to be written | 5 s | they are missing, a warning says so | `a_pipe_that_nobody_reads_keeps_no_process_alive_and_is_named_once` |
 //! | spans that wait for the trace file's disk | 32 MiB | further ones are left out, and counted in the log | `what_a_disk_is_too_slow_for_is_left_out_and_counted` |
 //!
 //! # The database
@@ -125,6 +126,7 @@ mod tests {
             ),
             ("open connections to", format!("{} fewer", crate::http::connections::RESERVED)),
             ("idle connections to", thousands(crate::http::connections::MOST_IDLE)),
+            ("a done process's wait", format!("{} s", crate::report::trace::LAST_SPANS.as_secs())),
             ("requests at once", format!("`--workers`, and {} for", crate::commands::MOST_WORKERS)),
             (
                 "connections",

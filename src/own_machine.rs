@@ -1,13 +1,15 @@
-//! What this machine gives the process: open files and threads. When it gives no more, that says nothing of the server that
-//! was to be called: such a failure is no attempt.
+//! What this machine gives the process: open files, threads, space in a file. When it gives no more, that says nothing of
+//! the server that was to be called: such a failure is no attempt.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use signal_hook::consts::SIGXFSZ;
 
 /// Open files to ask for, where the hard limit permits: all that 500 accounts can use. More could slow down a password
 /// command: some programs look at every file that they might have open.
@@ -21,6 +23,12 @@ pub fn raise_open_files() {
         limit.current = Some(wanted);
         let _stays_as_it_is = setrlimit(Resource::Nofile, limit);
     }
+}
+
+/// Has a file that may not grow any more (`ulimit -f`) be an error for whoever writes to it, and not the end of the process.
+pub fn outlive_file_size_limit() {
+    // A handler that does nothing but be there.
+    let _ends_the_process_then = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 
 /// How many files this process may have open at once.

@@ -75,6 +75,7 @@
 //! | read a password in its command line or environment, or those of a child: the only one is the password command's shell | `no_child_is_started_but_the_password_command_and_it_is_not_told_the_password` |
 //! | read it in messages, logs … | `a_wrong_password_is_tried_once_and_its_variable_is_named` |
 //! | … or traces (mode 0600) | `files_have_the_documented_modes_whatever_the_umask` |
+//! | … by a trace file that they have put there and may read | `a_trace_file_that_belongs_to_somebody_else_gets_no_span` |
 //! | have files of ours overwritten by links in a shared folder | `a_link_that_somebody_else_has_put_there_is_not_followed` |
 //! | put other accounts into the accounts file | `an_accounts_file_that_others_may_change_is_refused` |
 //! | have a password file that they may read be used: an account's … | `a_password_file_lies_beside_the_accounts_file_and_is_private` |

@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{MetadataExt, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -55,6 +55,19 @@ fn a_link_that_somebody_else_has_put_there_is_not_followed() {
     let page = Program::new(&["report", "--html", &trap]).database(&database.url()).run().expect_code(2);
     assert!(page.stderr.contains("a link that belongs to somebody else"), "{page}");
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious\n");
+}
+
+#[test]
+fn a_trace_file_that_belongs_to_somebody_else_gets_no_span() {
+    let server = mock_api::start(Settings::fast(3)).unwrap();
+    let (database, folder) = (Database::create(), Folder::new("foreign-traces"));
+    let trap = folder.file("trap", "", 0o666);
+    if chown(&trap, Some(12_345), None).is_err() {
+        return eprintln!("skipped: only root can give a file away");
+    }
+    let outcome = Program::sync(&server, &database).args(&["--trace-file", &trap]).run().expect_code(0);
+    assert!(outcome.stderr.contains("belongs to somebody else"), "{outcome}");
+    assert_eq!(std::fs::read_to_string(&trap).unwrap(), "");
 }
 
 #[test]

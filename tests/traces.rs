@@ -492,3 +492,53 @@ fn a_file_that_cannot_be_written_is_named_once_and_loses_no_sync() {
         assert!(said[0].contains("WARN") && said[0].contains("--trace-file"), "{outcome}");
     }
 }
+
+/// A pipe's path in a folder of its own.
+fn pipe(folder: &Folder) -> String {
+    let path = folder.path("pipe");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    path
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_keeps_no_process_alive_and_is_named_once() {
+    let server = mock_api::start(Settings::fast(200)).unwrap();
+    let (database, folder) = (Database::create(), Folder::new("traces-pipe"));
+    let path = pipe(&folder);
+    let outcome = Program::sync(&server, &database).args(&["--trace-file", &path]).run().expect_code(0);
+    assert_eq!(outcome.json()[0]["synced"], 200);
+    let said: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains(&path)).collect();
+    assert_eq!(said.len(), 1, "{outcome}");
+    assert!(said[0].contains("WARN") && said[0].contains("missing"), "{outcome}");
+}
+
+#[test]
+fn a_pipe_with_a_reader_gets_every_span() {
+    let server = mock_api::start(Settings::fast(200)).unwrap();
+    let (database, folder) = (Database::create(), Folder::new("traces-read"));
+    let (path, copy) = (pipe(&folder), std::fs::File::create(folder.path("copy")).unwrap());
+    let mut reader = Command::new("cat").arg(&path).stdout(copy).spawn().unwrap();
+    let outcome = Program::sync(&server, &database).args(&["--trace-file", &path]).run().expect_code(0);
+    assert!(!outcome.stderr.contains("WARN"), "{outcome}");
+    assert!(reader.wait().unwrap().success());
+    let text = std::fs::read_to_string(folder.path("copy")).unwrap();
+    let told = text.matches("\"name\":\"POST /api/campaigns/{id}/sync\"").count();
+    assert_eq!(told, server.ledger().of(Kind::Sync).count());
+}
+
+#[test]
+fn files_that_may_not_grow_cost_no_sync() {
+    let server = mock_api::start(Settings::fast(200)).unwrap();
+    let (database, folder) = (Database::create(), Folder::new("traces-limit"));
+    let (traces, metrics) = (folder.path("traces.jsonl"), folder.path("metrics.prom"));
+    let arguments = ["sync", "--json", "--trace-file", &traces, "--metrics-file", &metrics];
+    let outcome = Program::by(&["sh", "-c", "ulimit -f 1; exec \"$0\" \"$@\""], &arguments)
+        .api(&server.url(), EMAIL, PASSWORD)
+        .database(&database.url())
+        .run()
+        .expect_code(0);
+    assert_eq!(outcome.json()[0]["synced"], 200);
+    for flag in ["--trace-file", "--metrics-file"] {
+        assert_eq!(outcome.stderr.matches(flag).count(), 1, "{outcome}");
+    }
+}

@@ -30,6 +30,7 @@ pub fn run(
     stdout: &mut dyn Write,
 ) -> i32 {
     own_machine::raise_open_files();
+    own_machine::outlive_file_size_limit();
     let parsed = match cli::parse(arguments.into_iter().collect()) {
         Ok(parsed) => parsed,
         Err(exit) if exit.code == 0 => return written(stdout, &exit.text),

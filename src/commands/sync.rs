@@ -143,7 +143,9 @@ fn work_on(
     let display = Display::new(output.progress, parts.len());
     let tracer = tracer(output);
     if let Some(tracer) = tracer.clone() {
-        signalled.last_words(move || tracer.finish_within(LAST_WORDS));
+        signalled.last_words(move || {
+            tracer.finish_within(LAST_WORDS);
+        });
     }
     let tells_standing = output.metrics_file.is_some();
     // All of them before the first part begins: an account's share of the crew depends on how many there are.

@@ -5,18 +5,17 @@
 //! whole lines by one write to the end of the file, so that several processes may share it.
 
 mod otlp;
+mod out;
 
 use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use self::out::{Out, is_pipe};
 use super::text::visible;
-use super::whole_file::refuse_foreign_link;
 use crate::http::lock::lock;
 use crate::sync::{Recorder, Span};
 
@@ -27,8 +26,14 @@ const EVERY: Duration = Duration::from_secs(1);
 /// What a disk too slow for it may have waiting; spans beyond that are left out.
 pub(crate) const MOST_WAITING: usize = 32 << 20;
 
+/// How long its beginning waits to know whether the file can be opened: on a disk that is gone, opening never ends.
+const OPENING: Duration = Duration::from_secs(2);
+/// How long the process, otherwise done, waits for the last spans to be written.
+pub(crate) const LAST_SPANS: Duration = Duration::from_secs(5);
+
 /// Writes spans to a file. Nothing that goes wrong with it is anybody else's trouble: it is said once, in the log.
 pub struct Tracer {
+    path: PathBuf,
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -46,7 +51,7 @@ struct State {
     open: Option<usize>,
     left_out: u64,
     closed: bool,
-    /// All that came before it was closed is in the file.
+    /// All that came before it was closed is in the file, or never will be.
     ended: bool,
 }
 
@@ -77,35 +82,63 @@ impl State {
 }
 
 impl Tracer {
-    /// Opens or creates (for its owner alone, mode 0600) the file to append to.
+    /// Opens or creates (for its owner alone, mode 0600) the file to append to. Spans for a pipe are gathered until somebody
+    /// reads it; so are those for a file that takes its time to be opened.
     ///
     /// # Errors
     /// A line that names the file and the cause.
     pub fn open(path: &Path) -> Result<Self, String> {
-        let failed = |error| format!("{}: spans are not written: {error}", named(path));
-        let out = Out::open(path).map_err(failed)?;
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
-        let theirs = shared.clone();
-        let write = move || theirs.write(out);
-        let writer = std::thread::Builder::new().name("traces".into()).spawn(write).map_err(failed)?;
-        Ok(Self { shared, writer: Mutex::new(Some(writer)) })
+        let (theirs, its) = (shared.clone(), path.to_owned());
+        let (sender, opened) = sync_channel(0);
+        let write = move || {
+            if is_pipe(&its) {
+                let _nobody_waits = sender.send(Ok(()));
+            }
+            let (out, cause) = match Out::open(&its) {
+                Ok(out) => (Some(out), Ok(())),
+                Err(error) => (None, Err(not_written(&its, &error))),
+            };
+            // Whoever began may not wait for it any more.
+            if let Err(SendError(Err(cause))) = sender.send(cause) {
+                log::warn!("{cause}; the sync itself is not affected");
+            }
+            match out {
+                Some(out) => theirs.write(out),
+                None => theirs.end(),
+            }
+        };
+        let writer = std::thread::Builder::new()
+            .name("traces".into())
+            .spawn(write)
+            .map_err(|error| not_written(path, &error))?;
+        if let Ok(Err(cause)) = opened.recv_timeout(OPENING) {
+            return Err(cause);
+        }
+        Ok(Self { path: path.to_owned(), shared, writer: Mutex::new(Some(writer)) })
     }
 
-    /// Writes what is left, and ends. Spans that come later are not written.
+    /// Writes what is left, and ends. Spans that come later are not written; neither is what takes too long.
     pub fn finish(&self) {
-        lock(&self.shared.state).closed = true;
-        self.shared.changed.notify_all();
-        if let Some(writer) = lock(&self.writer).take() {
+        let Some(writer) = lock(&self.writer).take() else { return };
+        if self.finish_within(LAST_SPANS) {
             let _panics_abort = writer.join();
+        } else {
+            log::warn!(
+                "{}: the last spans are missing, it took none for {} s; does somebody read it, and is its disk there? The sync itself is not affected",
+                named(&self.path),
+                LAST_SPANS.as_secs()
+            );
         }
     }
 
-    /// The same, but never longer than this: a disk that is slower has none of it.
-    pub fn finish_within(&self, most: Duration) {
+    /// The same within another time, and without a word; whether it was enough.
+    pub fn finish_within(&self, most: Duration) -> bool {
         let mut state = lock(&self.shared.state);
         state.closed = true;
         self.shared.changed.notify_all();
-        let _in_time = self.shared.changed.wait_timeout_while(state, most, |state| !state.ended);
+        let waited = self.shared.changed.wait_timeout_while(state, most, |state| !state.ended);
+        waited.unwrap_or_else(PoisonError::into_inner).0.ended
     }
 }
 
@@ -150,18 +183,23 @@ impl Shared {
                 break;
             }
         }
-        let left_out = {
-            let mut state = lock(&self.state);
-            state.ended = true;
-            state.left_out
-        };
-        self.changed.notify_all();
+        let left_out = lock(&self.state).left_out;
         if left_out > 0 {
             log::warn!(
                 "{}: {left_out} spans are missing, the disk was too slow for them; name a file on a faster one",
                 named(&out.path)
             );
         }
+        self.end();
+    }
+
+    /// Nothing is written any more.
+    fn end(&self) {
+        let mut state = lock(&self.state);
+        (state.closed, state.ended) = (true, true);
+        state.text = Vec::new();
+        drop(state);
+        self.changed.notify_all();
     }
 
     /// Puts whole lines in place of `text`, when there is enough for a write or it is time for one; true for the last.
@@ -180,58 +218,8 @@ impl Shared {
     }
 }
 
-/// The file's end.
-struct Out {
-    path: PathBuf,
-    file: File,
-    /// The file ends within a line: of a process that was killed, or after a failure.
-    torn: bool,
-    warned: bool,
-}
-
-impl Out {
-    fn open(path: &Path) -> io::Result<Self> {
-        refuse_foreign_link(path)?;
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-        let torn = file.metadata()?.is_file() && ends_within_a_line(&mut file)?;
-        Ok(Self { path: path.to_owned(), file, torn, warned: false })
-    }
-
-    fn append(&mut self, text: &[u8]) {
-        if text.is_empty() {
-            return;
-        }
-        let mut text = text;
-        let ended;
-        if self.torn {
-            ended = [b"\n", text].concat();
-            text = &ended;
-        }
-        match self.file.write_all(text) {
-            Ok(()) => self.torn = false,
-            Err(error) => {
-                // How much of it is there, nobody knows; a line break too many does no harm.
-                self.torn = true;
-                if !self.warned {
-                    self.warned = true;
-                    log::warn!(
-                        "{}: cannot be written to, spans are missing: {error}; make room there or name another file; the sync itself is not affected",
-                        named(&self.path)
-                    );
-                }
-            }
-        }
-    }
-}
-
-fn ends_within_a_line(file: &mut File) -> io::Result<bool> {
-    if file.seek(SeekFrom::End(0))? == 0 {
-        return Ok(false);
-    }
-    file.seek(SeekFrom::End(-1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(last != *b"\n")
+fn not_written(path: &Path, error: &std::io::Error) -> String {
+    format!("{}: spans are not written: {error}", named(path))
 }
 
 fn named(path: &Path) -> String {

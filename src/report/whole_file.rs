@@ -20,16 +20,25 @@ const MODE: u32 = 0o644;
 /// When the path is a link that belongs neither to this process's user, nor to root, nor to the folder's owner.
 pub(super) fn refuse_foreign_link(path: &Path) -> io::Result<()> {
     let Ok(link) = fs::symlink_metadata(path) else { return Ok(()) };
-    if !link.is_symlink() {
-        return Ok(());
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let owner = |path: &Path| fs::metadata(path).map(|about| about.uid()).ok();
-    let trusted = [Some(0), owner(Path::new("/proc/self")), owner(folder)];
-    if trusted.contains(&Some(link.uid())) {
+    if !link.is_symlink() || is_owner_trusted(folder_of(path), link.uid()) {
         return Ok(());
     }
     Err(io::Error::other("it is a link that belongs to somebody else, and is not followed"))
+}
+
+/// Whether what is at this path, behind all links, belongs to somebody who is trusted with it: as for links.
+pub(super) fn is_trusted_owner(path: &Path, owner: u32) -> bool {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    is_owner_trusted(folder_of(&path), owner)
+}
+
+fn is_owner_trusted(folder: &Path, owner: u32) -> bool {
+    let owner_of = |path: &Path| fs::metadata(path).map(|about| about.uid()).ok();
+    [Some(0), owner_of(Path::new("/proc/self")), owner_of(folder)].contains(&Some(owner))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Writes a file beside it first, and gives that its name when all of it is on the disk.
@@ -45,10 +54,7 @@ pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     // A link stays a link.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let name = path.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(&path);
     remove_stale(folder, name);
     let fresh = folder.join(fresh_name(name));
     let written = write_whole(&fresh, text).and_then(|()| fs::rename(&fresh, &path));
