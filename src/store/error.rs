@@ -27,7 +27,8 @@ pub enum StoreError {
         /// What happened, and the way out.
         message: String,
     },
-    /// A value cannot be stored: retrying is useless, other rows are not affected.
+    /// The statement fails because of a row: retrying is useless, but without that row it may succeed. See
+    /// [`Self::is_rows_fault`].
     Row {
         /// PostgreSQL's five-character code.
         sqlstate: String,
@@ -67,9 +68,42 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// The message for an end that it brings about: a row of the program's own is refused by what the user has made.
+    #[must_use]
+    pub fn with_way_out(&self) -> String {
+        match self {
+            Self::Row { .. } => {
+                format!(
+                    "the database refuses a row: {self}; remove what refuses it, then run again to resume"
+                )
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+/// What the database says of a row that it drops without an error.
+const NOT_KEPT: &str = "02000";
+
+/// How a statement of ours reports a table that did not keep a row: as the value of a cast that fails, because plain SQL can
+/// raise no error of its own. The table's name follows.
+const NOT_KEPT_SIGN: &str = "campaign-sync: no row kept in ";
+
+impl StoreError {
+    /// Whether the row's data is refused, so that the campaign is a dead letter: by its type, a constraint, a trigger or a
+    /// policy. Any other code tells of a fault that somebody has to repair first.
+    #[must_use]
+    pub fn is_rows_fault(&self) -> bool {
+        let Self::Row { sqlstate, .. } = self else { return false };
+        matches!(&sqlstate[..sqlstate.len().min(2)], "02" | "22" | "23" | "42" | "44" | "54" | "P0")
+            && (!sqlstate.starts_with("42") || sqlstate == ROW_POLICY)
+    }
+}
+
 impl From<StoreError> for SharingError {
     fn from(error: StoreError) -> Self {
-        Self { message: error.to_string(), lasting: !matches!(error, StoreError::Unavailable { .. }) }
+        Self { lasting: !matches!(error, StoreError::Unavailable { .. }), message: error.with_way_out() }
     }
 }
 
@@ -99,9 +133,27 @@ pub(super) fn may_depend_on_tls(error: &postgres::Error) -> bool {
     error.as_db_error().map_or_else(|| is_tls(error), |said| said.code().code() == "28000")
 }
 
+/// PostgreSQL's code for a missing privilege, and for a row that a policy (row-level security) refuses.
+const ROW_POLICY: &str = "42501";
+
+/// Classes of codes that tell of a fault in a statement of ours, unless code of the user's raises them.
+const OUR_FAULTS: [&str; 8] = ["03", "0A", "24", "25", "26", "34", "3B", "42"];
+
 fn from_server(said: &DbError) -> StoreError {
     let sqlstate = said.code().code();
     let text = one_line(said.message());
+    if let Some((_, table)) = said.message().split_once(NOT_KEPT_SIGN) {
+        return not_kept(table.trim_end_matches('"'));
+    }
+    // A trigger's function is named: that is where the cure is.
+    let users = users_code(said);
+    let row = |message: &str| StoreError::Row {
+        sqlstate: sqlstate.into(),
+        message: match users {
+            Some(function) => format!("{message} (in {})", foreign::one_line(function, FUNCTION_CHARACTERS)),
+            None => message.to_owned(),
+        },
+    };
     match sqlstate {
         // PgBouncer gives its own refusals this code of the protocol.
         "08P01" if is_pooler_refusal(&text) => {
@@ -120,7 +172,9 @@ fn from_server(said: &DbError) -> StoreError {
         "3D000" => {
             StoreError::Refused { message: with_cure(&text, &format!("createdb {}", quoted_name(&text))) }
         }
-        "42501" => StoreError::Refused { message: with_cure(&text, privilege_cure(&text)) },
+        // The routine's name is the same in every language of the server's messages.
+        ROW_POLICY if said.routine() == Some("ExecWithCheckOptions") => row(&text),
+        ROW_POLICY => StoreError::Refused { message: with_cure(&text, privilege_cure(&text)) },
         "42P01" | "42703" | "42883" | "3F000" => StoreError::Refused {
             message: with_cure(&text, "is the schema up to date? campaign-sync migrate"),
         },
@@ -135,14 +189,41 @@ fn from_server(said: &DbError) -> StoreError {
         "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" => {
             StoreError::Unavailable { message: text }
         }
-        "54000" => StoreError::Row { sqlstate: sqlstate.into(), message: text },
+        // A distributed database reports a node that is gone by this code.
+        "XX000" if text.to_lowercase().contains("connection") => StoreError::Unavailable { message: text },
         _ => match &sqlstate[..sqlstate.len().min(2)] {
             "08" | "40" | "53" | "57" | "58" => StoreError::Unavailable { message: text },
             "28" | "0P" | "0L" => StoreError::Refused { message: text },
-            "22" => StoreError::Row { sqlstate: sqlstate.into(), message: without_quoted(&text) },
-            "23" => StoreError::Row { sqlstate: sqlstate.into(), message: text },
-            _ => StoreError::Internal { message: format!("{text} (SQLSTATE {sqlstate})") },
+            "22" => row(&without_quoted(&text)),
+            class if users.is_none() && OUR_FAULTS.contains(&class) => {
+                StoreError::Internal { message: format!("{text} (SQLSTATE {sqlstate})") }
+            }
+            // Constraints, triggers and limits; and what nobody can foresee: which row it is, is found by trying.
+            _ => row(&text),
         },
+    }
+}
+
+/// The longest that the name of a user's function may be in a message, in characters.
+const FUNCTION_CHARACTERS: usize = 120;
+
+/// The function of the user's that was at work, if one was: a trigger's, for instance.
+fn users_code(said: &DbError) -> Option<&str> {
+    let mut lines = said.where_().unwrap_or_default().lines();
+    lines.find(|line| line.starts_with("PL/") || line.starts_with("SQL function"))
+}
+
+/// A table did not keep a row that was written to it.
+fn not_kept(table: &str) -> StoreError {
+    let table = foreign::one_line(table, FUNCTION_CHARACTERS);
+    let message = format!(
+        "the table {table} does not keep the row: a trigger, rule or policy drops it without an error"
+    );
+    // Those of campaigns are told apart by being tried alone; there is no work without the others.
+    if matches!(&*table, "campaigns" | "dead_letters" | "sync_tasks") {
+        StoreError::Row { sqlstate: NOT_KEPT.into(), message }
+    } else {
+        StoreError::Refused { message: with_cure(&message, "remove that, then run again to resume") }
     }
 }
 
@@ -203,6 +284,12 @@ fn from_client(error: &postgres::Error) -> StoreError {
     if cause == "password missing" {
         let message =
             with_cure("the server asks for a password and none is set", "set PGPASSWORD or PGPASSFILE");
+        return StoreError::Refused { message };
+    }
+    // Every statement that has to give a row writes one.
+    if kind.starts_with("query returned an unexpected number of rows") {
+        let cure = "does a trigger, rule or policy drop it? remove that, then run again to resume";
+        let message = with_cure("a row that was written to one of the program's tables is not there", cure);
         return StoreError::Refused { message };
     }
     let message = if cause.is_empty() { kind.clone() } else { format!("{kind}: {cause}") };

@@ -136,11 +136,11 @@ impl From<SharingError> for Ending {
 
 impl From<StoreError> for Ending {
     fn from(error: StoreError) -> Self {
-        let message = error.to_string();
+        let message = error.with_way_out();
         match error {
             StoreError::Unavailable { .. } => Self::DatabaseUnavailable(message),
-            StoreError::Refused { .. } => Self::DatabaseRefused(message),
-            StoreError::Row { .. } | StoreError::Internal { .. } => Self::Internal(message),
+            StoreError::Refused { .. } | StoreError::Row { .. } => Self::DatabaseRefused(message),
+            StoreError::Internal { .. } => Self::Internal(message),
         }
     }
 }
