@@ -21,8 +21,18 @@ WITH batch AS (
     ON CONFLICT (account, id) DO UPDATE
     SET run_id = excluded.run_id, cause = excluded.cause, reason = excluded.reason, attempts = excluded.attempts,
         payload = excluded.payload, retryable = excluded.retryable, failed_at = excluded.failed_at
+    RETURNING l.id
+), counted AS (
+    UPDATE workers
+    SET failed = failed + (SELECT count(*) FROM done), heartbeat_at = now()
+    WHERE account = $1 AND worker_id = $2
+    RETURNING worker_id
 )
-UPDATE workers
-SET failed = failed + (SELECT count(*) FROM done), heartbeat_at = now()
-WHERE account = $1 AND worker_id = $2
-RETURNING (SELECT count(*) FROM done)
+-- As in sql/complete.sql.
+SELECT (SELECT count(*) FROM done)
+       + CASE WHEN (SELECT count(*) FROM buried) < (SELECT count(*) FROM done)
+              THEN (SELECT 'campaign-sync: no row kept in dead_letters' FROM done LIMIT 1)::bigint
+              WHEN NOT EXISTS (SELECT FROM counted)
+              THEN (SELECT 'campaign-sync: no row kept in workers' FROM done LIMIT 1)::bigint
+              ELSE 0 END
+WHERE EXISTS (SELECT FROM counted) OR EXISTS (SELECT FROM done)

@@ -15,4 +15,10 @@ WITH picked AS (
         listed = listed + (SELECT count(*) FROM added a JOIN picked p ON p.id = a.id WHERE p.run_id <> $2)
     WHERE account = $1 AND run_id = $2
 )
-SELECT id FROM picked
+-- An error, which undoes all of it, when a task is nowhere: see NOT_KEPT_SIGN in src/store/error.rs.
+SELECT p.id,
+       CASE WHEN (SELECT count(*) FROM added) < (SELECT count(*) FROM picked)
+             AND p.id NOT IN (SELECT a.id FROM added a)
+             AND NOT EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1 AND t.id = p.id)
+            THEN ('campaign-sync: no row kept in sync_tasks' || left(p.id, 0))::bigint END AS kept
+FROM picked p

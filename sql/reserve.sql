@@ -54,7 +54,11 @@ WITH row AS (
     FROM turn t, kept k,
          LATERAL (SELECT cardinality(k.ats) > 500 AND k.ats[cardinality(k.ats)] + t.span / 500 > t.now AS joins) x
     WHERE q.account = $1
+    RETURNING q.account
 )
-SELECT granted::bigint AS granted, sends, now AS at, most::integer AS most, seconds,
+-- An error when the row was dropped: see NOT_KEPT_SIGN in src/store/error.rs. Nobody may send what is not on record.
+SELECT granted::bigint
+       + CASE WHEN EXISTS (SELECT FROM written) THEN 0
+              ELSE (SELECT 'campaign-sync: no row kept in quotas' FROM row LIMIT 1)::bigint END AS granted, sends, now AS at, most::integer AS most, seconds,
        coalesce(extract(epoch FROM free_at - now), 0)::float8 AS wait_s
 FROM turn

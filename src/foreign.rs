@@ -28,6 +28,25 @@ pub fn json(text: String) -> String {
     written_out(&text, obeyed, |shown, code| write!(shown, "\\u{code:04x}"))
 }
 
+/// JSON in ASCII, for a database whose encoding holds nothing else; its meaning is the same.
+#[must_use]
+pub fn ascii_json(text: &str) -> String {
+    written_out(
+        text,
+        |c| !c.is_ascii(),
+        |shown, code| {
+            let c = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+            c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(shown, "\\u{unit:04x}"))
+        },
+    )
+}
+
+/// The text in ASCII, each other character written by its code.
+#[must_use]
+pub fn ascii(text: &str) -> String {
+    written_out(text, |c| !c.is_ascii(), |shown, code| write!(shown, "\\u{{{code:x}}}"))
+}
+
 /// The text with each character that is `obeyed` written by its code.
 fn written_out(
     text: &str,

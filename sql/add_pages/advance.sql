@@ -7,15 +7,33 @@
     UPDATE workers
     SET synced = synced + (SELECT count(*) FROM stored), heartbeat_at = now()
     WHERE account = $1 AND worker_id = $3 AND EXISTS (SELECT FROM stored)
+    RETURNING worker_id
 ), advanced AS (
     UPDATE sync_runs s
-    SET next_page = $13, listing_done = $14, total = coalesce($15, s.total), page_size = $16,
+    SET next_page = $13, listing_done = $14, total = coalesce($15, s.total),
+        -- Rows that are written on their own, ahead of their page, leave the run where it is.
+        page_size = CASE WHEN s.next_page = $13 THEN s.page_size ELSE $16 END,
         listed = s.listed + n.records + (SELECT count(*) FROM stored), failed = s.failed + n.buried,
         unnamed = s.unnamed + n.unnamed
     FROM run r CROSS JOIN news n
     WHERE s.account = $1 AND s.run_id = r.run_id
     RETURNING n.records, n.left_out
+), unkept AS (
+    -- The table that did not keep a row, if one did not; of the finished campaigns, as in tasks.sql.
+    SELECT CASE WHEN n.unkept IS NOT NULL THEN n.unkept
+                WHEN (SELECT count(*) FROM stored) < (SELECT count(*) FROM finished) AND EXISTS (
+                    SELECT FROM finished f CROSS JOIN run r
+                    WHERE f.id NOT IN (SELECT s.id FROM stored s)
+                      AND (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = f.id) IS NULL
+                      AND (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = f.id) IS DISTINCT FROM $2
+                      AND (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = f.id) IS DISTINCT FROM $2)
+                THEN 'campaigns'
+                WHEN EXISTS (SELECT FROM stored) AND NOT EXISTS (SELECT FROM counted) THEN 'workers'
+                WHEN EXISTS (SELECT FROM run) AND NOT EXISTS (SELECT FROM advanced) THEN 'sync_runs' END AS name
+    FROM news n
 )
--- Null when this process no longer lists; else how many records were new, and the ids that were left out.
-SELECT (SELECT a.records + (SELECT count(*) FROM stored) FROM advanced a) AS added,
+-- Null when this process no longer lists; else how many records were new, and the ids that were left out. An error, which
+-- undoes all of it, when a row is nowhere: see NOT_KEPT_SIGN in src/store/error.rs.
+SELECT (SELECT a.records + (SELECT count(*) FROM stored) FROM advanced a)
+       + coalesce(('campaign-sync: no row kept in ' || (SELECT u.name FROM unkept u))::bigint, 0) AS added,
        (SELECT a.left_out FROM advanced a) AS left_out

@@ -14,10 +14,12 @@
     ON CONFLICT (account, id) DO NOTHING
     RETURNING id
 ), invalid AS (
-    SELECT * FROM unnest($9::text[], $10::text[], $11::text[], $12::boolean[]) AS i (id, reason, payload, named)
+    SELECT *
+    FROM unnest($9::text[], $10::text[], $11::text[], $12::boolean[], $26::text[], $27::boolean[])
+         AS i (id, reason, payload, named, cause, retryable)
 ), buried AS (
     INSERT INTO dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
-    SELECT $1, i.id, r.run_id, 'invalid', i.reason, 0, i.payload, false
+    SELECT $1, i.id, r.run_id, i.cause, i.reason, 0, i.payload, i.retryable
     FROM invalid i CROSS JOIN run r
     WHERE (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = i.id) IS DISTINCT FROM $2
       AND (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = i.id) IS NULL
@@ -31,5 +33,20 @@
            (SELECT count(*) FROM invalid WHERE NOT named) AS unnamed,
            -- Of those that were to be held.
            CASE WHEN (SELECT count(*) FROM added) = (SELECT count(*) FROM page) THEN '{}'
-                ELSE ARRAY (SELECT p.id FROM page p WHERE p.held EXCEPT SELECT a.id FROM added a) END AS left_out
+                ELSE ARRAY (SELECT p.id FROM page p WHERE p.held EXCEPT SELECT a.id FROM added a) END AS left_out,
+           -- What this run has not dealt with and is not there either was dropped by a trigger, rule or policy.
+           CASE WHEN (SELECT count(*) FROM added) < (SELECT count(*) FROM page) AND EXISTS (
+                    SELECT FROM page p CROSS JOIN run r
+                    WHERE p.id NOT IN (SELECT a.id FROM added a)
+                      AND (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = p.id) IS NULL
+                      AND (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = p.id) IS DISTINCT FROM $2
+                      AND (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = p.id) IS DISTINCT FROM $2)
+                THEN 'sync_tasks'
+                WHEN b.count < (SELECT count(*) FROM invalid) AND EXISTS (
+                    SELECT FROM invalid i CROSS JOIN run r
+                    WHERE i.id NOT IN (SELECT u.id FROM buried u)
+                      AND (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = i.id) IS NULL
+                      AND (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = i.id) IS DISTINCT FROM $2
+                      AND (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = i.id) IS DISTINCT FROM $2)
+                THEN 'dead_letters' END AS unkept
     FROM (SELECT count(*) FROM buried) b

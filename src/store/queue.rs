@@ -41,10 +41,14 @@ pub struct NewDeadLetter<'a> {
     pub key: String,
     /// Whether `key` is the campaign's id.
     pub named: bool,
+    /// A word for grouping.
+    pub cause: &'static str,
     /// What is wrong with it.
     pub reason: &'a str,
     /// The record as it was listed.
     pub payload: &'a str,
+    /// Whether `retry` makes sense.
+    pub retryable: bool,
 }
 
 /// What the lister has got, to be committed with its checkpoint.
@@ -117,6 +121,8 @@ pub fn add_pages(
     let reasons: Vec<&str> = pages.invalid.iter().map(|letter| letter.reason).collect();
     let raw: Vec<&str> = pages.invalid.iter().map(|letter| letter.payload).collect();
     let named: Vec<bool> = pages.invalid.iter().map(|letter| letter.named).collect();
+    let causes: Vec<&str> = pages.invalid.iter().map(|letter| letter.cause).collect();
+    let retryable: Vec<bool> = pages.invalid.iter().map(|letter| letter.retryable).collect();
     let mut extra = texts(&pages.finished, |campaign| &campaign.extra);
     // As a rule there is nothing extra at all.
     if extra.iter().all(|extra| *extra == "{}") {
@@ -150,6 +156,8 @@ pub fn add_pages(
             (&counts(&pages.finished, |campaign| campaign.conversions), Type::INT8_ARRAY),
             (&times(&pages.finished), Type::TIMESTAMPTZ_ARRAY),
             (&extra, Type::TEXT_ARRAY),
+            (&causes, Type::TEXT_ARRAY),
+            (&retryable, Type::BOOL_ARRAY),
         ],
     )?;
     Ok(row.get::<_, Option<i64>>("added").map(|new| Added { new, left_out: row.get("left_out") }))

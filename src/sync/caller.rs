@@ -162,6 +162,11 @@ impl Caller {
         self.vault.finish();
     }
 
+    /// How long nothing at all may succeed.
+    pub(super) fn give_up_after(&self) -> Duration {
+        self.patience.give_up_after
+    }
+
     /// Why this account's part has ended, if it has before its time.
     #[must_use]
     pub fn ending(&self) -> Option<Ending> {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::session::Session;
-use crate::store::leases;
+use crate::store::{StoreError, leases};
 
 /// Between heartbeats: a fifth of a lease, so that four may fail.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -29,13 +29,14 @@ fn beat(session: &Session) {
     let effort = session.effort();
     let run_id = session.run.run_id;
     let scope = session.store.scope();
-    // Not `transact`: a heartbeat that fails is the next one's business, or that of whoever has work to commit.
+    // Not `transact`: a heartbeat that fails while the database is away is the next one's business.
     let beat = session
         .store
         .run(|client, account| leases::heartbeat(client, account, run_id, worker, effort, false));
     match beat {
         Ok(Some(beat)) => {
             if beat.alive {
+                session.beats.fetch_add(1, Ordering::Relaxed);
                 session.effort_told(worker, effort);
             } else {
                 session.lease_lost(worker);
@@ -47,7 +48,12 @@ fn beat(session: &Session) {
             });
         }
         Ok(None) => session.update_view(|view| view.over = true),
-        Err(error) => log::debug!(account = scope.account(), run = scope.run(); "no heartbeat: {error}"),
+        Err(error) => {
+            log::debug!(account = scope.account(), run = scope.run(); "no heartbeat: {error}");
+            if !matches!(error, StoreError::Unavailable { .. }) {
+                session.end_by(&error);
+            }
+        }
     }
     match session.store.run(|client, account| leases::reap(client, account, 0)) {
         Ok((0, _)) => {}

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
@@ -37,6 +37,8 @@ pub(crate) const LONGEST: i64 = 1_000_000_000;
 /// How long the lister waits for room in its own process, before it leaves tasks to be claimed. Claiming costs a second
 /// write, so a fast process is worth waiting for; a slow one is not: offset paging drifts with time.
 const ROOM_PATIENCE: Duration = Duration::from_millis(250);
+/// The wait before pages are fetched again that were not committed: doubles from the first to the second.
+const RETAKE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often a process that is not the lister looks whether it is needed.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -144,29 +146,87 @@ impl Iterator for Listing<'_> {
 
 /// Lists until the listing is done, by this process or another.
 pub(super) fn list(session: &Session) {
+    list_to_the_end(session);
+    session.lister_gone.store(true, Ordering::Release);
+    session.tell();
+}
+
+fn list_to_the_end(session: &Session) {
+    let mut setbacks = Setbacks::new(session.caller.give_up_after());
     while !session.caller.stop.requested() && !session.finished.load(Ordering::Acquire) {
         let view = session.view();
-        if view.listing_done || view.over || view.listing_error.is_some() {
+        if view.listing_done || view.over || view.listing_error.is_some() || session.refusal().is_some() {
             return;
         }
         let worker = session.worker();
         let taken = session
             .transact(|client, account| leases::take_listing(client, account, session.run.run_id, worker));
         match taken {
-            Ok(Some((page, page_size))) => list_from(session, page, page_size),
-            Ok(None) => session.caller.clock.sleep(LOOK_AGAIN),
+            Ok(Some((page, page_size))) => {
+                let wait = match setbacks.take(session.caller.clock.now(), page) {
+                    Ok(wait) => wait,
+                    Err(reason) => {
+                        session.caller.end(Ending::DatabaseUnavailable(reason));
+                        session.tell();
+                        return;
+                    }
+                };
+                session.fetching.store(true, Ordering::Release);
+                session.caller.clock.sleep(wait);
+                // What an earlier listing of the run has shown is looked up before it is handed out.
+                let again = page > 1 || !session.run.new || !wait.is_zero();
+                list_from(session, page, page_size, again);
+                session.fetching.store(false, Ordering::Release);
+            }
+            Ok(None) => {
+                session.refusals.fetch_add(1, Ordering::Relaxed);
+                session.caller.clock.sleep(LOOK_AGAIN);
+            }
             Err(_ended) => return,
         }
     }
 }
 
-fn list_from(session: &Session, first_page: i64, page_size: i32) {
+/// How often the listing was taken on in vain: pages that were fetched and not committed are fetched again.
+struct Setbacks {
+    most: Duration,
+    /// The page that the run stands at, since when, and how often it was taken on there.
+    at: Option<(i64, Instant, u32)>,
+}
+
+impl Setbacks {
+    fn new(most: Duration) -> Self {
+        Self { most, at: None }
+    }
+
+    /// The listing is taken on at this page: after how long its pages may be fetched, or why no more.
+    fn take(&mut self, now: Instant, page: i64) -> Result<Duration, String> {
+        let (at, since, times) = match self.at {
+            None => (page, now, 0),
+            Some((before, ..)) if page > before => (page, now, 1),
+            Some((before, since, times)) => (before, since, times.saturating_add(1)),
+        };
+        self.at = Some((at, since, times));
+        let passed = now.saturating_duration_since(since);
+        if times > 1 && passed >= self.most {
+            return Err(format!(
+                "the pages from page {page} on were fetched {times} times in {} s (--give-up-after) and could not be committed: other processes, or triggers of the database, take the listing away",
+                passed.as_secs()
+            ));
+        }
+        let doubled = RETAKE.0.saturating_mul(2_u32.saturating_pow(times.saturating_sub(1)));
+        let wait = doubled.min(RETAKE.1).min(self.most.saturating_sub(passed).max(RETAKE.0));
+        Ok(if times == 0 { Duration::ZERO } else { wait })
+    }
+}
+
+fn list_from(session: &Session, first_page: i64, page_size: i32, again: bool) {
     let (sender, receiver) = sync_channel(PAGES_AHEAD);
     std::thread::scope(|scope| {
         // Refused, it drops the sender: then there is nothing to feed.
         super::start(scope, &session.caller, || fetch_pages(session, first_page, page_size, sender));
         // Dropped at its end, the receiver ends the fetching too.
-        Feeder::new(session, first_page, receiver).run();
+        Feeder::new(session, first_page, again, receiver).run();
     });
 }
 
@@ -187,12 +247,14 @@ struct Feeder<'a> {
     pages: Receiver<Fetched>,
     chain: Arc<Chain>,
     next_page: i64,
+    /// The run was listed before.
+    again: bool,
     recent: RecentIds,
 }
 
 impl<'a> Feeder<'a> {
-    fn new(session: &'a Session, next_page: i64, pages: Receiver<Fetched>) -> Self {
-        Self { session, pages, chain: Arc::default(), next_page, recent: RecentIds::default() }
+    fn new(session: &'a Session, next_page: i64, again: bool, pages: Receiver<Fetched>) -> Self {
+        Self { session, pages, chain: Arc::default(), next_page, again, recent: RecentIds::default() }
     }
 
     fn run(mut self) {
@@ -220,7 +282,7 @@ impl<'a> Feeder<'a> {
 
     /// Feeds pages that came together, of so many records.
     fn feed(&mut self, batch: Vec<Fetched>, records: usize) {
-        let after_another = self.next_page > 1 && self.recent.is_empty();
+        let after_another = self.again && self.recent.is_empty();
         // Others would have to wait for their share; and what another lister had shown is looked up first.
         let commit_first = self.session.view().others > 0 || after_another;
         let room = self.session.inbox.room(self.session.capacity(), 0, Duration::ZERO);

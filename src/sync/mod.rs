@@ -12,8 +12,10 @@ mod keeper;
 mod lister;
 mod outbox;
 mod pages;
+mod salvage;
 mod session;
 mod spans;
+mod standstill;
 mod trace;
 mod workers;
 mod writer;
@@ -38,6 +40,7 @@ pub(crate) use outbox::MOST as MOST_RESULTS;
 pub(crate) use session::MOST_HELD;
 
 use session::Session;
+use standstill::Standstill;
 
 use crate::http::RateLimit;
 use crate::http::concurrency::Concurrency;
@@ -334,6 +337,7 @@ fn requeue(job: &Job, run_id: i64) -> bool {
 fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i64)> {
     let (mut news, mut asked, mut looked) = (0, session.caller.clock.now(), None::<Instant>);
     let mut warned = job.deadline.is_none();
+    let mut standstill = Standstill::new(session.caller.give_up_after());
     loop {
         let now = session.caller.clock.now();
         if job.deadline.is_some_and(|deadline| now >= deadline) {
@@ -366,6 +370,7 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
             }
             match try_to_close(job, session, &view) {
                 Some(Closing::Open { near }) => {
+                    session.refusals.fetch_add(1, Ordering::Relaxed);
                     pause = if near { LOOK_NEAR_THE_END } else { LOOK_FOR_THE_END };
                 }
                 None => {}
@@ -376,6 +381,20 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
                 Some(Closing::Closed(_)) => return None,
                 Some(Closing::RemovalRefused(unlisted, present)) => return Some((unlisted, present)),
             }
+            let listed = view.listing_done || session.lister_gone.load(Ordering::Acquire);
+            if listed
+                && session.idle()
+                && !session.free_tasks.load(Ordering::Acquire)
+                && let Some(ending) = session.refusal()
+            {
+                session.caller.end(ending);
+                return None;
+            }
+        }
+        if let Some(time) = standstill.look(session.caller.clock.now(), session.standstill()) {
+            let pending = session.transact(|client, account| queue::count(client, account, None)).ok()?;
+            session.caller.end(standstill::ending(time, view.listing_done, pending));
+            return None;
         }
         news = session.await_news(news, pause);
     }
@@ -416,8 +435,9 @@ fn claim(session: &Session) {
     let most = i64::try_from(room).unwrap_or(0);
     let worker = session.worker();
     session.free_tasks.store(false, Ordering::Release);
-    if let Ok(claimed) = session.transact_gift(|client, account| queue::claim(client, account, worker, most))
-    {
+    let claimed = session.transact_gift(|client, account| queue::claim(client, account, worker, most));
+    // No row of a campaign's is written: what is refused is this process.
+    if let Ok(claimed) = claimed.inspect_err(|error| session.end_by(error)) {
         if claimed.len() == room {
             session.leave_free_tasks();
         }
@@ -429,7 +449,9 @@ fn try_to_close(job: &Job, session: &Session, view: &session::View) -> Option<Cl
     if !view.listing_done {
         let reason = view.listing_error.clone()?;
         let pending = session.transact(queue::pending).ok()?;
-        if !pending.any {
+        if pending.any {
+            session.refusals.fetch_add(1, Ordering::Relaxed);
+        } else {
             session.caller.end(Ending::Listing(reason));
         }
         return None;
@@ -457,6 +479,11 @@ fn leave(job: &Job, session: &Session) {
         leases::reap(client, account, worker)
     });
     if let Err(error) = left {
+        if !matches!(error, StoreError::Unavailable { .. }) {
+            // Its tasks at least are free, if the database lets that be written.
+            let _best_effort = job.store.run(|client, account| queue::release(client, account, worker));
+            let _best_effort = job.store.run(|client, account| leases::reap(client, account, worker));
+        }
         log::debug!(account = job.store.account(), run = run_id; "left without a word; the lease ends by itself: {error}");
     }
     if let Some(ending) = job.caller.ending() {

@@ -213,6 +213,11 @@ impl PendingPages {
         Some(rows)
     }
 
+    /// Whether the record at this place is synced.
+    pub fn is_finished(&self, place: usize) -> bool {
+        self.finished[place]
+    }
+
     fn settle(&mut self, fate: Fate) {
         if let Some(handed) = &self.handed {
             handed.fate.get_or_init(|| fate);
@@ -220,13 +225,13 @@ impl PendingPages {
         self.chain.uncommitted.fetch_sub(self.weight, Ordering::AcqRel);
     }
 
-    /// They are committed, with what was finished as campaigns (or not: `stored`). Gives what is still to be written.
-    pub fn committed(mut self, stored: bool) -> Settled {
+    /// They are committed, with what was finished as campaigns so far as it is `stored`. Gives what is still to be written.
+    pub fn committed(mut self, stored: &Stored) -> Settled {
         self.settle(Fate::Committed);
-        let finished = if stored { 0 } else { self.finished.len() };
-        let unstored = self.pages.valid.iter().zip(&self.finished).take(finished).filter(|(_, done)| **done);
+        let finished = self.pages.valid.iter().zip(&self.finished).filter(|(_, done)| **done);
+        let finished = finished.map(|(record, _)| &record.campaign);
         Settled {
-            unstored: unstored.map(|(record, _)| record.campaign.clone()).collect(),
+            unstored: finished.filter(|campaign| !stored.has(&campaign.id)).cloned().collect(),
             results: self.results,
             dead: self.dead,
         }
@@ -236,6 +241,33 @@ impl PendingPages {
     pub fn dropped(mut self) -> usize {
         self.settle(Fate::Dropped);
         self.results + self.dead.len()
+    }
+}
+
+/// Which of the finished campaigns were committed as campaigns; the others are tasks.
+pub(super) enum Stored {
+    All,
+    Only(HashSet<String>),
+}
+
+impl Default for Stored {
+    fn default() -> Self {
+        Self::Only(HashSet::new())
+    }
+}
+
+impl Stored {
+    pub fn insert(&mut self, id: String) {
+        if let Self::Only(ids) = self {
+            ids.insert(id);
+        }
+    }
+
+    fn has(&self, id: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(ids) => ids.contains(id),
+        }
     }
 }
 
@@ -315,21 +347,26 @@ impl PageQueue {
     }
 }
 
-fn dead_letter<'a>(invalid: &'a Invalid, raw: &'a RawValue) -> NewDeadLetter<'a> {
+pub(super) fn dead_letter<'a>(invalid: &'a Invalid, raw: &'a RawValue) -> NewDeadLetter<'a> {
     NewDeadLetter {
         key: key_of(invalid, raw),
         named: invalid.id.is_some(),
+        cause: "invalid",
         reason: &invalid.reason,
         payload: raw.get(),
+        retryable: false,
     }
 }
 
 /// The campaign's id, or, when there is none that could be a key, a name made of the record.
 pub(super) fn key_of(invalid: &Invalid, raw: &RawValue) -> String {
-    invalid.id.clone().unwrap_or_else(|| {
-        let hash = digest(&SHA256, raw.get().as_bytes());
-        let mut name = String::from("sha256:");
-        push_hex(&mut name, &hash.as_ref()[..16]);
-        name
-    })
+    invalid.id.clone().unwrap_or_else(|| name_of(raw))
+}
+
+/// A name made of the record.
+pub(super) fn name_of(raw: &RawValue) -> String {
+    let hash = digest(&SHA256, raw.get().as_bytes());
+    let mut name = String::from("sha256:");
+    push_hex(&mut name, &hash.as_ref()[..16]);
+    name
 }

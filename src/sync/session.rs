@@ -13,6 +13,8 @@ use super::ending::Ending;
 use super::inbox::{Inbox, Work};
 use super::outbox::Outbox;
 use super::pages::{Origin, PendingPages};
+use super::standstill::Seen;
+use crate::foreign;
 use crate::http::concurrency::Concurrency;
 use crate::http::hex::push_hex;
 use crate::http::lock::lock;
@@ -26,6 +28,8 @@ use crate::store::{Store, StoreError};
 pub(crate) const MOST_HELD: usize = 1_024;
 /// It holds what it can do in this time.
 const HELD_SECONDS: f64 = 0.5;
+/// The longest that a refused campaign's id may be in a message, in characters.
+const REFUSED_ID_CHARACTERS: usize = 100;
 /// So few results are written in no time.
 const FEW_UNWRITTEN: usize = 250;
 
@@ -61,6 +65,13 @@ struct ToldEffort {
     by_this_worker: Effort,
 }
 
+/// Campaigns that can be written in no form: how many, and the first one's id with the database's words.
+#[derive(Default)]
+struct Refusal {
+    count: usize,
+    first: Option<(String, String)>,
+}
+
 pub(super) struct Session {
     pub caller: Arc<Caller>,
     pub store: Store,
@@ -86,6 +97,15 @@ pub(super) struct Session {
     pub first: AtomicBool,
     /// Tasks may have been given to this process by a transaction of whose commit it did not hear.
     doubt: AtomicBool,
+    refusal: Mutex<Refusal>,
+    /// Pages are being fetched, or are on their way to the writer.
+    pub fetching: AtomicBool,
+    /// This process lists no more.
+    pub lister_gone: AtomicBool,
+    /// What [`Seen`] counts.
+    moves: AtomicU64,
+    pub refusals: AtomicU64,
+    pub beats: AtomicU64,
     pace: AtomicU64,
     pages: AtomicU64,
     view: Mutex<View>,
@@ -123,6 +143,12 @@ impl Session {
             first: AtomicBool::new(run.first),
             all_listed: AtomicBool::new(false),
             doubt: AtomicBool::new(false),
+            refusal: Mutex::default(),
+            fetching: AtomicBool::new(false),
+            lister_gone: AtomicBool::new(false),
+            moves: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+            beats: AtomicU64::new(0),
             pace: AtomicU64::new(0),
             pages: AtomicU64::new(0),
             view: Mutex::new(View { listing_done: run.listing_done, ..View::default() }),
@@ -150,15 +176,22 @@ impl Session {
         key
     }
 
-    /// Runs a transaction; a failure ends this account's part, a row that cannot be stored is the caller's.
+    /// Runs a transaction; a failure ends this account's part.
     pub fn transact<T>(
+        &self,
+        transaction: impl FnMut(&mut postgres::Client, &str) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        self.store.run(transaction).inspect_err(|error| self.end_by(error))
+    }
+
+    /// The same for a transaction that writes rows of campaigns: one that is refused is the caller's.
+    pub fn transact_rows<T>(
         &self,
         transaction: impl FnMut(&mut postgres::Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
         self.store.run(transaction).inspect_err(|error| {
             if !matches!(error, StoreError::Row { .. }) {
-                self.caller.end(Ending::from(error.clone()));
-                self.tell();
+                self.end_by(error);
             }
         })
     }
@@ -170,7 +203,7 @@ impl Session {
         mut transaction: impl FnMut(&mut postgres::Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
         let mut tries = 0;
-        let given = self.transact(|client, account| {
+        let given = self.transact_rows(|client, account| {
             tries += 1;
             transaction(client, account)
         });
@@ -178,6 +211,37 @@ impl Session {
             self.doubt.store(true, Ordering::Release);
         }
         given
+    }
+
+    /// Ends this account's part because of the database.
+    pub fn end_by(&self, error: &StoreError) {
+        self.caller.end(Ending::from(error.clone()));
+        self.tell();
+    }
+
+    /// This campaign can be stored neither as it is nor as a dead letter: its task, or its page, is left to the next run,
+    /// and this one ends with the reason once all else is done.
+    pub fn refuse(&self, id: &str, error: &StoreError) {
+        let scope = self.store.scope();
+        log::debug!(account = scope.account(), run = scope.run(), campaign = id; "neither stored nor a dead letter: {error}");
+        let mut refusal = lock(&self.refusal);
+        refusal.count += 1;
+        refusal
+            .first
+            .get_or_insert_with(|| (foreign::one_line(id, REFUSED_ID_CHARACTERS), error.to_string()));
+    }
+
+    /// Why campaigns are left to the next run, if some are.
+    pub fn refusal(&self) -> Option<Ending> {
+        let refusal = lock(&self.refusal);
+        let (id, error) = refusal.first.as_ref()?;
+        let others = match refusal.count - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Some(Ending::DatabaseRefused(format!(
+            "campaign {id:?}{others} can be stored neither as a campaign nor as a dead letter: {error}; remove what refuses the row, then run again to resume"
+        )))
     }
 
     /// Whether there was a commit of which this process did not hear.
@@ -213,6 +277,7 @@ impl Session {
 
     /// Hands a result to the writer; waits while the writer has too much to do.
     pub fn deliver(&self, done: Done) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
         self.unwritten.fetch_add(1, Ordering::AcqRel);
         self.outbox.put(done);
     }
@@ -224,6 +289,7 @@ impl Session {
     }
 
     pub fn job_begun(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
         self.under_way.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -265,6 +331,17 @@ impl Session {
     pub fn idle(&self) -> bool {
         // In this order: a task goes from the inbox to the crew, or back, and then to the writer, and never out of sight.
         self.inbox.is_empty_while(|| self.resting()) && self.idle_writer()
+    }
+
+    /// What this process has seen so far, when nothing is under way that could move the run on: it has nothing in hand, fetches
+    /// no pages, and is alone.
+    pub fn standstill(&self) -> Option<Seen> {
+        let still = self.idle() && !self.fetching.load(Ordering::Acquire) && self.view().others == 0;
+        still.then(|| Seen {
+            moves: self.moves.load(Ordering::Relaxed),
+            refusals: self.refusals.load(Ordering::Relaxed),
+            beats: self.beats.load(Ordering::Relaxed),
+        })
     }
 
     /// Something has changed that somebody may be waiting for.

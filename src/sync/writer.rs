@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::lister::endless;
-use super::pages::{Chain, Fate, PageQueue, PendingPages};
+use super::pages::{Chain, Fate, PageQueue, PendingPages, Stored};
+use super::salvage::{salvage, unstorable};
 use super::session::{Done, Session};
+use crate::foreign;
 use crate::platform::Campaign;
-use crate::store::queue::{self, Added, Failed, WorkerId};
+use crate::store::queue::{self, Added, Failed, Pages, WorkerId};
 use crate::store::{StoreError, UNIQUE_VIOLATION};
 
 /// How long to wait for news when nothing is held back, and when something is.
@@ -95,20 +97,29 @@ impl Writer<'_> {
     fn commit(&mut self, pages: Vec<PendingPages>, batch: &mut Batch) -> usize {
         let Some(first) = pages.first() else { return 0 };
         let chain = first.chain.clone();
-        let mut stored = true;
-        let mut added = if chain.is_over() { Ok(None) } else { self.add(&pages, stored) };
+        let mut stored = Stored::All;
+        let mut added = if chain.is_over() { Ok(None) } else { self.add_finished(&pages) };
         if let Err(StoreError::Row { sqlstate, .. }) = &added
             && sqlstate == UNIQUE_VIOLATION
             && self.session.first.swap(false, Ordering::Relaxed)
         {
             let scope = self.session.store.scope();
             log::debug!(account = scope.account(), run = scope.run(); "the account has campaigns after all");
-            added = self.add(&pages, stored);
+            added = self.add_finished(&pages);
         }
         if let Err(StoreError::Row { .. }) = added {
-            // Some campaign cannot be stored: which one, is found when they are finished as tasks.
-            stored = false;
-            added = self.add(&pages, stored);
+            let add = |rows: &Pages<'_>| self.add(rows, pages[0].pages.after_another);
+            added = salvage(self.session, &pages, &add).map(|salvaged| {
+                salvaged.map(|salvaged| {
+                    stored = salvaged.stored;
+                    if let Some((id, error)) = salvaged.refused {
+                        // The run stands at these pages: what is behind them cannot be committed.
+                        chain.end();
+                        self.session.refuse(&id, &error);
+                    }
+                    salvaged.added
+                })
+            });
         }
         if let Ok(None) = added
             && self.was_committed(&pages)
@@ -117,7 +128,7 @@ impl Writer<'_> {
             added = Ok(Some(Added { new: i64::try_from(new).unwrap_or(0), left_out: Vec::new() }));
         }
         match added {
-            Ok(Some(added)) => self.committed(pages, stored, &added, batch),
+            Ok(Some(added)) => self.committed(pages, &stored, &added, batch),
             // The lease is lost, or a commit of which nobody knew was ours: the database knows where to go on.
             Ok(None) | Err(_) => {
                 chain.end();
@@ -142,17 +153,21 @@ impl Writer<'_> {
                 .unwrap_or(false)
     }
 
-    fn add(&self, pages: &[PendingPages], stored: bool) -> Result<Option<Added>, StoreError> {
-        let (session, worker) = (self.session, self.session.worker());
-        let (Some(first), Some(mut rows)) = (pages.first(), PendingPages::rows(pages, stored)) else {
+    /// Commits pages with what is finished of them as campaigns.
+    fn add_finished(&self, pages: &[PendingPages]) -> Result<Option<Added>, StoreError> {
+        let (Some(first), Some(rows)) = (pages.first(), PendingPages::rows(pages, true)) else {
             return Ok(None);
         };
-        rows.first = session.first.load(Ordering::Relaxed);
+        let first_ever = self.session.first.load(Ordering::Relaxed);
+        self.add(&Pages { first: first_ever, ..rows }, first.pages.after_another)
+    }
+
+    fn add(&self, rows: &Pages<'_>, after_another: bool) -> Result<Option<Added>, StoreError> {
+        let (session, worker) = (self.session, self.session.worker());
         let step = session.caller.trace.begin();
         let added = session.transact_gift(|client, account| {
-            let add =
-                if first.pages.after_another { queue::add_pages_after_another } else { queue::add_pages };
-            add(client, account, session.run.run_id, worker, &rows)
+            let add = if after_another { queue::add_pages_after_another } else { queue::add_pages };
+            add(client, account, session.run.run_id, worker, rows)
         });
         session.caller.trace.commit(step, "sync_runs", rows.tasks.len() + rows.finished.len(), &added);
         added
@@ -161,7 +176,7 @@ impl Writer<'_> {
     fn committed(
         &mut self,
         pages: Vec<PendingPages>,
-        stored: bool,
+        stored: &Stored,
         added: &Added,
         batch: &mut Batch,
     ) -> usize {
@@ -169,7 +184,9 @@ impl Writer<'_> {
         let (chain, last, total) = (newest.chain.clone(), newest.pages.last, newest.pages.total);
         let count: usize = pages.iter().map(|pending| pending.pages.count).sum();
         // Before they settle: whoever waits for that looks at it then.
-        self.look_for_the_end(&chain, count, added.new, last, total);
+        if !chain.is_over() {
+            self.look_for_the_end(&chain, count, added.new, last, total);
+        }
         let mut results = 0;
         for pending in pages {
             if pending.pages.valid.len() > pending.pages.held {
@@ -227,13 +244,7 @@ impl Batch {
         let synced: Vec<(i32, &Campaign)> =
             self.synced.iter().map(|(attempt, campaign)| (*attempt, &**campaign)).collect();
         complete(session, &synced, &mut self.dead);
-        if !self.dead.is_empty() {
-            let worker = session.worker();
-            let step = session.caller.trace.begin();
-            let buried = session.transact(|client, account| queue::bury(client, account, worker, &self.dead));
-            session.caller.trace.commit(step, "dead_letters", self.dead.len(), &buried);
-            check_lease(session, worker, buried, self.dead.len());
-        }
+        make_dead_letters(session, &mut self.dead);
         session.written(count);
     }
 }
@@ -243,27 +254,77 @@ fn complete(session: &Session, synced: &[(i32, &Campaign)], dead: &mut Vec<Faile
     if synced.is_empty() {
         return;
     }
+    let stored = complete_together(session, synced);
+    if matches!(stored, Err(StoreError::Row { .. })) {
+        // Where nothing at all can be completed, it is no campaign's fault.
+        match complete_together(session, &[]) {
+            Err(error) => session.end_by(&error),
+            Ok(_) => complete_apart(session, synced, stored, dead),
+        }
+    } else {
+        check_lease(session, session.worker(), stored, synced.len());
+    }
+}
+
+fn complete_together(session: &Session, synced: &[(i32, &Campaign)]) -> Result<Option<i64>, StoreError> {
     let worker = session.worker();
     let step = session.caller.trace.begin();
-    let stored = session.transact(|client, account| queue::complete(client, account, worker, synced));
+    let stored = session.transact_rows(|client, account| queue::complete(client, account, worker, synced));
     session.caller.trace.commit(step, "campaigns", synced.len(), &stored);
-    match stored {
-        Err(StoreError::Row { sqlstate, message }) => match synced {
-            [(attempt, campaign)] => dead.push(Failed {
+    stored
+}
+
+/// Goes on after what came of writing them together.
+fn complete_apart(
+    session: &Session,
+    synced: &[(i32, &Campaign)],
+    together: Result<Option<i64>, StoreError>,
+    dead: &mut Vec<Failed>,
+) {
+    match (together, synced) {
+        (Err(error @ StoreError::Row { .. }), [(attempt, campaign)]) if error.is_rows_fault() => {
+            dead.push(Failed {
                 id: campaign.id.clone(),
                 attempt: *attempt,
                 cause: "unstorable",
-                reason: format!("Postgres cannot store it: {message} (SQLSTATE {sqlstate})"),
+                reason: unstorable(&error),
                 tries: 1,
                 retryable: true,
-            }),
-            _ => {
-                let (one, other) = synced.split_at(synced.len() / 2);
-                complete(session, one, dead);
-                complete(session, other, dead);
+            });
+        }
+        (Err(error @ StoreError::Row { .. }), [(_, campaign)]) => session.refuse(&campaign.id, &error),
+        (Err(StoreError::Row { .. }), several) => {
+            let (one, other) = several.split_at(several.len() / 2);
+            for half in [one, other] {
+                complete_apart(session, half, complete_together(session, half), dead);
             }
-        },
-        stored => check_lease(session, worker, stored, synced.len()),
+        }
+        (stored, _) => check_lease(session, session.worker(), stored, synced.len()),
+    }
+}
+
+/// Makes dead letters of tasks; when one of them cannot be written, halves are tried until it is alone. What can be written
+/// in no way stays a task, and the run ends with the reason once all else is done.
+fn make_dead_letters(session: &Session, dead: &mut [Failed]) {
+    if dead.is_empty() {
+        return;
+    }
+    let worker = session.worker();
+    let step = session.caller.trace.begin();
+    let written = session.transact_rows(|client, account| queue::bury(client, account, worker, dead));
+    session.caller.trace.commit(step, "dead_letters", dead.len(), &written);
+    match (written, dead) {
+        (Err(StoreError::Row { .. }), [one]) if !one.reason.is_ascii() => {
+            one.reason = foreign::ascii(&one.reason);
+            make_dead_letters(session, std::slice::from_mut(one));
+        }
+        (Err(error @ StoreError::Row { .. }), [one]) => session.refuse(&one.id, &error),
+        (Err(StoreError::Row { .. }), several) => {
+            let (one, other) = several.split_at_mut(several.len() / 2);
+            make_dead_letters(session, one);
+            make_dead_letters(session, other);
+        }
+        (written, dead) => check_lease(session, worker, written, dead.len()),
     }
 }
 
