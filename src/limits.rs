@@ -83,6 +83,7 @@
 //! | a password | 4 KiB | refused | `the_password_comes_from_a_file_a_command_or_systemd_as_well` |
 //! | a password command | 30 s | refused | `the_password_comes_from_a_file_a_command_or_systemd_as_well` |
 //! | workers, page size, attempts | 1,024, 1,000, 100 | refused | `nonsense_is_answered_with_the_settings_name_and_a_valid_example` |
+//! | a wait for other processes that share the metrics file | 5 s | it is written all the same, with a warning | `a_folder_that_somebody_keeps_locked_is_waited_for_but_not_for_ever` |
 //! | a metrics file that is there already | 64 MiB | not ours: it is left as it is | `what_is_not_ours_is_never_replaced` |
 //! | a campaign's reason in `report` | 400 characters | cut | `no_text_is_markup` |
 //!
@@ -129,6 +130,7 @@ mod tests {
             ),
             ("open connections to", format!("{} fewer", crate::http::connections::RESERVED)),
             ("idle connections to", thousands(crate::http::connections::MOST_IDLE)),
+            ("a wait for other processes", format!("{} s", crate::report::metrics::LONGEST_TURN.as_secs())),
             ("a done process's wait", format!("{} s", crate::report::trace::LAST_SPANS.as_secs())),
             ("requests at once", format!("`--workers`, and {} for", crate::commands::MOST_WORKERS)),
             (

@@ -314,3 +314,44 @@ fn the_alerts_of_the_readme_fire_when_they_should() {
         panic!("{said}");
     }
 }
+
+#[test]
+fn processes_that_share_a_file_lose_nothing_of_each_other() {
+    const ROUNDS: u32 = 4;
+    let server = mock_api::start(Settings::fast(3)).unwrap();
+    let (database, metrics) = (Database::create(), Metrics::new("shared"));
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    let accounts = Folder::new("metrics-accounts");
+    let names = ["n1", "n2", "n3", "n4", "n5", "n6"];
+    let sync = |name: &&str| {
+        let table = format!(
+            "[[account]]\nname = \"{name}\"\napi_url = \"{}\"\nemail = \"{EMAIL}\"\npassword_env = \"PW\"\n",
+            server.url()
+        );
+        let file = accounts.file(&format!("{name}.toml"), &table, 0o600);
+        let program = Program::new(&["sync", "--accounts", &file]).database(&database.url());
+        metrics.given_to(program.env("PW", PASSWORD)).spawn()
+    };
+    for _ in 0..ROUNDS {
+        let running: Vec<_> = names.iter().map(sync).collect();
+        running.into_iter().for_each(|process| drop(process.wait().expect_code(0)));
+    }
+    for name in names {
+        let sample = format!("campaign_sync_requests_total{{account=\"{name}\",status=\"2xx\"}}");
+        // A token that serves all rounds; in each a page, and three syncs.
+        assert_eq!(metrics.value(&sample), f64::from(1 + ROUNDS * 4), "{name}");
+    }
+    metrics.assert_sound();
+}
+
+#[test]
+fn a_folder_that_somebody_keeps_locked_is_waited_for_but_not_for_ever() {
+    let server = mock_api::start(Settings::fast(3)).unwrap();
+    let (database, metrics) = (Database::create(), Metrics::new("locked"));
+    let folder = std::fs::File::open(metrics.0.as_path()).unwrap();
+    folder.lock().unwrap();
+    let outcome = metrics.given_to(Program::sync(&server, &database)).run().expect_code(0);
+    let said = outcome.stderr.lines().filter(|line| line.contains("WARN") && line.contains("--metrics-file"));
+    assert_eq!(said.count(), 1, "{outcome}");
+    assert_eq!(metrics.of_default("last_exit_code"), 0.0);
+}

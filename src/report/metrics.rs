@@ -9,9 +9,9 @@ mod file;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use exposition::Sample;
-#[cfg(test)]
-pub(crate) use file::MOST_BYTES;
 pub use file::MetricsFile;
+#[cfg(test)]
+pub(crate) use file::{LONGEST_TURN, MOST_BYTES};
 
 use crate::http::retry::Cause;
 use crate::http::stats::{Counts, LATENCY_BOUNDS, STATUS_CLASSES};

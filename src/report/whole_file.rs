@@ -8,8 +8,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-/// A file that was to become another and is older belongs to a process that was killed: writing takes moments.
+/// A file that was to become another and is older belongs to a process that was killed: writing takes moments …
 const STALE: Duration = Duration::from_secs(600);
+/// … and so does one that is a little older and not locked.
+const UNLOCKED: Duration = Duration::from_secs(10);
 /// For everybody to read, whatever the umask: a collector or a web server runs as another user.
 const MODE: u32 = 0o644;
 
@@ -37,7 +39,8 @@ fn is_owner_trusted(folder: &Path, owner: u32) -> bool {
     [Some(0), owner_of(Path::new("/proc/self")), owner_of(folder)].contains(&Some(owner))
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder in which it is.
+pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -57,21 +60,25 @@ pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let folder = folder_of(&path);
     remove_stale(folder, name);
     let fresh = folder.join(fresh_name(name));
-    let written = write_whole(&fresh, text).and_then(|()| fs::rename(&fresh, &path));
-    if written.is_err() {
+    // Locked until it has its name.
+    let written = write_whole(&fresh, text).and_then(|file| fs::rename(&fresh, &path).map(|()| file));
+    if let Err(error) = written {
         let _most_likely_never_made = fs::remove_file(&fresh);
-        return written;
+        return Err(error);
     }
     // The name is on the disk too; a folder that cannot be synced still has it.
     let _not_everywhere = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
+/// Writes a file that is not there yet, and locks it: as long as it is, its process lives.
+fn write_whole(path: &Path, text: &[u8]) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
+    let _not_everywhere = file.try_lock();
     file.set_permissions(Permissions::from_mode(MODE))?;
     file.write_all(text)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// `.NAME.….tmp`: nothing that a collector of `*.prom` would read.
@@ -97,7 +104,8 @@ fn remove_stale(folder: &Path, name: &OsStr) {
         let bytes = name.as_encoded_bytes();
         let ours = bytes.starts_with(prefix.as_encoded_bytes()) && bytes.ends_with(b".tmp");
         let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
-        if ours && age.is_some_and(|age| age > STALE) {
+        let unlocked = || File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+        if ours && age.is_some_and(|age| age > STALE || (age > UNLOCKED && unlocked())) {
             let _somebody_else_did = fs::remove_file(entry.path());
         }
     }

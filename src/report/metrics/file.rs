@@ -1,31 +1,42 @@
 //! The metrics file, replaced as a whole: whoever reads it sees the old one or the new one.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Row;
 use super::exposition::{Accounts, parse, render};
+use crate::in_time::in_time;
 use crate::report::text::visible;
-use crate::report::whole_file::{refuse_foreign_link, replace};
+use crate::report::whole_file::{folder_of, refuse_foreign_link, replace};
 
 /// With many accounts, the file is not replaced more often than this, until the last is done.
 const SELDOM: Duration = Duration::from_secs(2);
 /// More than thousands of accounts have to say: such a file is not ours.
 pub(crate) const MOST_BYTES: u64 = 64 << 20;
+/// The longest wait for other processes that share the file.
+pub(crate) const LONGEST_TURN: Duration = Duration::from_secs(5);
+/// How often it is tried then.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// A disk that takes longer is gone.
+const LONGEST_WRITE: Duration = Duration::from_secs(15);
+
 /// Where metrics go. What goes wrong with it is said in the log; the sync is not affected.
 pub struct MetricsFile {
     path: PathBuf,
     waiting: Vec<Row>,
     written: Option<Instant>,
+    /// Its disk did not answer: it is not waited for again.
+    gone: bool,
 }
 
 impl MetricsFile {
     /// Metrics for this file, of which only the name is looked at here.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), waiting: Vec::new(), written: None }
+        Self { path: path.to_owned(), waiting: Vec::new(), written: None, gone: false }
     }
 
     /// An account's part is over.
@@ -40,40 +51,106 @@ impl MetricsFile {
     /// The command failed before it came to these accounts; if it does not even know which (none are named), it has failed
     /// for all that the file knows.
     pub fn fail(&mut self, exit_code: i32, accounts: &[String]) {
-        let mut names = accounts.to_vec();
-        if names.is_empty() {
-            names.extend(self.read().unwrap_or_default().into_keys());
-        }
-        if names.is_empty() {
-            names.push("default".to_owned());
-        }
-        self.waiting.extend(names.iter().map(|name| Row::failed(name, exit_code)));
-        self.write();
+        self.waiting.extend(accounts.iter().map(|name| Row::failed(name, exit_code)));
+        self.update(accounts.is_empty().then_some(exit_code));
     }
 
     /// Writes what was not written yet.
     pub fn write(&mut self) {
-        if self.waiting.is_empty() {
-            return;
+        if !self.waiting.is_empty() {
+            self.update(None);
         }
-        if let Err(cause) = self.try_write() {
-            let path = visible(&self.path.to_string_lossy());
-            log::error!(
-                "--metrics-file {path}: metrics are not written: {cause}; the sync itself is not affected"
-            );
-        }
-        self.waiting.clear();
     }
 
-    fn try_write(&self) -> Result<(), String> {
+    /// In a thread of its own, which a disk that is gone may keep. It must not log: this one may keep others from that.
+    fn update(&mut self, failed: Option<i32>) {
+        let update = Update { path: self.path.clone(), rows: std::mem::take(&mut self.waiting), failed };
+        if self.gone {
+            return;
+        }
+        let its = update.clone();
+        let (turn, written) = match in_time("metrics", LONGEST_WRITE, move || its.write()) {
+            Ok(Some(told)) => told,
+            Ok(None) => {
+                self.gone = true;
+                let cause = format!("its disk does not answer within {} s", LONGEST_WRITE.as_secs());
+                (Turn::Free, Err(cause))
+            }
+            Err(_no_thread) => update.write(),
+        };
+        if matches!(turn, Turn::Late) {
+            log::warn!(
+                "{}: another process has its folder locked for more than {} s; metrics are written all the same, and what the other one writes at this moment may be lost",
+                named(&self.path),
+                LONGEST_TURN.as_secs()
+            );
+        }
+        if let Err(cause) = written {
+            log::error!(
+                "{}: metrics are not written: {cause}; the sync itself is not affected",
+                named(&self.path)
+            );
+        }
+    }
+}
+
+/// What the file is to be told.
+#[derive(Clone)]
+struct Update {
+    path: PathBuf,
+    rows: Vec<Row>,
+    /// All accounts that the file knows have failed with this exit code.
+    failed: Option<i32>,
+}
+
+/// Whether this process is the only one at the file.
+enum Turn {
+    /// It is, for as long as the value lives: the folder is locked.
+    Own(#[allow(dead_code, reason = "it is locked until it is dropped")] File),
+    /// The file system has no locks.
+    Free,
+    /// Somebody keeps it locked for too long.
+    Late,
+}
+
+impl Update {
+    fn write(self) -> (Turn, Result<(), String>) {
+        let turn = self.turn();
+        let written = self.write_in_turn();
+        (turn, written)
+    }
+
+    fn write_in_turn(mut self) -> Result<(), String> {
         let mut accounts = self.read()?;
-        for row in &self.waiting {
+        if let Some(exit_code) = self.failed {
+            self.rows.extend(accounts.keys().map(|name| Row::failed(name, exit_code)));
+            if self.rows.is_empty() {
+                self.rows.push(Row::failed("default", exit_code));
+            }
+        }
+        for row in &self.rows {
             let before = accounts.remove(&row.account).unwrap_or_default();
             accounts.insert(row.account.clone(), row.samples(&before));
         }
         replace(&self.path, render(&accounts).as_bytes()).map_err(|error| {
             format!("{error}; its folder has to be there, with room, for this user to write to")
         })
+    }
+
+    /// A lock on the folder: among the processes that share the file, reading and replacing it is one step. The file itself is
+    /// another one after each.
+    fn turn(&self) -> Turn {
+        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let Ok(folder) = File::open(folder_of(&path)) else { return Turn::Free };
+        let begun = Instant::now();
+        loop {
+            match folder.try_lock() {
+                Ok(()) => return Turn::Own(folder),
+                Err(TryLockError::WouldBlock) if begun.elapsed() < LONGEST_TURN => thread::sleep(LOOK_AGAIN),
+                Err(TryLockError::WouldBlock) => return Turn::Late,
+                Err(TryLockError::Error(_)) => return Turn::Free,
+            }
+        }
     }
 
     fn read(&self) -> Result<Accounts, String> {
@@ -89,4 +166,8 @@ impl MetricsFile {
         let text = std::str::from_utf8(&bytes).map_err(|_| foreign.to_owned())?;
         parse(text).map_err(|_| foreign.to_owned())
     }
+}
+
+fn named(path: &Path) -> String {
+    format!("--metrics-file {}", visible(&path.to_string_lossy()))
 }

@@ -176,6 +176,23 @@ fn the_file_is_readable_by_all_and_nothing_is_left_beside_it() {
 }
 
 #[test]
+fn what_a_killed_process_left_is_removed_and_what_another_one_writes_is_not() {
+    let folder = Scratch::new("killed");
+    let [left, writing] = ["0123456789abcdef", "fedcba9876543210"]
+        .map(|name| folder.path().join(format!(".campaign_sync.prom.{name}.tmp")));
+    let file = |path| {
+        let file = fs::File::create(path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+        file
+    };
+    drop(file(&left));
+    let locked = file(&writing);
+    locked.lock().unwrap();
+    write(&file_in(&folder), [row("default")]);
+    assert_eq!(folder.names(), [writing.file_name().unwrap().to_str().unwrap(), "campaign_sync.prom"]);
+}
+
+#[test]
 fn a_link_stays_a_link() {
     let folder = Scratch::new("link");
     let target = folder.path().join("elsewhere.prom");
