@@ -73,6 +73,8 @@
 //! | | shown by |
 //! |---|---|
 //! | read a password in its command line or environment, or those of a child: the only one is the password command's shell | `no_child_is_started_but_the_password_command_and_it_is_not_told_the_password` |
+//! | … or have it shown because it stands where its file's name should | `a_password_in_the_place_of_its_files_name_is_not_shown` |
+//! | get other secrets from what a password command shows or starts: it is told none | `a_password_command_is_told_no_other_secret` |
 //! | read it in messages, logs … | `a_wrong_password_is_tried_once_and_its_variable_is_named` |
 //! | … or traces (mode 0600) | `files_have_the_documented_modes_whatever_the_umask` |
 //! | … by a trace file that they have put there and may read | `a_trace_file_that_belongs_to_somebody_else_gets_no_span` |

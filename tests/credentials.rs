@@ -235,3 +235,53 @@ fn blanks_in_no_proxy_hide_no_host() {
     assert!(!outcome.stderr.contains("proxy"), "{outcome}");
     assert!(proxy.accept().is_err(), "nobody came to the proxy");
 }
+
+#[test]
+fn a_password_from_windows_is_read_and_blanks_around_one_are_told_without_it() {
+    let server = mock_api::start(Settings::fast(3)).unwrap();
+    let folder = Folder::new("password-marks");
+    let list = |content: &str| {
+        let file = folder.file("password", content, 0o600);
+        Program::new(&["list"])
+            .env("AD_PLATFORM_API_URL", &server.url())
+            .env("AD_PLATFORM_EMAIL", EMAIL)
+            .env("AD_PLATFORM_PASSWORD_FILE", &file)
+            .run()
+    };
+    let outcome = list(&format!("\u{feff}{PASSWORD}\r\n")).expect_code(0);
+    assert_eq!(outcome.stderr, "");
+    for content in [format!("{PASSWORD} \n"), format!("\t{PASSWORD}")] {
+        let outcome = list(&content).expect_code(4);
+        let told = outcome.stderr.lines().filter(|line| line.contains("WARN") && line.contains("blank"));
+        assert_eq!(told.count(), 1, "{outcome}");
+        assert!(outcome.stderr.contains("AD_PLATFORM_PASSWORD_FILE"), "{outcome}");
+        assert_no_secret(&[&outcome.stderr], &[PASSWORD]);
+    }
+}
+
+#[test]
+fn a_password_in_the_place_of_its_files_name_is_not_shown() {
+    let folder = Folder::new("password-names");
+    let (secret, email) = ("swordfish-and-chips", EMAIL);
+    let sync = |arguments: &[&str], name: &str, value: &str| {
+        Program::new(arguments)
+            .env("AD_PLATFORM_API_URL", "http://127.0.0.1:1")
+            .env("AD_PLATFORM_EMAIL", email)
+            .env(name, value)
+            .run()
+            .expect_code(2)
+    };
+    for value in ["swordfish-and-chips", "x/swordfish-and-chips", "\u{1b}swordfish-and-chips"] {
+        let outcome = sync(&["list"], "AD_PLATFORM_PASSWORD_FILE", value);
+        assert!(complaint(&outcome).contains("AD_PLATFORM_PASSWORD_FILE"), "{outcome}");
+        assert_no_secret(&[&outcome.stderr], &[secret]);
+    }
+    let table = format!("[[account]]\nname = \"a\"\nemail = \"{EMAIL}\"\npassword_file = \"{secret}\"\n");
+    let file = folder.file("accounts.toml", &table, 0o600);
+    let outcome = sync(&["list", "--accounts", &file], "UNUSED", "");
+    assert!(complaint(&outcome).contains("accounts.toml line 4: password_file"), "{outcome}");
+    assert_no_secret(&[&outcome.stderr], &[secret]);
+    // What cannot be a password is told, for whoever has mistyped it.
+    let outcome = sync(&["list"], "AD_PLATFORM_PASSWORD_FILE", &folder.path("mistyped"));
+    assert!(complaint(&outcome).contains("mistyped"), "{outcome}");
+}

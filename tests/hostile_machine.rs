@@ -213,6 +213,38 @@ fn no_child_is_started_but_the_password_command_and_it_is_not_told_the_password(
 }
 
 #[test]
+fn a_password_command_is_told_no_other_secret() {
+    let server = mock_api::start(Settings::fast(1)).unwrap();
+    let folder = Folder::new("command-environment");
+    let (file, told) = (folder.file("password", PASSWORD, 0o600), folder.path("environment"));
+    let table = |name: &str, rest: &str| {
+        format!(
+            "[[account]]\nname = \"{name}\"\napi_url = \"{}\"\nemail = \"{EMAIL}\"\n{rest}\n",
+            server.url()
+        )
+    };
+    let command = table("a", &format!("password_command = \"env > '{told}'; cat '{file}'\""));
+    let off = table("off", "password_env = \"OFF_SECRET\"\nenabled = false");
+    let accounts = command + &table("b", "password_env = \"B_SECRET\"") + &off;
+    let accounts = folder.file("accounts.toml", &accounts, 0o600);
+    let names = [
+        "DATABASE_URL",
+        "PGPASSWORD",
+        "AD_PLATFORM_PASSWORD",
+        "AD_PLATFORM_PASSWORD_FILE",
+        "AD_PLATFORM_PASSWORD_COMMAND",
+        "B_SECRET",
+        "OFF_SECRET",
+    ];
+    let list = Program::new(&["list", "--accounts", &accounts, "--only", "a"]).env("VAULT_TOKEN", "its-own");
+    let list = names.iter().fold(list, |list, name| list.env(name, &format!("secret-of-{name}")));
+    list.run().expect_code(0);
+    let told = std::fs::read_to_string(&told).unwrap();
+    assert!(!told.contains("secret-of-"), "{told}");
+    assert!(told.contains("PATH=") && told.contains("VAULT_TOKEN=its-own"), "{told}");
+}
+
+#[test]
 fn threads_that_the_system_refuses_end_the_run_in_order() {
     if std::env::var_os("CAMPAIGN_SYNC_TEST_PROGRAM").is_some() || cfg!(target_feature = "crt-static") {
         return eprintln!("skipped: nothing can be preloaded to a static program");

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -79,6 +80,8 @@ fn shown(path: &Path) -> String {
 /// One account as the file has it.
 pub(super) struct Entry {
     place: std::rc::Rc<Place>,
+    /// The variables with the passwords of all accounts in the file.
+    variables: Arc<[String]>,
     table: Table,
 }
 
@@ -150,9 +153,12 @@ impl Entry {
             },
             "password_file" => {
                 let folder = self.place.path.parent().unwrap_or(Path::new("."));
-                password::private_file(&name, &folder.join(value.get_ref()))
+                password::private_file(&name, folder, value.get_ref())
             }
-            _ => return Ok(Password::Command { source: name, line: value.get_ref().into() }),
+            _ => {
+                let (line, hidden) = (value.get_ref().into(), self.variables.clone());
+                return Ok(Password::Command { source: name, line, hidden });
+            }
         };
         known.map(Password::Known)
     }
@@ -249,7 +255,10 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
             )));
         }
     }
-    Ok(file.account.into_iter().map(|table| Entry { place: place.clone(), table }).collect())
+    let variables = file.account.iter().filter_map(|table| table.password_env.as_ref());
+    let variables: Arc<[String]> = variables.map(|name| name.get_ref().clone()).collect();
+    let entry = |table| Entry { place: place.clone(), variables: variables.clone(), table };
+    Ok(file.account.into_iter().map(entry).collect())
 }
 
 /// What serde says, without the values that it quotes, on one line.

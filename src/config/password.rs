@@ -6,6 +6,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use crate::settings_file;
 const VALUE: &str = "AD_PLATFORM_PASSWORD";
 const FILE: &str = "AD_PLATFORM_PASSWORD_FILE";
 const COMMAND: &str = "AD_PLATFORM_PASSWORD_COMMAND";
+/// What a password command is not told; nor is any variable whose name begins with [`VALUE`].
+const HIDDEN: [&str; 2] = ["DATABASE_URL", "PGPASSWORD"];
 /// A longer password is some other file, and would not fit into a header.
 pub(crate) const MOST_BYTES: usize = 4 << 10;
 /// How long a secret manager may take.
@@ -38,6 +41,8 @@ pub enum Password {
         source: String,
         /// A line for the shell.
         line: OsString,
+        /// Variables with the passwords of other accounts, of which it is not told.
+        hidden: Arc<[String]>,
     },
 }
 
@@ -49,7 +54,7 @@ impl Password {
     pub fn get(&self) -> Result<Secret, ConfigError> {
         match self {
             Self::Known(secret) => Ok(secret.clone()),
-            Self::Command { source, line } => command(source, line),
+            Self::Command { source, line, hidden } => command(source, line, hidden),
         }
     }
 }
@@ -63,15 +68,21 @@ pub(super) fn password(environment: Environment<'_>) -> Result<Password, ConfigE
         return Err(ConfigError(format!("{one} and {other} are both set; set only one of them")));
     }
     let known = match first {
-        Some((COMMAND, line)) => return Ok(Password::Command { source: COMMAND.into(), line }),
+        Some((COMMAND, line)) => {
+            return Ok(Password::Command { source: COMMAND.into(), line, hidden: Arc::default() });
+        }
         Some((VALUE, value)) => text(VALUE, value),
         Some((_, path)) => {
-            file(&format!("{FILE}={}", path.to_string_lossy().escape_debug()), Path::new(&path))
+            let path = Path::new(&path);
+            match may_be_shown(path, path) {
+                true => file(&format!("{FILE}={}", shown(path)), path),
+                false => file(&format!("{FILE} ({NOT_SHOWN})"), path),
+            }
         }
         None => match super::value(environment, "CREDENTIALS_DIRECTORY") {
             Some(folder) => {
                 let path = Path::new(&folder).join("ad_platform_password");
-                file(&format!("CREDENTIALS_DIRECTORY: {}", path.to_string_lossy().escape_debug()), &path)
+                file(&format!("CREDENTIALS_DIRECTORY: {}", shown(&path)), &path)
             }
             None => Err(ConfigError(format!(
                 "no password: set {VALUE}, or {FILE}=/run/secrets/ad-platform, or {COMMAND}='pass show ad-platform'"
@@ -91,11 +102,28 @@ fn file(source: &str, path: &Path) -> Result<Secret, ConfigError> {
     read(source, File::open(path))
 }
 
-/// As [`file`], but nobody else may have any access to it.
-pub(super) fn private_file(source: &str, path: &Path) -> Result<Secret, ConfigError> {
-    let shown = path.to_string_lossy().escape_debug().to_string();
-    let source = format!("{source} = \"{shown}\"");
-    let opened = File::open(path);
+const NOT_SHOWN: &str = "its value is not shown, it might be the password itself";
+
+/// Whether an error may show a file's name: people put the password itself there by mistake. It is none if it begins with a
+/// slash, or the file is there, or at least the folder that is given with it.
+fn may_be_shown(given: &Path, path: &Path) -> bool {
+    let has_folder = given.parent().is_some_and(|folder| !folder.as_os_str().is_empty());
+    given.is_absolute() || path.exists() || (has_folder && path.parent().is_some_and(Path::is_dir))
+}
+
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().escape_debug().to_string()
+}
+
+/// As [`file`], for a name in the accounts file's folder, but nobody else may have any access to it.
+pub(super) fn private_file(source: &str, folder: &Path, given: &str) -> Result<Secret, ConfigError> {
+    let path = folder.join(given);
+    let shown = shown(&path);
+    let source = match may_be_shown(Path::new(given), &path) {
+        true => format!("{source} = \"{shown}\""),
+        false => format!("{source} ({NOT_SHOWN})"),
+    };
+    let opened = File::open(&path);
     // Asked of the opened file: the path may name another one a moment later.
     if let Ok(mode) = opened.as_ref().map_or(Ok(0), |file| file.metadata().map(|about| about.mode()))
         && mode & 0o077 != 0
@@ -121,14 +149,22 @@ fn read(source: &str, opened: io::Result<File>) -> Result<Secret, ConfigError> {
 }
 
 /// What the shell command `line` prints.
-fn command(source: &str, line: &OsStr) -> Result<Secret, ConfigError> {
+fn command(source: &str, line: &OsStr, hidden: &[String]) -> Result<Secret, ConfigError> {
     let failed = |cause: &str| {
         ConfigError(format!(
             "{source}: {cause}; it must print the password and exit 0, such as 'pass show ad-platform'"
         ))
     };
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(line).env_remove(VALUE).stdin(Stdio::null()).stdout(Stdio::piped());
+    shell.arg("-c").arg(line).stdin(Stdio::null()).stdout(Stdio::piped());
+    for (name, _) in std::env::vars_os() {
+        let secret = name.as_encoded_bytes().starts_with(VALUE.as_bytes())
+            || HIDDEN.iter().any(|hidden| name == *hidden)
+            || hidden.iter().any(|hidden| name == **hidden);
+        if secret {
+            shell.env_remove(name);
+        }
+    }
     let mut child = started(&mut shell).map_err(|error| failed(&error.to_string()))?;
     let output = output_of(&mut child).map_err(|error| failed(&format!("cannot start a thread: {error}")));
     if !matches!(output, Ok(Some(_))) {
@@ -173,6 +209,7 @@ fn decoded(source: &str, bytes: &[u8]) -> Result<Secret, ConfigError> {
     }
     let value = std::str::from_utf8(bytes)
         .map_err(|_| ConfigError(format!("{source}: the password is not UTF-8")))?;
+    let value = value.strip_prefix('\u{feff}').unwrap_or(value);
     let value = value.strip_suffix('\n').unwrap_or(value);
     checked(source, value.strip_suffix('\r').unwrap_or(value).to_owned())
 }
@@ -187,6 +224,9 @@ fn checked(source: &str, value: String) -> Result<Secret, ConfigError> {
     }
     if secret.reveal().contains(['\0', '\r', '\n']) {
         return Err(ConfigError(format!("{source}: the password has more than one line")));
+    }
+    if secret.reveal().trim() != secret.reveal() {
+        log::warn!("{source}: the password begins or ends with a blank; it is sent with it, is that right?");
     }
     Ok(secret)
 }
