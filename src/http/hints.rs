@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::fmt::rfc2822;
+use jiff::tz::TimeZone;
 
 use super::rate_limit::RateLimit;
 
@@ -182,8 +184,16 @@ fn duration(seconds: f64) -> Option<Duration> {
 
 #[allow(clippy::cast_precision_loss)]
 fn http_date(text: &str) -> Option<f64> {
-    let time: Timestamp = rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
+    let text = text.trim();
+    let time = rfc2822::DateTimeParser::new().parse_timestamp(text).ok().or_else(|| obsolete_date(text))?;
     Some(time.as_second() as f64)
+}
+
+/// The two older forms that RFC 9110, 5.6.7, has recipients accept: RFC 850's and that of C's `asctime`.
+fn obsolete_date(text: &str) -> Option<Timestamp> {
+    let forms = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+    let time = forms.into_iter().find_map(|form| DateTime::strptime(form, text).ok())?;
+    TimeZone::UTC.to_timestamp(time).ok()
 }
 
 fn seconds_since_epoch(time: SystemTime) -> f64 {
@@ -223,6 +233,15 @@ mod tests {
         );
         assert_eq!(hints(&[("retry-after", "Sat, 03 Jan 2026 20:58:39 GMT")]).retry_after, seconds(60));
         assert_eq!(hints(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")]).retry_after, seconds(0));
+    }
+
+    #[test]
+    fn a_date_may_have_any_of_the_three_forms() {
+        for date in
+            ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+        {
+            assert_eq!(http_date(date), Some(784_111_777.0), "{date}");
+        }
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub fn refusal(status: u16, body: &[u8], secrets: &[&Secret]) -> String {
 
 /// A text of the platform's for a message: one short line, without our secrets, should it repeat them. Of a secret in two
 /// words, as in `Bearer …`, the second counts.
-fn told(text: &str, secrets: &[&Secret]) -> String {
+pub(super) fn told(text: &str, secrets: &[&Secret]) -> String {
     let mut told = text.to_owned();
     for secret in secrets {
         let secret = secret.reveal();

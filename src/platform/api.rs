@@ -250,6 +250,20 @@ impl Api {
         [sent, &self.basic, &self.password]
     }
 
+    fn redirect(&self, call: &Call<'_>, status: u16, location: Option<&str>) -> String {
+        let target = location.and_then(|location| own_target(self.base_url(), location));
+        match target {
+            Some(target) => {
+                let secrets = self.secrets(call.authorization.unwrap_or(&self.basic));
+                let target = answers::told(target, &secrets);
+                format!(
+                    "the platform redirects to {target} on the same host ({status}), which is not followed; is --api-url right?"
+                )
+            }
+            None => redirect(status, location),
+        }
+    }
+
     fn send(&self, call: &Call<'_>, watch: &mut dyn FnMut(&Exchange<'_>)) -> Result<Reply, CallError> {
         let started = Instant::now();
         let sent = match self.client.send(call) {
@@ -290,7 +304,7 @@ impl Api {
             Verdict::Retry(Cause::Redirect) => Err(CallError::Retry {
                 cause: Cause::Redirect,
                 hint: None,
-                message: redirect(reply.status, reply.location.as_deref()),
+                message: self.redirect(call, reply.status, reply.location.as_deref()),
             }),
             Verdict::Retry(cause) => Err(CallError::Retry {
                 cause,
@@ -318,6 +332,16 @@ fn no_reply(failure: &NoReply) -> CallError {
         hint: None,
         message: one_line(&failure.to_string(), answers::MESSAGE_CHARACTERS),
     }
+}
+
+/// Where a redirect on the same host leads, without its query: that may carry anything.
+fn own_target<'a>(base_url: &str, location: &'a str) -> Option<&'a str> {
+    let target = location.split(['?', '#']).next().unwrap_or_default();
+    if target.starts_with('/') && !target.starts_with("//") {
+        return Some(target);
+    }
+    let host = |url: &str| Some(url.parse::<ureq::http::Uri>().ok()?.host()?.to_lowercase());
+    (!target.contains('@') && target.contains("://") && host(target)? == host(base_url)?).then_some(target)
 }
 
 fn redirect(status: u16, location: Option<&str>) -> String {
@@ -362,6 +386,21 @@ mod tests {
             prop_assert!(segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~%".contains(&b)));
             let decoded = percent_encoding::percent_decode_str(&segment).decode_utf8().unwrap().into_owned();
             prop_assert_eq!(decoded, id);
+        }
+    }
+
+    #[test]
+    fn a_redirect_on_the_same_host_shows_its_target_without_the_query() {
+        for (location, expected) in [
+            ("/api/campaigns/?page=1", Some("/api/campaigns/")),
+            ("https://ADS.example/v2?token=hunter2", Some("https://ADS.example/v2")),
+            ("http://ads.example:8080/x#y", Some("http://ads.example:8080/x")),
+            ("https://elsewhere.example/x", None),
+            ("//elsewhere.example/x", None),
+            ("https://user:hunter2@ads.example/x", None),
+            ("", None),
+        ] {
+            assert_eq!(own_target("https://ads.example/base", location), expected, "{location}");
         }
     }
 
