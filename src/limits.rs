@@ -43,10 +43,11 @@
 //! | open files asked for | 65,536, and the hard limit | what needs one waits; that is no attempt | `as_many_files_are_opened_as_the_hard_limit_permits` |
 //! | open connections to the platform | 128 fewer than open files are permitted | requests wait; that is no attempt | `too_few_open_files_make_no_dead_letter_and_the_cure_is_named` |
 //! | idle connections to the platform, of all accounts | 1,024, and half of those above | they are closed | `idle_connections_of_any_number_of_accounts_leave_room_for_those_in_use` |
-//! | tasks that a process holds | 1,024 | the others are left to be claimed | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
+//! | tasks that a process holds, every 4 KiB of one counting for another | 1,024 | the others are left to be claimed | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | pages fetched ahead | 8 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
-//! | records that wait for their commit, every 16 KiB of one counting for another | 5,000 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
-//! | results that wait for the writer | 2,000 | workers wait | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
+//! | large pages of all accounts, each counted as it came and as records | 64 MiB, or one page | the lister waits | `pages_of_29_megabytes_take_a_few_times_their_size_for_one_account_or_five` |
+//! | records that wait for their commit, every 4 KiB of one counting for another | 5,000 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
+//! | results that wait for the writer, every 4 KiB of one counting for another | 2,000 | workers wait | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | ids that tell repetitions | 16,384 | the oldest is forgotten, the database knows it | `each_fault_alone_loses_nothing` |
 //! | sends that a limit is learned from | 10,000 | the oldest is forgotten | `a_limit_without_any_hint_is_found_and_then_kept` |
 //! | a done process's wait for the last spans to be written | 5 s | they are missing, a warning says so | `a_pipe_that_nobody_reads_keeps_no_process_alive_and_is_named_once` |
@@ -142,6 +143,7 @@ mod tests {
                 ),
             ),
             ("the turn to fetch", format!("{} s", crate::store::tokens::FETCH_SECONDS)),
+            ("large pages of all accounts", mib(crate::http::budget::PAGE_BYTES)),
             ("an answer to what is under way", format!("{} s", crate::sync::GRACE.as_secs_f64())),
             ("accounts of one process", crate::config::MOST_ACCOUNTS.to_string()),
             ("the API's address", format!("{} bytes", thousands(crate::config::ADDRESS_BYTES))),

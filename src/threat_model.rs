@@ -15,6 +15,7 @@
 //! | have them shown by repeating them in a message (in another form he can: he knows them) | `a_platform_that_repeats_our_credentials_is_not_repeated` |
 //! | fill the memory by endless bodies … | `a_body_of_gigabytes_takes_neither_memory_nor_the_run` |
 //! | … compressed bombs or endless headers, or hold a request up by sending a byte at a time | `bombs_endless_headers_and_slow_drips_take_neither_memory_nor_the_run` |
+//! | … by pages of the largest size, for many accounts at once | `pages_of_29_megabytes_take_a_few_times_their_size_for_one_account_or_five` |
 //! | … or millions of small records | `a_page_of_millions_of_records_is_refused_before_it_fills_the_memory` |
 //! | break the parser by deep nesting, odd numbers, lone surrogates or U+0000 | `a_record_that_cannot_be_stored_is_kept_with_the_field_that_is_wrong` |
 //! | add a header, a path or a request by an id | `no_id_adds_a_header_a_path_or_a_request` |

@@ -3,15 +3,17 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use ureq::Agent;
 use ureq::config::Config;
-use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use ureq::http::{HeaderName, Method, Request};
+use ureq::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use ureq::http::{HeaderName, Method, Request, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::{Agent, Body};
 
+use super::budget::{Memory, SMALL_PAGE};
 use super::clock::Clock;
 use super::gather::GatherConnector;
 use super::hints::{self, Hints};
@@ -66,6 +68,9 @@ pub struct Client {
     client_id: Option<HeaderValue>,
     proxy: Option<String>,
     clock: Arc<dyn Clock>,
+    /// The last long body's size: the next one's memory is there before it is asked for.
+    expected: AtomicU64,
+    abandoned: AtomicBool,
 }
 
 /// One attempt of one call.
@@ -92,6 +97,8 @@ pub struct Reply {
     pub hints: Hints,
     /// The body, decompressed.
     pub body: Vec<u8>,
+    /// Of a large one, its part of the memory for all pages.
+    pub memory: Option<Memory>,
     /// Where a redirect points to; never followed.
     pub location: Option<String>,
     /// Just before the request was sent.
@@ -176,7 +183,16 @@ impl Client {
         let proxy = proxy.map(|proxy| proxy.name.clone());
         let resolver = CachingResolver::default();
         let agent = Agent::with_parts(config, GatherConnector::default(), resolver.clone());
-        Ok(Self { agent, resolver, base_url: settings.base_url.clone(), client_id, proxy, clock })
+        Ok(Self {
+            agent,
+            resolver,
+            base_url: settings.base_url.clone(),
+            client_id,
+            proxy,
+            clock,
+            expected: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
+        })
     }
 
     /// Scheme, host and base path, without a slash at the end.
@@ -191,16 +207,14 @@ impl Client {
     /// When there is no complete reply; whatever its status, a complete reply is none.
     pub fn send(&self, call: &Call<'_>) -> Result<Reply, NoReply> {
         let request = self.request(call).map_err(|error| NoReply::Connect(error.to_string()))?;
+        let mut memory = match self.expected.load(Ordering::Relaxed) {
+            bytes if call.most_bytes == LONG_BODY && bytes > SMALL_PAGE => Some(self.memory(bytes)?),
+            _ => None,
+        };
         let sent_at = self.clock.now();
         let mut response = self.agent.run(request).map_err(|error| self.no_reply(error))?;
         let status = response.status().as_u16();
-        let told = response.body().content_length().unwrap_or(0).min(call.most_bytes);
-        let mut body = Vec::with_capacity(usize::try_from(told).unwrap_or(0).min(BUFFER_BYTES) + 1);
-        let limit = call.most_bytes + 1;
-        response.body_mut().as_reader().take(limit).read_to_end(&mut body).map_err(no_body)?;
-        if body.len() as u64 >= limit {
-            return Err(NoReply::TooLarge(call.most_bytes));
-        }
+        let body = self.read(&mut response, call.most_bytes, &mut memory)?;
         let answered_at = self.clock.now();
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let hints = match body_retry_after(status, &body) {
@@ -210,12 +224,57 @@ impl Client {
             in_body => hints::from_response(header, in_body, self.clock.wall()),
         };
         let location = header("location").map(str::to_owned);
-        Ok(Reply { status, hints, body, location, sent_at, answered_at })
+        Ok(Reply { status, hints, body, memory, location, sent_at, answered_at })
+    }
+
+    /// Reads a body to its end. Beyond a small page's size, it takes memory for the whole before it reads on.
+    fn read(
+        &self,
+        response: &mut Response<Body>,
+        most: u64,
+        memory: &mut Option<Memory>,
+    ) -> Result<Vec<u8>, NoReply> {
+        // Compressed, it tells the length of something else.
+        let encoded = response.headers().contains_key(CONTENT_ENCODING);
+        let told = response.body().content_length().filter(|_| !encoded);
+        let first = told.unwrap_or(0).min(most).min(BUFFER_BYTES as u64);
+        let mut body = Vec::with_capacity(usize::try_from(first).unwrap_or(0) + 1);
+        let mut reader = response.body_mut().as_reader();
+        reader.by_ref().take(SMALL_PAGE.min(most) + 1).read_to_end(&mut body).map_err(no_body)?;
+        if most == LONG_BODY && body.len() as u64 > SMALL_PAGE {
+            let whole = told.unwrap_or(most).min(most);
+            self.expected.store(whole, Ordering::Relaxed);
+            if memory.as_ref().is_none_or(|memory| memory.page() < whole) {
+                // Not while it has some: two that wait for more would wait for each other.
+                *memory = None;
+                *memory = Some(self.memory(whole)?);
+            }
+            if told.is_some() {
+                body.reserve_exact(usize::try_from(whole + 1).unwrap_or(0).saturating_sub(body.len()));
+            }
+        }
+        let left = (most + 1).saturating_sub(body.len() as u64);
+        reader.take(left).read_to_end(&mut body).map_err(no_body)?;
+        let length = body.len() as u64;
+        if length > most {
+            return Err(NoReply::TooLarge(most));
+        }
+        if most == LONG_BODY {
+            self.expected.store(length, Ordering::Relaxed);
+            memory.iter_mut().for_each(|memory| memory.shrink(length));
+        }
+        Ok(body)
+    }
+
+    fn memory(&self, page: u64) -> Result<Memory, NoReply> {
+        let given_up = || self.abandoned.load(Ordering::Acquire);
+        Memory::take(page, given_up).ok_or_else(|| NoReply::Interrupted("there was no memory for it".into()))
     }
 
     /// Breaks every connection, so that no call waits for an answer any more: those that do fail, and so do later ones. A name
     /// look-up or a connect that has begun is not broken, but takes no more than 10 s.
     pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
         self.agent.clone().shutdown();
     }
 

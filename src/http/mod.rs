@@ -1,6 +1,7 @@
 //! Calling any unreliable API well. Knows nothing of campaigns, nor of Postgres.
 
 mod advance;
+pub(crate) mod budget;
 pub mod client;
 pub mod clock;
 pub mod concurrency;

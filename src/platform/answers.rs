@@ -49,6 +49,7 @@ pub fn page(body: &[u8]) -> Result<ListedPage, CallError> {
         page: number(answer.pagination.page),
         limit: number(answer.pagination.limit).filter(|limit| *limit >= 1),
         total: number(answer.pagination.total).filter(|total| (0..=MOST_TOTAL).contains(total)),
+        memory: None,
     })
 }
 

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::answers;
 use super::wire::SyncBody;
 use crate::foreign::one_line;
+use crate::http::budget::Memory;
 use crate::http::client::{Call, Client, LONG_BODY, NoReply, Reply, SHORT_BODY};
 use crate::http::hints::Hints;
 use crate::http::retry::{Cause, Verdict, classify};
@@ -54,6 +55,8 @@ pub struct ListedPage {
     pub limit: Option<i64>,
     /// How many campaigns there are, when the answer told it.
     pub total: Option<i64>,
+    /// Its part of the memory for all pages, if it is a large one.
+    pub memory: Option<Memory>,
 }
 
 /// The platform has synced a campaign.
@@ -198,7 +201,8 @@ impl Api {
             most_bytes: LONG_BODY,
         };
         let reply = self.send(&call, watch)?;
-        answers::page(&reply.body)
+        let page = answers::page(&reply.body)?;
+        Ok(ListedPage { memory: reply.memory, ..page })
     }
 
     /// `POST /api/campaigns/{id}/sync`, once. `key` is the same for every attempt of one logical sync.

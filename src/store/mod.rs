@@ -74,6 +74,9 @@ impl Drop for Transaction<'_> {
     }
 }
 
+/// What a connection may carry at once and be used again: its buffers stay as large.
+const LARGE_BYTES: usize = 2 << 20;
+
 /// One account's way into the database: every call is a whole transaction, tried again while the database is away.
 #[derive(Clone)]
 pub struct Store {
@@ -116,10 +119,23 @@ impl Store {
     /// As [`Pool::run`].
     pub fn run<T>(
         &self,
+        transaction: impl FnMut(&mut Client, &str) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        self.run_sized(0, transaction)
+    }
+
+    /// The same for a transaction that sends about so many bytes.
+    ///
+    /// # Errors
+    /// As [`Pool::run`].
+    pub fn run_sized<T>(
+        &self,
+        bytes: usize,
         mut transaction: impl FnMut(&mut Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        self.pool
-            .run(&*self.clock, &self.stop, self.give_up_after, |client| transaction(client, self.account()))
+        let (clock, large) = (&*self.clock, bytes > LARGE_BYTES);
+        let transaction = |client: &mut Client| transaction(client, self.account());
+        self.pool.run(clock, &self.stop, self.give_up_after, large, transaction)
     }
 
     /// Brings the schema up to date; gives how many migrations were applied.

@@ -170,7 +170,8 @@ impl Pool {
 
     /// Runs a whole transaction, again and again while the database is unavailable, until `give_up_after` has passed
     /// since the first failure or a stop is requested. The transaction must be idempotent: when the connection is lost
-    /// during the commit, nobody knows whether it took effect.
+    /// during the commit, nobody knows whether it took effect. The driver keeps a connection's buffers at their largest
+    /// size: one that has carried something `large` is not used again.
     ///
     /// # Errors
     /// The last failure: `Unavailable` when time is up or a stop was requested, anything else at once.
@@ -179,12 +180,13 @@ impl Pool {
         clock: &dyn Clock,
         stop: &Stop,
         give_up_after: Duration,
+        large: bool,
         mut transaction: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
         let mut failing_since = None;
         let mut backoff = SHORTEST_BACKOFF;
         loop {
-            let failure = match self.attempt(&mut transaction) {
+            let failure = match self.attempt(large, &mut transaction) {
                 Ok(value) => {
                     if self.away.swap(false, Ordering::Relaxed) {
                         log::info!("{} is available again", self.subject);
@@ -223,6 +225,7 @@ impl Pool {
 
     fn attempt<T>(
         &self,
+        large: bool,
         transaction: &mut impl FnMut(&mut Client) -> Result<T, postgres::Error>,
     ) -> Result<T, Failure> {
         let mut connection = self.get().map_err(|error| Failure { error, stale: false })?;
@@ -230,6 +233,7 @@ impl Pool {
         match transaction(&mut connection) {
             Ok(value) => {
                 connection.0.used = true;
+                connection.0.spent |= large;
                 self.last_success.store(self.now(), Ordering::Relaxed);
                 Ok(value)
             }

@@ -64,7 +64,9 @@ pub(super) struct Inbox {
 struct State {
     fresh: VecDeque<Work>,
     later: BinaryHeap<Reverse<Later>>,
-    /// Somebody waits until no more than this are here.
+    /// What they count for together.
+    weight: usize,
+    /// Somebody waits until they count for no more than this.
     awaited: Option<usize>,
     closed: bool,
 }
@@ -104,20 +106,31 @@ impl Inbox {
 
     /// Adds fresh tasks, in order.
     pub fn push(&self, works: impl IntoIterator<Item = Work>) {
-        lock(&self.state).fresh.extend(works);
+        let mut state = lock(&self.state);
+        for work in works {
+            state.weight += work.campaign.weight();
+            state.fresh.push_back(work);
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
     /// Puts a task back whose turn never came, in front.
     pub fn put_back(&self, work: Work) {
-        lock(&self.state).fresh.push_front(work);
+        let mut state = lock(&self.state);
+        state.weight += work.campaign.weight();
+        state.fresh.push_front(work);
+        drop(state);
         self.changed.notify_all();
     }
 
     /// Keeps a task for later.
     pub fn push_later(&self, work: Work, after: Duration) {
         let at = self.clock.now() + after;
-        lock(&self.state).later.push(Reverse(Later { at, work }));
+        let mut state = lock(&self.state);
+        state.weight += work.campaign.weight();
+        state.later.push(Reverse(Later { at, work }));
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -153,8 +166,9 @@ impl Inbox {
         let due = state.later.peek().is_some_and(|Reverse(later)| later.at <= self.clock.now());
         let work =
             if due { state.later.pop().map(|Reverse(later)| later.work) } else { state.fresh.pop_front() };
+        state.weight -= work.as_ref().map_or(0, |work| work.campaign.weight());
         // Whoever waits for room is woken when there is enough of it, not for every single task.
-        if state.awaited.is_some_and(|awaited| state.len() <= awaited) {
+        if state.awaited.is_some_and(|awaited| state.weight <= awaited) {
             state.awaited = None;
             self.changed.notify_all();
         }
@@ -164,6 +178,11 @@ impl Inbox {
     /// How many tasks are waiting here.
     pub fn len(&self) -> usize {
         lock(&self.state).len()
+    }
+
+    /// What they count for: a large one for several.
+    pub fn weight(&self) -> usize {
+        lock(&self.state).weight
     }
 
     /// Whether nothing is waiting here and this holds at the same moment: nothing is taken or put back in between.
@@ -177,7 +196,7 @@ impl Inbox {
         let deadline = self.clock.now() + timeout;
         let mut state = lock(&self.state);
         loop {
-            let room = capacity.saturating_sub(state.len());
+            let room = capacity.saturating_sub(state.weight);
             let now = self.clock.now();
             if room >= wanted || state.closed || now >= deadline {
                 return room;
@@ -193,6 +212,8 @@ impl Inbox {
         let mut state = lock(&self.state);
         state.fresh.retain(|work| !work.is_dropped());
         state.later.retain(|Reverse(later)| !later.work.is_dropped());
+        let later = state.later.iter().map(|Reverse(later)| &later.work);
+        state.weight = state.fresh.iter().chain(later).map(|work| work.campaign.weight()).sum();
         drop(state);
         self.changed.notify_all();
     }
@@ -202,6 +223,7 @@ impl Inbox {
         let mut state = lock(&self.state);
         state.fresh.clear();
         state.later.clear();
+        state.weight = 0;
         drop(state);
         self.changed.notify_all();
     }

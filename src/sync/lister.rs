@@ -14,6 +14,7 @@ use super::caller::{Caller, Halt};
 use super::ending::Ending;
 use super::pages::{Chain, NewPages, PendingPages, Record, key_of, weight};
 use super::session::{Done, Session};
+use crate::http::budget::Memory;
 use crate::platform::{Invalid, Listed, PageNumber, read_record};
 use crate::store::leases;
 
@@ -50,6 +51,7 @@ struct Fetched {
     pub records: Vec<Box<RawValue>>,
     pub has_more: bool,
     pub total: Option<i64>,
+    pub memory: Option<Memory>,
 }
 
 impl Fetched {
@@ -83,7 +85,7 @@ fn fetch(caller: &Caller, page: i64, page_size: i32) -> Result<Fetched, Halt> {
             continue;
         }
         let (records, has_more, total) = (listed.records, listed.has_more, listed.total);
-        return Ok(Fetched { page, page_size, records, has_more, total });
+        return Ok(Fetched { page, page_size, records, has_more, total, memory: listed.memory });
     }
 }
 
@@ -308,14 +310,19 @@ impl<'a> Feeder<'a> {
     }
 
     /// Feeds pages that are committed together.
-    fn feed_lot(&mut self, lot: Vec<Fetched>, room: &mut usize, after_another: bool, commit_first: bool) {
+    fn feed_lot(&mut self, mut lot: Vec<Fetched>, room: &mut usize, after_another: bool, commit_first: bool) {
         let Some(newest) = lot.last() else { return };
         let (next_page, page_size, last) = (newest.page + 1, newest.page_size, !newest.has_more);
         let (count, total) = (lot.len(), lot.iter().rev().find_map(|page| page.total));
+        let memory = lot.iter_mut().filter_map(|page| page.memory.take()).collect();
         let records = self.new_records(lot);
         let barren = records.valid.is_empty() && records.invalid.is_empty();
-        let held = records.valid.len().min(*room);
-        *room -= held;
+        // At least one, where there is any room: it may be larger than that.
+        let mut held = 0;
+        while held < records.valid.len() && *room > 0 {
+            *room = room.saturating_sub(records.valid[held].campaign.weight());
+            held += 1;
+        }
         let pages = NewPages {
             count,
             from_page: self.next_page,
@@ -325,6 +332,7 @@ impl<'a> Feeder<'a> {
             total,
             after_another,
             held,
+            memory,
             valid: records.valid,
             invalid: records.invalid,
         };

@@ -357,7 +357,8 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
             warned = warned || run.is_some_and(|run| warn_of_deadline(job, session, &run));
         }
         let due = now.saturating_duration_since(asked) >= ASK_AGAIN;
-        if session.inbox.len() < session.capacity() / 2 && (session.free_tasks.load(Ordering::Acquire) || due)
+        if session.inbox.weight() < session.capacity() / 2
+            && (session.free_tasks.load(Ordering::Acquire) || due)
         {
             asked = now;
             claim(session);
@@ -431,11 +432,11 @@ fn warn_of_deadline(job: &Job, session: &Session, run: &Progress) -> bool {
 }
 
 fn claim(session: &Session) {
-    let room = session.capacity().saturating_sub(session.inbox.len());
+    let room = session.room();
     let most = i64::try_from(room).unwrap_or(0);
     let worker = session.worker();
     session.free_tasks.store(false, Ordering::Release);
-    let claimed = session.transact_gift(|client, account| queue::claim(client, account, worker, most));
+    let claimed = session.transact_gift(0, |client, account| queue::claim(client, account, worker, most));
     // No row of a campaign's is written: what is refused is this process.
     if let Ok(claimed) = claimed.inspect_err(|error| session.end_by(error)) {
         if claimed.len() == room {

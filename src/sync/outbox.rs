@@ -22,6 +22,8 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct State {
     results: Vec<Done>,
+    /// What they count for: those of large records for several.
+    weight: usize,
     /// The writer is woken when there are so many.
     awaited: usize,
     /// Nothing is under way that the writer could wait for.
@@ -32,8 +34,9 @@ struct State {
 impl Outbox {
     /// Adds a result; waits while there are too many.
     pub fn put(&self, done: Done) {
-        let room = self.emptied.wait_while(lock(&self.state), |state| state.results.len() >= MOST);
+        let room = self.emptied.wait_while(lock(&self.state), |state| state.weight >= MOST);
         let mut state = room.unwrap_or_else(PoisonError::into_inner);
+        state.weight += done.weight();
         state.results.push(done);
         let count = state.results.len();
         let awaited = count == 1 || count == state.awaited;
@@ -56,6 +59,7 @@ impl Outbox {
             state = wait(state, LINGER, |state| state.results.len() >= state.awaited || state.hurry);
         }
         state.hurry = false;
+        state.weight = 0;
         let results = std::mem::take(&mut state.results);
         self.emptied.notify_all();
         (results, !state.closed)

@@ -11,6 +11,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::value::RawValue;
 
 use super::inbox::Work;
+use crate::http::budget::Memory;
 use crate::http::hex::push_hex;
 use crate::platform::{Campaign, Invalid};
 use crate::store::queue::{Failed, NewDeadLetter, NewTask, Pages};
@@ -24,11 +25,22 @@ const PAGE_RECORDS: usize = 2_000;
 const LAST_RECORDS: usize = 500;
 
 /// A record counts for one more with every so many bytes that it has, wherever records are counted for the memory they take.
-pub(super) const COUNTED_BYTES: usize = 16 << 10;
+pub(super) const COUNTED_BYTES: usize = 4 << 10;
 
 /// What records of these sizes count for.
 pub(super) fn weight<'a>(records: impl IntoIterator<Item = &'a RawValue>) -> usize {
-    records.into_iter().map(|raw| 1 + raw.get().len() / COUNTED_BYTES).sum()
+    records.into_iter().map(|raw| weight_of(raw.get().len())).sum()
+}
+
+fn weight_of(bytes: usize) -> usize {
+    1 + bytes / COUNTED_BYTES
+}
+
+impl Campaign {
+    /// The same for what is in hand of a record.
+    pub(super) fn weight(&self) -> usize {
+        weight_of(self.name.len() + self.extra.len())
+    }
 }
 
 /// Pages of one lister, one after another, each commit upon the one before.
@@ -106,6 +118,8 @@ pub(super) struct NewPages {
     pub invalid: Vec<(Invalid, Box<RawValue>)>,
     /// So many of the valid ones are for this process.
     pub held: usize,
+    /// Given back when they are committed, or dropped.
+    pub memory: Vec<Memory>,
 }
 
 /// Pages on their way to the database, and what has come of their tasks in the meantime.
@@ -222,6 +236,7 @@ impl PendingPages {
         if let Some(handed) = &self.handed {
             handed.fate.get_or_init(|| fate);
         }
+        self.pages.memory.clear();
         self.chain.uncommitted.fetch_sub(self.weight, Ordering::AcqRel);
     }
 

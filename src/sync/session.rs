@@ -12,7 +12,7 @@ use super::crew::Seat;
 use super::ending::Ending;
 use super::inbox::{Inbox, Work};
 use super::outbox::Outbox;
-use super::pages::{Origin, PendingPages};
+use super::pages::{COUNTED_BYTES, Origin, PendingPages};
 use super::standstill::Seen;
 use crate::foreign;
 use crate::http::concurrency::Concurrency;
@@ -30,6 +30,8 @@ pub(crate) const MOST_HELD: usize = 1_024;
 const HELD_SECONDS: f64 = 0.5;
 /// The longest that a refused campaign's id may be in a message, in characters.
 const REFUSED_ID_CHARACTERS: usize = 100;
+/// A record's size, before any was claimed.
+const UNKNOWN_BYTES: usize = 64 << 10;
 /// So few results are written in no time.
 const FEW_UNWRITTEN: usize = 250;
 
@@ -46,6 +48,16 @@ pub(super) enum Done {
         failed: Failed,
         origin: Option<Origin>,
     },
+}
+
+impl Done {
+    /// What it counts for; pages have a bound of their own.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Synced { campaign, .. } => campaign.weight(),
+            Self::Listed(_) | Self::Dead { .. } => 1,
+        }
+    }
 }
 
 /// What this process knows of its run.
@@ -107,6 +119,8 @@ pub(super) struct Session {
     pub refusals: AtomicU64,
     pub beats: AtomicU64,
     pace: AtomicU64,
+    /// The mean size of the records that were claimed last.
+    claimed_bytes: AtomicUsize,
     pages: AtomicU64,
     view: Mutex<View>,
     news: Mutex<u64>,
@@ -150,6 +164,7 @@ impl Session {
             refusals: AtomicU64::new(0),
             beats: AtomicU64::new(0),
             pace: AtomicU64::new(0),
+            claimed_bytes: AtomicUsize::new(UNKNOWN_BYTES),
             pages: AtomicU64::new(0),
             view: Mutex::new(View { listing_done: run.listing_done, ..View::default() }),
             news: Mutex::new(0),
@@ -184,12 +199,13 @@ impl Session {
         self.store.run(transaction).inspect_err(|error| self.end_by(error))
     }
 
-    /// The same for a transaction that writes rows of campaigns: one that is refused is the caller's.
+    /// The same for a transaction that writes rows of campaigns, of about so many bytes: one that is refused is the caller's.
     pub fn transact_rows<T>(
         &self,
+        bytes: usize,
         transaction: impl FnMut(&mut postgres::Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        self.store.run(transaction).inspect_err(|error| {
+        self.store.run_sized(bytes, transaction).inspect_err(|error| {
             if !matches!(error, StoreError::Row { .. }) {
                 self.end_by(error);
             }
@@ -200,10 +216,11 @@ impl Session {
     /// been committed all the same, and what it gave is held without being known here: see [`Self::free_unknown`].
     pub fn transact_gift<T>(
         &self,
+        bytes: usize,
         mut transaction: impl FnMut(&mut postgres::Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
         let mut tries = 0;
-        let given = self.transact_rows(|client, account| {
+        let given = self.transact_rows(bytes, |client, account| {
             tries += 1;
             transaction(client, account)
         });
@@ -388,6 +405,13 @@ impl Session {
         ((pace as f64 * HELD_SECONDS) as usize).clamp((self.workers * 4).min(MOST_HELD), MOST_HELD)
     }
 
+    /// How many tasks to claim: what there is room for, by the size of the last ones.
+    pub fn room(&self) -> usize {
+        let room = self.capacity().saturating_sub(self.inbox.weight());
+        let weight = 1 + self.claimed_bytes.load(Ordering::Relaxed) / COUNTED_BYTES;
+        if room == 0 { 0 } else { (room / weight).max(1) }
+    }
+
     /// Counts for the heartbeat, of this worker alone.
     pub fn effort(&self) -> Effort {
         self.whole_effort().since(lock(&self.told_effort).by_earlier_workers)
@@ -445,6 +469,10 @@ impl Session {
 
     /// Takes claimed tasks in; one whose record is no campaign (any more) is a dead letter.
     pub fn take_in(&self, claimed: Vec<Held>) {
+        let bytes = claimed.iter().map(|held| held.payload.len()).sum::<usize>() / claimed.len().max(1);
+        if bytes > 0 {
+            self.claimed_bytes.store(bytes, Ordering::Relaxed);
+        }
         for held in claimed {
             match RawValue::from_string(held.payload).map(|raw| read_record(&raw)) {
                 Ok(Listed::Valid(campaign)) if campaign.id == held.id => {

@@ -164,8 +164,11 @@ impl Writer<'_> {
 
     fn add(&self, rows: &Pages<'_>, after_another: bool) -> Result<Option<Added>, StoreError> {
         let (session, worker) = (self.session, self.session.worker());
+        let tasks = rows.tasks.iter().map(|task| task.payload.len());
+        let finished = rows.finished.iter().map(|campaign| campaign.extra.len());
+        let bytes = tasks.chain(finished).chain(rows.invalid.iter().map(|letter| letter.payload.len())).sum();
         let step = session.caller.trace.begin();
-        let added = session.transact_gift(|client, account| {
+        let added = session.transact_gift(bytes, |client, account| {
             let add = if after_another { queue::add_pages_after_another } else { queue::add_pages };
             add(client, account, session.run.run_id, worker, rows)
         });
@@ -269,7 +272,10 @@ fn complete(session: &Session, synced: &[(i32, &Campaign)], dead: &mut Vec<Faile
 fn complete_together(session: &Session, synced: &[(i32, &Campaign)]) -> Result<Option<i64>, StoreError> {
     let worker = session.worker();
     let step = session.caller.trace.begin();
-    let stored = session.transact_rows(|client, account| queue::complete(client, account, worker, synced));
+    let bytes = synced.iter().map(|(_, campaign)| campaign.extra.len()).sum();
+    let complete =
+        |client: &mut postgres::Client, account: &str| queue::complete(client, account, worker, synced);
+    let stored = session.transact_rows(bytes, complete);
     session.caller.trace.commit(step, "campaigns", synced.len(), &stored);
     stored
 }
@@ -311,7 +317,7 @@ fn make_dead_letters(session: &Session, dead: &mut [Failed]) {
     }
     let worker = session.worker();
     let step = session.caller.trace.begin();
-    let written = session.transact_rows(|client, account| queue::bury(client, account, worker, dead));
+    let written = session.transact_rows(0, |client, account| queue::bury(client, account, worker, dead));
     session.caller.trace.commit(step, "dead_letters", dead.len(), &written);
     match (written, dead) {
         (Err(StoreError::Row { .. }), [one]) if !one.reason.is_ascii() => {
