@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use postgres::Client;
@@ -31,6 +31,8 @@ pub(super) struct Attempt {
     pub(super) used: bool,
     /// It must not be used again.
     pub(super) spent: bool,
+    /// The connector's generation when it was begun.
+    generation: u64,
 }
 
 /// r2d2's manager for the database that a `Conninfo` names.
@@ -38,6 +40,22 @@ pub(super) struct Connector {
     hosts: Arc<Vec<Route>>,
     longest: Duration,
     unanswered: Arc<AtomicUsize>,
+    generation: Arc<AtomicU64>,
+}
+
+/// Tells a connector's connections that the servers have changed roles.
+#[derive(Clone)]
+pub(super) struct Generation(Arc<AtomicU64>);
+
+impl Generation {
+    /// No connection that is there by now is used again: the next ones find out anew which server takes writes.
+    pub(super) fn end(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_over(&self, attempt: &Attempt) -> bool {
+        attempt.generation != self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// One server and the ways to connect to it, the preferred one first.
@@ -53,7 +71,11 @@ impl Connector {
         let ways: usize = hosts.iter().map(|host| host.ways.len()).sum();
         // Twice, because a name may have an address of each family and the first may be a black hole.
         let longest = conninfo.connect_timeout * 2 * u32::try_from(ways).unwrap_or(u32::MAX);
-        Ok(Self { hosts: Arc::new(hosts), longest, unanswered: Arc::default() })
+        Ok(Self { hosts: Arc::new(hosts), longest, unanswered: Arc::default(), generation: Arc::default() })
+    }
+
+    pub(super) fn generation(&self) -> Generation {
+        Generation(Arc::clone(&self.generation))
     }
 
     /// The driver's timeout ends with TCP's handshake: a server that accepts and then says nothing would hold it for
@@ -90,8 +112,9 @@ impl ManageConnection for Connector {
     type Error = Infallible;
 
     fn connect(&self) -> Result<Attempt, Infallible> {
+        let generation = self.generation.load(Ordering::Relaxed);
         let client = self.connect_in_time();
-        Ok(Attempt { client, finished: Instant::now(), used: false, spent: false })
+        Ok(Attempt { client, finished: Instant::now(), used: false, spent: false, generation })
     }
 
     fn is_valid(&self, _attempt: &mut Attempt) -> Result<(), Infallible> {
@@ -99,7 +122,9 @@ impl ManageConnection for Connector {
     }
 
     fn has_broken(&self, attempt: &mut Attempt) -> bool {
-        attempt.spent || attempt.client.as_ref().map_or(true, Client::is_closed)
+        attempt.spent
+            || attempt.generation != self.generation.load(Ordering::Relaxed)
+            || attempt.client.as_ref().map_or(true, Client::is_closed)
     }
 }
 

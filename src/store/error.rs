@@ -14,6 +14,9 @@ use crate::own_machine::Shortage;
 /// PostgreSQL's code for a row whose key is there already.
 pub const UNIQUE_VIOLATION: &str = "23505";
 
+/// PostgreSQL's code for a write on a server that takes none: a standby, or a primary that was demoted in place.
+pub(super) const READ_ONLY: &str = "25006";
+
 /// Every message is one line, names the cause, and holds neither a password nor the data of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
@@ -123,7 +126,8 @@ pub(super) fn leaves_connection_usable(error: &postgres::Error) -> bool {
         // A stale prepared statement goes away with its connection.
         matches!(said.severity(), "ERROR")
             && !code.starts_with("08")
-            && !matches!(code, "0A000" | "26000" | "42P05")
+            // Nor is a server of use that takes writes no longer: another one does.
+            && !matches!(code, "0A000" | "26000" | "42P05" | READ_ONLY)
     })
 }
 
@@ -166,7 +170,7 @@ fn from_server(said: &DbError) -> StoreError {
                 "is a pooler in between? PgBouncer needs 1.21 and max_prepared_statements > 0",
             ),
         },
-        "25006" => StoreError::Unavailable {
+        READ_ONLY => StoreError::Unavailable {
             message: with_cure(&text, "is this a standby? target_session_attrs=read-write passes it over"),
         },
         "3D000" => {

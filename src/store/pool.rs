@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use postgres::Client;
 use r2d2::PooledConnection;
 
-use super::connect::Connector;
+use super::connect::{Connector, Generation};
 use super::conninfo::{Conninfo, ConninfoError};
-use super::error::{StoreError, leaves_connection_usable};
+use super::error::{READ_ONLY, StoreError, leaves_connection_usable};
 use crate::http::lock::lock;
 use crate::http::{Clock, Stop};
 
@@ -38,6 +38,7 @@ pub struct Pool {
     /// When a transaction last went well, in milliseconds since then.
     last_success: Arc<AtomicU64>,
     under_way: Arc<UnderWay>,
+    generation: Generation,
 }
 
 /// The transactions that are under way, by number, and since when.
@@ -104,13 +105,15 @@ impl Pool {
     /// # Errors
     /// When a certificate or key cannot be read.
     pub fn new(conninfo: &Conninfo, size: u32) -> Result<Self, ConninfoError> {
+        let connector = Connector::new(conninfo)?;
+        let generation = connector.generation();
         let connections = r2d2::Pool::builder()
             .max_size(size.max(1))
             .min_idle(Some(0))
             .test_on_check_out(false)
             .connection_timeout(LONGEST_WAIT)
             .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build_unchecked(Connector::new(conninfo)?);
+            .build_unchecked(connector);
         Ok(Self {
             connections,
             subject: format!("database {conninfo}").into(),
@@ -118,6 +121,7 @@ impl Pool {
             begun: Instant::now(),
             last_success: Arc::default(),
             under_way: Arc::default(),
+            generation,
         })
     }
 
@@ -154,6 +158,8 @@ impl Pool {
         while asked.elapsed() < LONGEST_WAIT || self.succeeded_within(LONGEST_WAIT) {
             let Ok(attempt) = self.connections.get_timeout(WAIT_SLICE) else { continue };
             match &attempt.client {
+                // The pool drops it.
+                Ok(_) if self.generation.is_over(&attempt) => {}
                 Ok(_) => return Ok(Connection(attempt)),
                 Err(error) if attempt.finished >= asked => return Err(error.clone()),
                 // It failed when nobody waited for it any more: old news.
@@ -239,6 +245,9 @@ impl Pool {
             }
             Err(error) => {
                 let usable = leaves_connection_usable(&error);
+                if error.code().is_some_and(|code| code.code() == READ_ONLY) {
+                    self.generation.end();
+                }
                 let error = StoreError::from(error);
                 let lost = !usable && matches!(error, StoreError::Unavailable { .. });
                 let stale = lost && connection.0.used;

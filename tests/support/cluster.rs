@@ -23,7 +23,7 @@ impl Cluster {
         Self::with_options(&[])
     }
 
-    /// A new server with `options` of `postgres.sh serve`: `--tls CERT KEY`, `-c setting=value`.
+    /// A new server with `options` of `postgres.sh serve`: `--tls CERT KEY`, `--standby-of URL`, `-c setting=value`.
     pub fn with_options(options: &[&str]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("postgres-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -74,10 +74,15 @@ impl Cluster {
         assert_eq!(self.ready(), self.url);
     }
 
-    /// Crashes and comes back: connections break, and the server recovers from its log.
-    pub fn restart_immediate(&mut self) {
+    /// Crashes: connections break, and nobody answers until [`start`](Self::start).
+    pub fn crash(&mut self) {
         self.order("crash");
         assert_eq!(self.answer(), "stopped");
+    }
+
+    /// Crashes and comes back: connections break, and the server recovers from its log.
+    pub fn restart_immediate(&mut self) {
+        self.crash();
         self.start();
     }
 

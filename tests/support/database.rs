@@ -36,6 +36,11 @@ impl Database {
         database
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its address, as `DATABASE_URL` takes it.
     pub fn url(&self) -> String {
         let (server, _) = self.server.rsplit_once('/').expect("the URL names a database");

@@ -7,8 +7,8 @@
 #   postgres.sh with PREFIX [OPTION…] -- COMMAND…
 #                                       run COMMAND beside a new cluster (in PREFIX.xxxxxx), its address in $POSTGRES_URL
 #
-# OPTION is `--tls CERT KEY`, `--file NAME PATH` (a file to put beside the data), `--hba LINE` (instead of what pg_hba.conf has)
-# or `-c setting=value`. DIR must not exist yet, or be empty; it is removed at the end.
+# OPTION is `--tls CERT KEY`, `--file NAME PATH` (a file to put beside the data), `--hba LINE` (instead of what pg_hba.conf has),
+# `--standby-of URL` (a streaming standby of that cluster) or `-c setting=value`. DIR must not exist yet, or be empty; it is removed at the end.
 # `serve` prints `ready postgres://…` and then obeys lines on stdin: `stop`, `crash` (no shutdown checkpoint; both
 # answer `stopped`), `start` (answers `ready …`, same address), `quit`.
 #
@@ -111,7 +111,7 @@ su_exec() {
     exec su -s "$BASH" "$user" -c "exec $(printf '%q ' "$@")"
 }
 
-home='' data='' sockets='' spare='' bin='' port='' password='' server=''
+home='' data='' sockets='' spare='' bin='' port='' password='' server='' primary=''
 settings=()
 
 # A directory that the server's user can reach, even if the checkout is in root's own home.
@@ -142,8 +142,21 @@ run_as_server() { "${as_server[@]}" "$@"; }
 # shellcheck disable=SC2016 # for the inner shell
 write_as_server() { run_as_server sh -c 'umask 077 && cat >"$1"' sh "$1"; }
 
+copy_primary() {
+    password=${primary#*://*:} password=${password%%@*}
+    if ! run_as_server "$bin/pg_basebackup" -d "$primary" -D "$data" -R -X stream -c fast --no-sync \
+        >"$home/basebackup.log" 2>&1; then
+        tail -n 20 "$home/basebackup.log" >&2
+        die "pg_basebackup failed"
+    fi
+}
+
 init_cluster() {
     local words
+    if [ -n "$primary" ]; then
+        copy_primary
+        return
+    fi
     words=$(od -An -N16 -tx1 /dev/urandom)
     password=${words//[^0-9a-f]/}
     write_as_server "$data.password" <<<"$password"
@@ -175,13 +188,14 @@ launch() {
     server=$!
 }
 
-# Until the server says `ready` in its pid file; fails when it ends first.
+# Until the server says `ready` in its pid file, or `standby`; fails when it ends first.
 await_ready() {
-    local deadline=$((SECONDS + 60))
-    until [ "$(sed -n '8s/ *$//p' "$data/postmaster.pid" 2>/dev/null)" = ready ]; do
+    local deadline=$((SECONDS + 60)) state=''
+    until [ "$state" = ready ] || [ "$state" = standby ]; do
         if ! kill -0 "$server" 2>/dev/null; then return 1; fi
         [ $SECONDS -lt $deadline ] || die "the server is not ready after 60 s"
         sleep 0.02
+        state=$(sed -n '8s/ *$//p' "$data/postmaster.pid" 2>/dev/null || true)
     done
 }
 
@@ -241,6 +255,7 @@ serve() {
             shift 3
             ;;
         --file) files+=("${2:?}" "$(realpath "${3:?}")") && shift 3 ;;
+        --standby-of) primary=${2:?} && shift 2 ;;
         --hba) hba+=("${2:?}") && shift 2 ;;
         -c) settings+=(-c "${2:?}") && shift 2 ;;
         *) die "unknown option $1" ;;
