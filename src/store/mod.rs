@@ -135,7 +135,7 @@ impl Store {
     ) -> Result<T, StoreError> {
         let (clock, large) = (&*self.clock, bytes > LARGE_BYTES);
         let transaction = |client: &mut Client| transaction(client, self.account());
-        self.pool.run(clock, &self.stop, self.give_up_after, large, transaction)
+        self.pool.run_sized(clock, &self.stop, self.give_up_after, large, transaction)
     }
 
     /// Brings the schema up to date; gives how many migrations were applied.

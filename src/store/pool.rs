@@ -176,12 +176,23 @@ impl Pool {
 
     /// Runs a whole transaction, again and again while the database is unavailable, until `give_up_after` has passed
     /// since the first failure or a stop is requested. The transaction must be idempotent: when the connection is lost
-    /// during the commit, nobody knows whether it took effect. The driver keeps a connection's buffers at their largest
-    /// size: one that has carried something `large` is not used again.
+    /// during the commit, nobody knows whether it took effect.
     ///
     /// # Errors
     /// The last failure: `Unavailable` when time is up or a stop was requested, anything else at once.
     pub fn run<T>(
+        &self,
+        clock: &dyn Clock,
+        stop: &Stop,
+        give_up_after: Duration,
+        transaction: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        self.run_sized(clock, stop, give_up_after, false, transaction)
+    }
+
+    /// The same; the driver keeps a connection's buffers at their largest size, so one that has carried something `large` is
+    /// not used again.
+    pub(super) fn run_sized<T>(
         &self,
         clock: &dyn Clock,
         stop: &Stop,
