@@ -7,7 +7,7 @@ use crate::http::RateLimit;
 /// Ten years: more is a mistake.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// Reads `500ms`, `30s`, `5m` or `1h`: a whole number above 0 and its unit.
+/// Reads `500ms`, `30s`, `5m`, `1h` or `7d`: a whole number above 0 and its unit.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(unit_at);
@@ -16,6 +16,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
     };
     let duration = Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(millis_a_unit)?);
@@ -37,7 +38,9 @@ mod tests {
 
     #[test]
     fn durations_are_a_whole_number_and_a_unit() {
-        for (text, seconds) in [("500ms", 0.5), ("30s", 30.0), ("5m", 300.0), ("24h", 86_400.0)] {
+        for (text, seconds) in
+            [("500ms", 0.5), ("30s", 30.0), ("5m", 300.0), ("24h", 86_400.0), ("7d", 604_800.0)]
+        {
             assert_eq!(duration(text), Some(Duration::from_secs_f64(seconds)));
         }
         for text in
