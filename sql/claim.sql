@@ -3,11 +3,15 @@
 WITH alive AS (
     -- Locked until the claim is committed: a lease that ends in between would leave tasks with nobody.
     SELECT run_id FROM workers WHERE account = $1 AND worker_id = $2 FOR KEY SHARE
+), listing AS (
+    -- What `retry` put back waits until the listing has shown it, and is worked with its record; or until all is listed.
+    SELECT s.listing_done FROM sync_runs s WHERE s.account = $1 AND s.run_id = (SELECT a.run_id FROM alive a)
 ), free AS (
     SELECT ctid
     FROM sync_tasks
     -- A worker of a run that was abandoned has no part in the next one.
     WHERE account = $1 AND worker_id = 0 AND run_id = (SELECT a.run_id FROM alive a)
+      AND seq <= (SELECT CASE WHEN l.listing_done THEN 9223372036854775807 ELSE 9223372036854775806 END FROM listing l)
     ORDER BY seq
     LIMIT $3
     FOR UPDATE SKIP LOCKED

@@ -6,7 +6,10 @@ WITH closed AS (
                      THEN 'partial' ELSE 'complete' END,
         finished_at = now(), lister = 0, last_error = NULL
     WHERE s.account = $1 AND s.run_id = $2 AND s.state = 'running' AND s.listing_done
-      AND NOT EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1)
+      AND NOT EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1 AND t.run_id = $2)
+      -- The tasks are those of the statement's beginning, the run's row may be a newer one: then it was joined meanwhile, and
+      -- tasks may have been put into it.
+      AND s.joins = (SELECT j.joins FROM sync_runs j WHERE j.account = $1 AND j.run_id = $2)
     RETURNING s.lists AND s.unnamed = 0 AS may_remove
 ), old AS (
     DELETE FROM sync_runs

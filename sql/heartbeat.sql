@@ -35,7 +35,8 @@ WITH beat AS (
       AND (s.state = 'stopped' OR $11
            OR s.sampled_at <= now() - make_interval(secs => s.sample_seconds))
 )
-SELECT s.state, s.lister, s.listing_done,
+SELECT s.state, s.lister, s.listing_done, s.lists,
+       EXISTS (SELECT FROM workers w WHERE w.account = $1 AND w.worker_id <> $2) AS neighbours,
        (SELECT count(*) FROM workers w WHERE w.account = $1 AND w.run_id = $3 AND w.worker_id <> $2) AS others,
        EXISTS (SELECT FROM beat) AS alive
 FROM sync_runs s

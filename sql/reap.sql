@@ -17,9 +17,10 @@ WITH gone AS (
                            FROM unnest(s.durations, l.durations) WITH ORDINALITY AS u (ours, theirs, place) ORDER BY place),
         retried = ARRAY (SELECT coalesce(u.ours, 0) + coalesce(u.theirs, 0)
                          FROM unnest(s.retried, l.retried) WITH ORDINALITY AS u (ours, theirs, place) ORDER BY place),
-        lister = CASE WHEN s.lister = ANY (l.ids) THEN 0 ELSE s.lister END
+        lister = CASE WHEN s.lister = ANY (l.ids) THEN 0 ELSE s.lister END,
+        progress_at = greatest(s.progress_at, l.heartbeat_at)
     FROM (
-        SELECT run_id, array_agg(worker_id) AS ids, sum(synced) AS synced, sum(failed) AS failed,
+        SELECT run_id, least(max(heartbeat_at), now()) AS heartbeat_at, array_agg(worker_id) AS ids, sum(synced) AS synced, sum(failed) AS failed,
                sum(requests) AS requests, sum(limited) AS limited, sum(retries) AS retries,
                sum(rate_limited) AS rate_limited, sum(token_refreshes) AS token_refreshes,
                ARRAY (SELECT sum(u.count)::bigint

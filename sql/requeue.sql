@@ -1,19 +1,23 @@
--- Puts dead letters back as free tasks of the open run: all that can be retried, or those of some campaigns. A letter of
--- this very run was counted as failed, one of an earlier run was not counted at all.
+-- Puts dead letters back as free tasks of the open run, which is locked: all that can be retried, or those of some campaigns. A
+-- letter of this very run was counted as failed, and has the record of its listing. One of an earlier run waits for the listing,
+-- which may have another record and counts it then; where all is listed, it is counted here.
 WITH picked AS (
     DELETE FROM dead_letters
     WHERE account = $1 AND retryable AND ($3::text[] IS NULL OR id = ANY ($3))
     RETURNING id, run_id, payload
 ), added AS (
     INSERT INTO sync_tasks (account, id, run_id, seq, payload)
-    SELECT $1, p.id, $2, 0, p.payload FROM picked p ORDER BY p.id
+    SELECT $1, p.id, $2, CASE WHEN p.run_id = $2 THEN 0 ELSE 9223372036854775807 END, p.payload
+    FROM picked p
+    ORDER BY p.id
     ON CONFLICT (account, id) DO NOTHING
-    RETURNING id
+    RETURNING id, seq
 ), counted AS (
-    UPDATE sync_runs
-    SET failed = failed - (SELECT count(*) FROM picked WHERE run_id = $2),
-        listed = listed + (SELECT count(*) FROM added a JOIN picked p ON p.id = a.id WHERE p.run_id <> $2)
-    WHERE account = $1 AND run_id = $2
+    UPDATE sync_runs s
+    SET failed = s.failed - n.failed, listed = s.listed + CASE WHEN s.listing_done THEN n.added ELSE 0 END
+    FROM (SELECT (SELECT count(*) FROM picked WHERE run_id = $2) AS failed,
+                 (SELECT count(*) FROM added WHERE seq > 0) AS added) n
+    WHERE s.account = $1 AND s.run_id = $2
 )
 -- An error, which undoes all of it, when a task is nowhere: see NOT_KEPT_SIGN in src/store/error.rs.
 SELECT p.id,

@@ -1,5 +1,5 @@
--- Locks the workers whose heartbeat is older than $2 seconds by the database's own clock, and worker $3, which leaves by
--- itself. Those that are taking tasks at this moment are passed over: they are alive.
+-- Locks the workers whose heartbeat is older than $2 seconds by the database's own clock, worker $3, which leaves by itself, and
+-- workers $4, whose processes are seen to be gone. Those that are taking tasks at this moment are passed over: they are alive.
 WITH early AS (
     -- Heartbeats in the future are there because the clock was turned back. From now on they have as long as any other.
     UPDATE workers w SET heartbeat_at = now()
@@ -12,5 +12,5 @@ WITH early AS (
 )
 SELECT worker_id
 FROM workers
-WHERE account = $1 AND (worker_id = $3 OR heartbeat_at < now() - make_interval(secs => $2))
+WHERE account = $1 AND (worker_id = $3 OR worker_id = ANY ($4) OR heartbeat_at < now() - make_interval(secs => $2))
 FOR UPDATE SKIP LOCKED

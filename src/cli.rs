@@ -84,7 +84,7 @@ macro_rules! command {
     };
     (@ [$($head:tt)*] [$($field:tt)*] api $($rest:ident)*) => {
         command!(@ [#[argh(note = "Credentials: AD_PLATFORM_EMAIL and AD_PLATFORM_PASSWORD (or _FILE, or _COMMAND). \
-            SSL_CERT_FILE: certificates to trust, in PEM form. Durations are 500ms, 30s, 5m or 1h.")] $($head)*] [$($field)*
+            SSL_CERT_FILE: certificates to trust, in PEM form. Durations are 500ms, 30s, 5m, 1h or 7d.")] $($head)*] [$($field)*
             ["API base address, such as https://ads.example.com [AD_PLATFORM_API_URL]", option, api_url: Option<String>]
             ["sent as X-Client-Id; the rate limit is kept by it [AD_PLATFORM_CLIENT_ID]", option, client_id: Option<String>]
             ["campaigns a page, 1 to 1000 (default 10) [CAMPAIGN_SYNC_PAGE_SIZE]", option, page_size: Option<String>]
@@ -125,7 +125,7 @@ macro_rules! command {
             ["requests at once, 1 to 1024; adapts below that (default 16) [CAMPAIGN_SYNC_WORKERS]", option, workers: Option<String>]
             ["attempts at one campaign, 1 to 100 (default 5)", option, max_attempts: Option<String>]
             ["stop in order after this time; run again to go on (default: none)", option, deadline: Option<String>]
-            ["abandon an open run older than this and begin anew (default 24h)", option, max_run_age: Option<String>]
+            ["abandon an open run in which nothing has happened for this long and begin anew (default 7d)", option, max_run_age: Option<String>]
             ["most campaigns, in percent, that may be marked removed at once (default 20)", option, max_removed: Option<String>]
             ["progress on stderr: auto (on a terminal), always or never (default auto)", option, progress: Option<String>]
             ["write metrics in Prometheus' text form to this file, also on failure (default: none)", option, metrics_file: Option<String>]

@@ -11,6 +11,7 @@ use campaign_sync::http::ledger::Ledger;
 use campaign_sync::http::token::{Turn, Vault};
 use campaign_sync::http::{RateLimit, Secret};
 use campaign_sync::store::leases;
+use campaign_sync::store::process::Process;
 use campaign_sync::store::quota::SharedLedger;
 use campaign_sync::store::tokens::SharedVault;
 use mock_api::{Hint, Settings, most_in_window};
@@ -89,7 +90,7 @@ fn a_dead_workers_lease_ends_in_its_own_time_when_the_databases_clock_is_turned_
     let database = Database::create();
     let mut client = database.connect();
     let _schema = database.store();
-    leases::register(&mut client, ACCOUNT, 1, "host", 1).unwrap();
+    leases::register(&mut client, ACCOUNT, 1, 1, &Process::default()).unwrap();
     turn_back(&database, "3 days");
 
     assert_eq!(leases::reap(&mut client, ACCOUNT, 0).unwrap(), (0, 0), "it may be alive");

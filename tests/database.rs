@@ -44,6 +44,48 @@ fn a_crash_of_postgres_in_the_middle_is_survived() {
 }
 
 #[test]
+fn a_database_that_forgets_its_newest_commits_is_gone_by() {
+    // What is committed is written to disk only by a checkpoint.
+    let forgetful =
+        ["synchronous_commit=off", "wal_writer_delay=10s", "wal_writer_flush_after=1GB", "autovacuum=off"];
+    let options: Vec<&str> = forgetful.iter().flat_map(|setting| ["-c", setting]).collect();
+    for listing in [true, false] {
+        let mut cluster = Cluster::with_options(&options);
+        let database = Database::create_in(&cluster);
+        let server = server();
+        server.change(|settings| settings.list_latency = Duration::from_millis(30));
+        let running = sync(&server, &database.url(), &["--workers", "8"]);
+        let (kept, lost) = if listing {
+            ("sync_runs WHERE next_page > 5", "sync_runs WHERE listing_done")
+        } else {
+            ("sync_runs WHERE listing_done", "campaigns c WHERE (SELECT count(*) FROM campaigns) >= 200")
+        };
+        let there = || {
+            database.connect().query_one("SELECT to_regclass('sync_runs') IS NOT NULL", &[]).unwrap().get(0)
+        };
+        eventually(PATIENCE, "it has begun", there);
+        eventually(PATIENCE, kept, || database.count(kept) > 0);
+        database.execute("CHECKPOINT");
+        eventually(PATIENCE, lost, || database.count(lost) > 0);
+        cluster.restart_immediate();
+        running.wait().expect_code(0);
+        assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (400, 0));
+        assert_eq!(database.count("sync_runs WHERE state = 'complete' AND listed = 400"), 1);
+    }
+}
+
+#[test]
+fn a_registration_of_which_nobody_heard_is_one_worker() {
+    let (server, database) = (server(), Database::create());
+    let cutter = Cutter::before(&database, "OVERRIDING SYSTEM VALUE", Some("COMMIT"), 3);
+    let running = sync(&server, &cutter.url, &["--workers", "4"]);
+    eventually(PATIENCE, "it works", || server.ledger().syncs >= 20);
+    assert_eq!((cutter.cuts.load(Ordering::SeqCst), database.count("workers")), (3, 1));
+    running.wait().expect_code(0);
+    assert_whole(&database);
+}
+
+#[test]
 fn cut_connections_are_survived() {
     let database = Database::create();
     let server = server();

@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, SystemTime};
 
 use campaign_sync::platform::Campaign;
+use campaign_sync::store::dead_letters::Retry;
+use campaign_sync::store::process::{self, Process};
 use campaign_sync::store::queue::{self, Failed, NewTask, Pages};
 use campaign_sync::store::runs::{self, Closing, Opening};
-use campaign_sync::store::{leases, schema};
+use campaign_sync::store::{dead_letters, join, leases, schema};
 use postgres::Client;
 use postgres::types::{ToSql, Type};
 use proptest::prelude::*;
@@ -23,10 +25,17 @@ const ACCOUNT: &str = "default";
 fn run_with_lister(client: &mut Client) -> (i64, i64) {
     schema::migrate(client).unwrap().unwrap();
     let opening = Opening { page_size: 100, max_age: Duration::from_secs(86_400), fresh: false, lists: true };
-    let run = runs::open(client, ACCOUNT, &opening).unwrap();
-    let worker = leases::register(client, ACCOUNT, run.run_id, "host", 1).unwrap();
+    let (run, _) = join::open(client, ACCOUNT, &opening).unwrap();
+    let worker = register(client, run.run_id, 1);
     assert_eq!(leases::take_listing(client, ACCOUNT, run.run_id, worker).unwrap(), Some((1, 100)));
     (run.run_id, worker)
+}
+
+fn register(client: &mut Client, run: i64, pid: u32) -> i64 {
+    let worker = process::new_worker_id();
+    let process = Process { host: "host".into(), pid, ..Process::default() };
+    leases::register(client, ACCOUNT, run, worker, &process).unwrap();
+    worker
 }
 
 fn add(client: &mut Client, run: i64, worker: i64, from: usize, count: usize, held: bool) {
@@ -74,7 +83,7 @@ fn only_who_holds_a_task_under_its_attempt_number_can_finish_it() {
     let client = &mut database.connect();
     let (run, worker) = run_with_lister(client);
     add(client, run, worker, 0, 2, true);
-    let stranger = leases::register(client, ACCOUNT, run, "host", 2).unwrap();
+    let stranger = register(client, run, 2);
     let c0 = campaign("c0");
 
     assert_eq!(queue::complete(client, ACCOUNT, stranger, &[(1, &c0)]).unwrap(), Some(0));
@@ -109,7 +118,7 @@ fn eight_that_claim_at_once_never_get_the_same_task() {
             let database = &database;
             scope.spawn(move || {
                 let client = &mut database.connect();
-                let worker = leases::register(client, ACCOUNT, run, "host", n).unwrap();
+                let worker = register(client, run, n);
                 let mut ids = Vec::new();
                 loop {
                     let claimed = queue::claim(client, ACCOUNT, worker, 7).unwrap();
@@ -133,8 +142,8 @@ fn a_worker_of_an_abandoned_run_claims_nothing_of_the_next_one() {
     let client = &mut database.connect();
     let (_, late) = run_with_lister(client);
     let opening = Opening { page_size: 100, max_age: Duration::from_secs(86_400), fresh: true, lists: true };
-    let next = runs::open(client, ACCOUNT, &opening).unwrap().run_id;
-    let worker = leases::register(client, ACCOUNT, next, "host", 2).unwrap();
+    let next = join::open(client, ACCOUNT, &opening).unwrap().0.run_id;
+    let worker = register(client, next, 2);
     leases::take_listing(client, ACCOUNT, next, worker).unwrap().unwrap();
     add(client, next, worker, 0, 3, false);
     assert_eq!(queue::claim(client, ACCOUNT, late, 10).unwrap().len(), 0);
@@ -299,7 +308,7 @@ fn a_claim_during_the_end_of_its_lease_leaves_no_task_with_nobody() {
     let client = &mut database.connect();
     let (run, lister) = run_with_lister(client);
     add(client, run, lister, 0, 10, false);
-    let late = leases::register(client, ACCOUNT, run, "host", 2).unwrap();
+    let late = register(client, run, 2);
     grow_silent(&database, late);
     client.batch_execute("BEGIN").unwrap();
     let claim: [(&(dyn ToSql + Sync), Type); 3] =
@@ -311,7 +320,7 @@ fn a_claim_during_the_end_of_its_lease_leaves_no_task_with_nobody() {
     leases::reap(client, ACCOUNT, 0).unwrap();
     assert_eq!((held_by_nobody(&database), database.count("sync_tasks WHERE worker_id = 0")), (0, 10));
 
-    let late = leases::register(client, ACCOUNT, run, "host", 3).unwrap();
+    let late = register(client, run, 3);
     grow_silent(&database, late);
     client.batch_execute("BEGIN").unwrap();
     assert_eq!(leases::end(client, ACCOUNT, 0).unwrap(), (1, 0));
@@ -331,7 +340,7 @@ fn what_is_just_being_finished_is_not_new_to_the_next_lister() {
     client.batch_execute("BEGIN").unwrap();
     assert_eq!(queue::complete(client, ACCOUNT, lister, &[(1, &c0)]).unwrap(), Some(1));
     assert_eq!(queue::bury(client, ACCOUNT, lister, &[gone]).unwrap(), Some(1));
-    let next = leases::register(&mut database.connect(), ACCOUNT, run, "host", 2).unwrap();
+    let next = register(&mut database.connect(), run, 2);
     database.execute(&format!("UPDATE sync_runs SET lister = {next}"));
     overlapped(&database, client, |other| {
         let again = ["c0", "c1", "c2"].map(|id| NewTask { id, seq: 0, payload: "{}", held: false });
@@ -359,7 +368,7 @@ fn a_claim_committed_just_before_its_lease_ends_leaves_no_task_with_nobody() {
     let client = &mut database.connect();
     let (run, lister) = run_with_lister(client);
     for round in 0..30 {
-        let late = leases::register(client, ACCOUNT, run, "host", 2).unwrap();
+        let late = register(client, run, 2);
         // Thirty rounds may take longer than a lease.
         leases::heartbeat(client, ACCOUNT, run, lister, leases::Effort::default(), false).unwrap();
         add(client, run, lister, round * 10, 10, false);
@@ -367,8 +376,8 @@ fn a_claim_committed_just_before_its_lease_ends_leaves_no_task_with_nobody() {
         client.execute("INSERT INTO workers (account, run_id, host, pid) SELECT $1, $2, 'host', n FROM generate_series(1, 2000) n", &[&ACCOUNT, &run]).unwrap();
         client
             .execute(
-                "UPDATE workers SET heartbeat_at = now() - interval '11 s' WHERE worker_id >= $1",
-                &[&late],
+                "UPDATE workers SET heartbeat_at = now() - interval '11 s' WHERE worker_id <> $1",
+                &[&lister],
             )
             .unwrap();
         std::thread::scope(|scope| {
@@ -398,7 +407,7 @@ fn pages_committed_during_the_end_of_their_listers_lease_leave_no_task_with_nobo
     leases::reap(client, ACCOUNT, 0).unwrap();
     assert_eq!((held_by_nobody(&database), database.count("sync_tasks WHERE worker_id = 0")), (0, 10));
 
-    let lister = leases::register(client, ACCOUNT, run, "host", 2).unwrap();
+    let lister = register(client, run, 2);
     assert_eq!(leases::take_listing(client, ACCOUNT, run, lister).unwrap(), Some((2, 100)));
     grow_silent(&database, lister);
     client.batch_execute("BEGIN").unwrap();
@@ -581,7 +590,7 @@ impl Model {
 
     fn register(&mut self, client: &mut Client, run: i64, who: usize) {
         if !self.alive.contains(&self.processes[who].0) {
-            let worker = leases::register(client, ACCOUNT, run, "host", 1).unwrap();
+            let worker = register(client, run, 1);
             self.alive.insert(worker);
             self.processes[who].0 = worker;
         }
@@ -656,7 +665,7 @@ fn what_is_finished_before_its_page_is_committed_is_stored_with_it_and_never_a_t
     let (run, worker) = run_with_lister(client);
     let finished = campaigns(&["a", "b"]);
     let first = pages(1, &["c"], &finished);
-    let stranger = leases::register(client, ACCOUNT, run, "host", 2).unwrap();
+    let stranger = register(client, run, 2);
     assert_eq!(queue::add_pages(client, ACCOUNT, run, stranger, &first).unwrap(), None, "it does not list");
     assert_eq!(database.count("campaigns") + database.count("sync_tasks"), 0);
 
@@ -759,4 +768,237 @@ fn a_heartbeat_and_a_page_at_the_same_moment_wait_for_each_other_in_turn() {
         beats.join().unwrap();
     });
     assert_eq!(database.value::<i64>("SELECT synced FROM workers"), 300);
+}
+
+fn opening(lists: bool) -> Opening {
+    Opening { page_size: 100, max_age: Duration::from_secs(86_400), fresh: false, lists }
+}
+
+fn put_letter(database: &Database, id: &str, run: i64) {
+    database.execute(&format!(
+        "INSERT INTO dead_letters (account, id, run_id, cause, reason, attempts, payload, retryable)
+         VALUES ('{ACCOUNT}', '{id}', {run}, 'gone', 'r', 1, '{{}}', true)"
+    ));
+}
+
+#[test]
+fn a_registration_of_which_nobody_heard_leaves_no_phantom_worker() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (before, _) = run_with_lister(client);
+    put_letter(&database, "c0", before);
+    let worker = process::new_worker_id();
+    let opening = Opening { fresh: true, ..opening(true) };
+    let joined = [(); 2].map(|()| join::join(client, ACCOUNT, &opening, Some(&Retry::All), worker).unwrap());
+    assert_eq!(joined[0].run.run_id, joined[1].run.run_id, "nor is the first one abandoned");
+    assert_eq!((joined[0].requeued, joined[1].requeued), (1, 0));
+    let workers: Vec<i64> = database.column("SELECT worker_id FROM workers WHERE run_id > 1");
+    assert_eq!((workers, database.count("sync_runs")), (vec![worker], 2));
+}
+
+#[test]
+fn letters_are_put_into_a_run_that_stays_open_whoever_closes_it_at_that_moment() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    schema::migrate(client).unwrap().unwrap();
+    let close = |client: &mut Client, run| runs::close(client, ACCOUNT, run, 20, (true, true)).unwrap();
+    // Closed before it is joined, and joined before it is closed.
+    for joined_first in [false, true] {
+        let (run, _) = join::open(client, ACCOUNT, &opening(true)).unwrap();
+        let run = run.run_id;
+        database.execute("UPDATE sync_runs SET listing_done = true");
+        put_letter(&database, "c0", run - 1);
+        client.batch_execute("BEGIN").unwrap();
+        let retry = |client: &mut Client| {
+            let worker = process::new_worker_id();
+            join::join(client, ACCOUNT, &opening(false), Some(&Retry::All), worker).unwrap().run.run_id
+        };
+        if joined_first {
+            join::open(client, ACCOUNT, &opening(false)).unwrap();
+            assert_eq!(dead_letters::requeue(client, ACCOUNT, run, None).unwrap(), 1);
+            overlapped(&database, client, |other| {
+                assert_eq!(close(other, run), Closing::Open { near: true });
+            });
+        } else {
+            assert_eq!(close(client, run), Closing::Closed(0));
+            overlapped(&database, client, |other| assert_ne!(retry(other), run));
+        }
+        let open =
+            "SELECT count(*) FROM sync_tasks t JOIN sync_runs r USING (run_id) WHERE r.state = 'running'";
+        assert_eq!((database.value::<i64>(open), database.count("sync_tasks")), (1, 1), "{joined_first}");
+        database.execute("TRUNCATE sync_tasks; UPDATE sync_runs SET state = 'complete'");
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    /// Somebody runs `sync`, or `retry`.
+    Join(usize, bool),
+    /// The platform changes a record.
+    Change(usize),
+    /// Somebody lists the next two campaigns: each is left free, held, or finished by then.
+    List(usize, [u8; 2]),
+    Claim(usize, i64),
+    /// Somebody finishes the oldest task it was given, well or badly.
+    Finish(usize, bool),
+    Leave(usize),
+    Close,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let who = 0..3usize;
+    prop_oneof![
+        3 => (who.clone(), any::<bool>()).prop_map(|(who, lists)| Act::Join(who, lists)),
+        1 => (0..6usize).prop_map(Act::Change),
+        4 => (who.clone(), [0..3u8, 0..3u8]).prop_map(|(who, how)| Act::List(who, how)),
+        3 => (who.clone(), 1..4i64).prop_map(|(who, most)| Act::Claim(who, most)),
+        8 => (who.clone(), prop::bool::weighted(0.7)).prop_map(|(who, well)| Act::Finish(who, well)),
+        1 => who.prop_map(Act::Leave),
+        3 => Just(Act::Close),
+    ]
+}
+
+/// Six campaigns, of which the platform has versions, and three processes that come and go.
+#[derive(Default)]
+struct Play {
+    run: i64,
+    versions: [u32; 6],
+    /// Which version the open run's listing has shown last.
+    shown: BTreeMap<usize, u32>,
+    processes: [Option<i64>; 3],
+    in_hand: [Vec<queue::Held>; 3],
+    /// Campaigns that were ever listed.
+    known: BTreeSet<usize>,
+}
+
+impl Play {
+    fn act(&mut self, client: &mut Client, act: Act) {
+        match act {
+            Act::Join(who, lists) if self.processes[who].is_none() => {
+                let worker = process::new_worker_id();
+                let retry = (!lists).then_some(&Retry::All);
+                let joined = join::join(client, ACCOUNT, &opening(lists), retry, worker).unwrap();
+                if joined.run.run_id != self.run {
+                    self.shown.clear();
+                    // The others were on the one before.
+                    self.processes = [None; 3];
+                }
+                self.run = joined.run.run_id;
+                (self.processes[who], self.in_hand[who]) = (Some(worker), Vec::new());
+            }
+            Act::Change(campaign) => self.versions[campaign] += 1,
+            Act::List(who, how) => self.list(client, who, how),
+            Act::Claim(who, most) => {
+                let Some(worker) = self.processes[who] else { return };
+                self.in_hand[who].extend(queue::claim(client, ACCOUNT, worker, most).unwrap());
+            }
+            Act::Finish(who, well) => {
+                let Some(worker) = self.processes[who].filter(|_| !self.in_hand[who].is_empty()) else {
+                    return;
+                };
+                let held = self.in_hand[who].remove(0);
+                if well {
+                    let campaign = Campaign { name: held.payload, ..campaign(&held.id) };
+                    queue::complete(client, ACCOUNT, worker, &[(held.attempt, &campaign)]).unwrap();
+                } else {
+                    queue::bury(client, ACCOUNT, worker, &[letter(&held.id, held.attempt)]).unwrap();
+                }
+            }
+            Act::Leave(who) => {
+                let Some(worker) = self.processes[who].take() else { return };
+                leases::reap(client, ACCOUNT, worker).unwrap();
+            }
+            Act::Close => {
+                let closing = runs::close(client, ACCOUNT, self.run, 100, (false, false)).unwrap();
+                if matches!(closing, Closing::Closed(_)) {
+                    self.assert_as_listed(client);
+                }
+            }
+            Act::Join(..) => {}
+        }
+    }
+
+    fn list(&mut self, client: &mut Client, who: usize, how: [u8; 2]) {
+        let Some(worker) = self.processes[who] else { return };
+        let Some((page, _)) = leases::take_listing(client, ACCOUNT, self.run, worker).unwrap() else {
+            return;
+        };
+        let first = usize::try_from(page - 1).unwrap() * 2;
+        let records: Vec<(String, String)> =
+            (first..first + 2).map(|n| (format!("c{n}"), self.versions[n].to_string())).collect();
+        let finished: Vec<Campaign> = (records.iter().zip(how).filter(|(_, how)| *how == 2))
+            .map(|((id, version), _)| Campaign { name: version.clone(), ..campaign(id) })
+            .collect();
+        let tasks =
+            records.iter().zip(how).zip(i64::try_from(first).unwrap()..).filter(|((_, how), _)| *how < 2);
+        let tasks = tasks.map(|(((id, payload), how), seq)| NewTask { id, seq, payload, held: how == 1 });
+        let pages = Pages {
+            from_page: page,
+            next_page: page + 1,
+            page_size: 100,
+            last: first == 4,
+            tasks: tasks.collect(),
+            finished: finished.iter().collect(),
+            ..Pages::default()
+        };
+        let added = queue::add_pages(client, ACCOUNT, self.run, worker, &pages).unwrap().expect("it lists");
+        for (id, payload) in (records.iter().zip(how)).filter(|(_, how)| *how == 1).map(|(record, _)| record)
+        {
+            if !added.left_out.contains(id) {
+                let attempt =
+                    added.taken.iter().find(|(taken, _)| taken == id).map_or(1, |(_, attempt)| *attempt);
+                self.in_hand[who].push(queue::Held { id: id.clone(), attempt, payload: payload.clone() });
+            }
+        }
+        self.known.extend([first, first + 1]);
+        self.shown.extend([first, first + 1].map(|n| (n, self.versions[n])));
+    }
+
+    /// What a closed run has shown is stored as it was shown last, or is a dead letter of this run.
+    fn assert_as_listed(&self, client: &mut Client) {
+        for (campaign, version) in &self.shown {
+            let stored = client.query(
+                "SELECT name FROM campaigns WHERE id = $1 AND run_id = $2 UNION ALL
+                 SELECT payload FROM dead_letters WHERE id = $1 AND run_id = $2",
+                &[&format!("c{campaign}"), &self.run],
+            );
+            let stored: Vec<String> = stored.unwrap().iter().map(|row| row.get(0)).collect();
+            assert!(stored.contains(&version.to_string()), "c{campaign} {version}: {stored:?}");
+        }
+    }
+
+    fn assert_sound(&self, client: &mut Client) {
+        let row = client.query_one(
+            "SELECT (SELECT count(DISTINCT id) FROM (SELECT id FROM campaigns UNION SELECT id FROM dead_letters UNION
+                                                     SELECT id FROM sync_tasks) a),
+                    (SELECT count(*) FROM sync_tasks t JOIN sync_runs r USING (account, run_id)
+                     WHERE r.state NOT IN ('running', 'stopped')),
+                    (SELECT count(*) FROM sync_tasks t WHERE worker_id <> 0
+                     AND NOT EXISTS (SELECT FROM workers w WHERE w.worker_id = t.worker_id)),
+                    (SELECT count(*) FROM sync_tasks JOIN campaigns USING (id, run_id))",
+            &[],
+        );
+        let row = row.unwrap();
+        let [known, stray, orphaned, doubled] = [0, 1, 2, 3].map(|n| row.get::<_, i64>(n));
+        assert_eq!(known, i64::try_from(self.known.len()).unwrap(), "a campaign is lost");
+        assert_eq!((stray, orphaned, doubled), (0, 0, 0), "stray, orphaned, doubled");
+    }
+}
+
+#[test]
+fn whatever_syncs_and_retries_do_at_once_no_campaign_is_lost_and_the_listings_record_is_stored() {
+    let database = Database::create();
+    schema::migrate(&mut database.connect()).unwrap().unwrap();
+    let settings = ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() };
+    let outcome = TestRunner::new(settings).run(&proptest::collection::vec(act(), 1..80), |acts| {
+        let client = &mut database.connect();
+        client.batch_execute("TRUNCATE campaigns, dead_letters, sync_tasks, workers, sync_runs").unwrap();
+        let mut play = Play::default();
+        for act in acts {
+            play.act(client, act);
+            play.assert_sound(client);
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
 }

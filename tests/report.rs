@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use campaign_sync::http::RateLimit;
 use campaign_sync::store::leases::{self, Effort};
-use campaign_sync::store::runs::{self, Opening};
-use campaign_sync::store::{samples, schema};
+use campaign_sync::store::process::Process;
+use campaign_sync::store::runs::Opening;
+use campaign_sync::store::{join, samples, schema};
 use mock_api::{EMAIL, Faults, PASSWORD, Server, Settings};
 use serde_json::{Value, json};
 use support::{Database, Folder, Outcome, Program};
@@ -181,8 +182,9 @@ fn samples_stay_few_however_long_a_run_is() {
     let client = &mut database.connect();
     schema::migrate(client).unwrap().unwrap();
     let opening = Opening { page_size: 10, max_age: Duration::from_secs(86_400), fresh: false, lists: true };
-    let run = runs::open(client, "default", &opening).unwrap().run_id;
-    let worker = leases::register(client, "default", run, "host", 1).unwrap();
+    let run = join::open(client, "default", &opening).unwrap().0.run_id;
+    let worker = 1;
+    leases::register(client, "default", run, worker, &Process::default()).unwrap();
     let mut effort = Effort { limit: RateLimit::new(10, Duration::from_secs(60)), ..Effort::default() };
     for beat in 1..=1000 {
         // Two seconds later:

@@ -112,6 +112,103 @@ fn held_work_of_a_dead_process_is_free_within_15_s_and_other_work_at_once() {
     assert!(held_work < Duration::from_secs(15), "{held_work:?}");
 }
 
+/// So much time passes in which no process runs.
+fn age(database: &Database, time: &str) {
+    database.execute(&format!(
+        "UPDATE sync_runs SET started_at = started_at - interval '{time}', progress_at = progress_at - interval '{time}'
+         WHERE state IN ('running', 'stopped');
+         UPDATE workers SET heartbeat_at = heartbeat_at - interval '{time}', machine = NULL"
+    ));
+}
+
+#[test]
+fn a_job_of_many_nights_is_brought_to_its_end_by_short_slices() {
+    let slow = Settings { sync_latency: Duration::from_millis(500), ..Settings::fast(60) };
+    let server = mock_api::start(slow).unwrap();
+    let database = Database::create();
+    let slice = ["--workers", "4", "--deadline", "1500ms"];
+    let mut nights = 0;
+    while sync(&server, &database).args(&slice).run().code() != Some(0) {
+        nights += 1;
+        assert!(nights < 40, "it does not end");
+        if nights > 2 {
+            age(&database, "24 hours");
+        } else {
+            // A machine that is switched off for the week.
+            age(&database, "150 hours");
+        }
+    }
+    assert!(nights >= 3, "{nights} nights");
+    assert_eq!((database.count("campaigns"), database.count("sync_runs")), (60, 1));
+    let repeated: usize = server.ledger().syncs_asked().values().map(|times| times - 1).sum();
+    assert_eq!(repeated, 0);
+}
+
+#[test]
+fn status_tells_of_an_abandoned_run_until_another_one_has_come_to_its_end() {
+    let slow = Settings { sync_latency: Duration::from_millis(300), ..Settings::fast(100) };
+    let (server, database) = (mock_api::start(slow).unwrap(), Database::create());
+    let status = || {
+        let program = |arguments: &[&str]| Program::new(arguments).database(&database.url());
+        let text = program(&["status"]).run().expect_code(0).stdout;
+        (text, program(&["status", "--json"]).run().expect_code(0).json().remove(0))
+    };
+    sync(&server, &database).args(&["--workers", "4", "--deadline", "2s"]).run().expect_code(5);
+    assert!(status().1["abandoned"].is_null());
+    age(&database, "8 days");
+    sync(&server, &database).args(&["--workers", "4", "--deadline", "1s"]).run().expect_code(5);
+    let (text, json) = status();
+    assert!(text.contains("run 1 abandoned"), "{text}");
+    assert_eq!(json["abandoned"]["run_id"], 1, "{json}");
+    assert!(json["abandoned"]["synced"].as_i64().unwrap() > 0, "{json}");
+    sync(&server, &database).run().expect_code(0);
+    assert!(status().1["abandoned"].is_null());
+}
+
+#[test]
+fn what_a_process_of_this_machine_held_is_free_as_soon_as_it_is_seen_to_be_dead() {
+    let latency = Duration::from_secs(2);
+    let server = mock_api::start(Settings { sync_latency: latency, ..Settings::fast(30) }).unwrap();
+    let database = Database::create();
+    let held = |dead: i64| format!("SELECT count(*) FROM sync_tasks WHERE worker_id NOT IN (0, {dead})");
+    let first = sync(&server, &database).args(&["--workers", "16"]).spawn();
+    wait_for(&database, "SELECT count(*) FROM sync_tasks WHERE worker_id <> 0", 10);
+    let dead: i64 = database.value("SELECT worker_id FROM workers");
+    first.kill();
+    let killed = Instant::now();
+    // One that is there already, and one that comes: of each it is seen.
+    let second = sync(&server, &database).args(&["--workers", "1"]).spawn();
+    wait_for(&database, &held(dead), 1);
+    assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
+    let dead: i64 = database.value(&format!("SELECT worker_id FROM workers WHERE worker_id <> {dead}"));
+    let _third = sync(&server, &database).args(&["--workers", "1"]).spawn();
+    eventually(PATIENCE, "both are there", || database.count("workers") == 2);
+    second.kill();
+    let killed = Instant::now();
+    let left = format!("SELECT (count(*) = 0)::int::bigint FROM workers WHERE worker_id = {dead}");
+    wait_for(&database, &left, 1);
+    assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
+}
+
+#[test]
+fn what_a_process_held_that_cannot_be_seen_from_here_stays_its_own() {
+    let server = mock_api::start(Settings::fast(10)).unwrap();
+    let database = Database::create();
+    sync(&server, &database).run().expect_code(0);
+    // Like a process of ours, but in another container of this machine, or on another one of this name.
+    for machine in ["NULL", "machine || '+'"] {
+        database.execute("TRUNCATE workers");
+        let running = sync(&server, &database).env("AD_PLATFORM_API_URL", "http://127.0.0.1:9").spawn();
+        wait_for(&database, "SELECT count(*) FROM workers", 1);
+        running.kill();
+        database.execute(&format!("UPDATE workers SET machine = {machine}, heartbeat_at = now()"));
+        let elsewhere: i64 = database.value("SELECT worker_id FROM workers");
+        let _running = sync(&server, &database).env("AD_PLATFORM_API_URL", "http://127.0.0.1:9").spawn();
+        wait_for(&database, "SELECT count(*) FROM workers", 2);
+        assert_eq!(database.count(&format!("workers WHERE worker_id = {elsewhere}")), 1, "{machine}");
+    }
+}
+
 #[test]
 fn an_old_run_is_abandoned_and_any_run_on_demand() {
     let slow = Settings { sync_latency: Duration::from_millis(300), ..Settings::fast(100) };
@@ -128,8 +225,17 @@ fn an_old_run_is_abandoned_and_any_run_on_demand() {
     assert_eq!(states, ["abandoned", "complete"]);
 
     leave_a_run();
-    database.execute("UPDATE sync_runs SET started_at = now() - interval '25 hours' WHERE state = 'running'");
-    sync(&server, &database).run().expect_code(0);
+    age(&database, "6 days");
+    let running = sync(&server, &database).spawn();
+    eventually(PATIENCE, "it goes on", || running.stderr().contains("going on with the open run"));
+    running.kill();
+    age(&database, "8 days");
+    let outcome = sync(&server, &database).run().expect_code(0);
+    let warned = |part| outcome.stderr.lines().any(|line| line.contains(" WARN ") && line.contains(part));
+    assert!(
+        warned("run 3 abandoned: nothing has happened in it for 6912") && warned("that were pending"),
+        "{outcome}"
+    );
     let states: Vec<String> = database.column("SELECT state FROM sync_runs ORDER BY run_id");
     assert_eq!(states, ["abandoned", "complete", "abandoned", "complete"]);
     assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (100, 0));

@@ -13,18 +13,25 @@
     SET next_page = $13, listing_done = $14, total = coalesce($15, s.total),
         -- Rows that are written on their own, ahead of their page, leave the run where it is.
         page_size = CASE WHEN s.next_page = $13 THEN s.page_size ELSE $16 END,
-        listed = s.listed + n.records + (SELECT count(*) FROM stored), failed = s.failed + n.buried,
-        unnamed = s.unnamed + n.unnamed
+        listed = s.listed + n.records + (SELECT count(*) FROM stored)
+                 - (SELECT count(*) FROM done WHERE seq < 9223372036854775807)
+                 -- What the whole listing has not shown is worked all the same.
+                 + CASE WHEN $14 THEN (SELECT count(*) FROM sync_tasks t
+                                       WHERE t.account = $1 AND t.run_id = $2 AND t.seq = 9223372036854775807)
+                                      - n.waiting - (SELECT count(*) FROM done WHERE seq = 9223372036854775807)
+                        ELSE 0 END,
+        failed = s.failed + n.buried, unnamed = s.unnamed + n.unnamed
     FROM run r CROSS JOIN news n
     WHERE s.account = $1 AND s.run_id = r.run_id
-    RETURNING n.records, n.left_out
+    RETURNING n.records, n.left_out, n.taken, n.attempts
 ), unkept AS (
     -- The table that did not keep a row, if one did not; of the finished campaigns, as in tasks.sql.
     SELECT CASE WHEN n.unkept IS NOT NULL THEN n.unkept
                 WHEN (SELECT count(*) FROM stored) < (SELECT count(*) FROM finished) AND EXISTS (
                     SELECT FROM finished f CROSS JOIN run r
                     WHERE f.id NOT IN (SELECT s.id FROM stored s)
-                      AND (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = f.id) IS NULL
+                      AND ((SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = f.id) IS NULL
+                           OR f.id IN (SELECT d.id FROM done d))
                       AND (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = f.id) IS DISTINCT FROM $2
                       AND (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = f.id) IS DISTINCT FROM $2)
                 THEN 'campaigns'
@@ -36,4 +43,5 @@
 -- undoes all of it, when a row is nowhere: see NOT_KEPT_SIGN in src/store/error.rs.
 SELECT (SELECT a.records + (SELECT count(*) FROM stored) FROM advanced a)
        + coalesce(('campaign-sync: no row kept in ' || (SELECT u.name FROM unkept u))::bigint, 0) AS added,
-       (SELECT a.left_out FROM advanced a) AS left_out
+       (SELECT a.left_out FROM advanced a) AS left_out,
+       (SELECT a.taken FROM advanced a) AS taken, (SELECT a.attempts FROM advanced a) AS attempts

@@ -4,6 +4,12 @@
     SELECT unnest($17::text[]) AS id, unnest($18::text[]) AS name, unnest($19::text[]) AS status,
            unnest($20::text[]) AS budget, unnest($21::bigint[]) AS impressions, unnest($22::bigint[]) AS clicks,
            unnest($23::bigint[]) AS conversions, unnest($24::timestamptz[]) AS created_at, unnest($25::text[]) AS extra
+), done AS (
+    -- Put back by `retry`, as a rule, and finished before anybody held it.
+    DELETE FROM sync_tasks t
+    WHERE t.account = $1 AND EXISTS (SELECT FROM sync_tasks WHERE account = $1) AND EXISTS (SELECT FROM run)
+      AND t.id = ANY (ARRAY (SELECT f.id FROM finished f)) AND t.worker_id = 0
+    RETURNING t.id, t.seq
 ), stored AS (
     INSERT INTO campaigns AS c (account, id, name, status, budget, impressions, clicks, conversions, created_at, extra,
                                 first_synced_at, synced_at, run_id)
@@ -12,6 +18,7 @@
     FROM finished f CROSS JOIN run r
     -- Nor is there a task, as a rule, where campaigns are finished before their page is committed.
     WHERE (NOT EXISTS (SELECT FROM sync_tasks WHERE account = $1)
-           OR (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = f.id) IS NULL)
+           OR (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = f.id) IS NULL
+           OR f.id = ANY (ARRAY (SELECT d.id FROM done d)))
       AND (NOT EXISTS (SELECT FROM dead_letters WHERE account = $1)
            OR (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = f.id) IS DISTINCT FROM $2)

@@ -134,9 +134,10 @@ fn work_on(
         return Ok(results.code());
     }
     if let Some(retry) = retry {
-        parts = with_dead_letters(parts, retry)?;
+        let pending;
+        (parts, pending) = with_dead_letters(parts, retry)?;
         if parts.is_empty() {
-            results.nothing_to_retry();
+            results.nothing_to_retry(pending);
             return Ok(results.code());
         }
     }
@@ -240,19 +241,22 @@ fn crew(config: &Config) -> Result<Crew, Failure> {
     Crew::new(size).map_err(|error| Ending::NoThread(format!("{size} workers: {error}")).into())
 }
 
-/// Those accounts that have something to retry.
-fn with_dead_letters<'a>(parts: Vec<Part<'a>>, retry: &Retry) -> Result<Vec<Part<'a>>, Failure> {
+/// Those accounts that have something to retry, or to resume of an earlier `retry`; and how many tasks the runs of the others
+/// have left.
+fn with_dead_letters<'a>(parts: Vec<Part<'a>>, retry: &Retry) -> Result<(Vec<Part<'a>>, i64), Failure> {
     let mut missing: HashSet<&String> = retry.ids().unwrap_or_default().iter().collect();
-    let mut kept = Vec::new();
+    let (mut kept, mut pending) = (Vec::new(), 0);
     for part in parts {
         let found = part
             .store
             .run(|client, account| dead_letters::retryable(client, account, retry.ids()))
             .map_err(set_up::from_store)?;
-        missing.retain(|id| !found.contains(id));
-        if !found.is_empty() {
-            let retry = retry.ids().map_or(Retry::All, |_| Retry::Some(found));
+        missing.retain(|id| !found.ids.contains(id));
+        if found.resumes || !found.ids.is_empty() {
+            let retry = retry.ids().map_or(Retry::All, |_| Retry::Some(found.ids));
             kept.push(Part { retry: Some(retry), ..part });
+        } else {
+            pending += found.pending;
         }
     }
     if let Some(missing) = missing.iter().min() {
@@ -260,7 +264,7 @@ fn with_dead_letters<'a>(parts: Vec<Part<'a>>, retry: &Retry) -> Result<Vec<Part
             "--id {missing:?}: there is no such dead letter that could be retried; see campaign-sync status"
         )));
     }
-    Ok(kept)
+    Ok((kept, pending))
 }
 
 impl Part<'_> {
@@ -363,9 +367,12 @@ impl<'a> Results<'a> {
         conclude(None, None, &ending.to_string());
     }
 
-    fn nothing_to_retry(&mut self) {
+    fn nothing_to_retry(&mut self, pending: i64) {
         if !self.output.json {
             self.write("no dead letters to retry\n");
+        }
+        if pending > 0 {
+            log::info!("{pending} campaign(s) are pending in an open run: campaign-sync sync resumes it");
         }
     }
 

@@ -177,7 +177,7 @@ impl Config {
             give_up_after: optional("--give-up-after", &flags.give_up_after)?.unwrap_or(seconds(300)),
             max_wait: optional("--max-wait", &flags.max_wait)?.unwrap_or(seconds(900)),
             deadline: optional("--deadline", &flags.deadline)?,
-            max_run_age: optional("--max-run-age", &flags.max_run_age)?.unwrap_or(seconds(86_400)),
+            max_run_age: optional("--max-run-age", &flags.max_run_age)?.unwrap_or(seconds(7 * 86_400)),
             max_removed: u8::try_from(max_removed).unwrap_or(20),
             fresh: flags.fresh,
             migrate: !flags.no_migrate,

@@ -35,7 +35,7 @@ fn the_defaults_are_the_documented_ones() {
     );
     assert_eq!((config.max_removed, config.deadline, config.fresh, config.migrate), (20, None, false, true));
     let seconds = [config.accounts[0].timeout, config.give_up_after, config.max_wait, config.max_run_age];
-    assert_eq!(seconds.map(|duration| duration.as_secs()), [30, 300, 900, 86_400]);
+    assert_eq!(seconds.map(|duration| duration.as_secs()), [30, 300, 900, 7 * 86_400]);
 }
 
 #[test]

@@ -15,9 +15,11 @@ pub(crate) use file::{LONGEST_TURN, MOST_BYTES};
 
 use crate::http::retry::Cause;
 use crate::http::stats::{Counts, LATENCY_BOUNDS, STATUS_CLASSES};
+use crate::store::overview::Freshness;
 use crate::sync::{Ending, Outcome};
 
 const LAST_SUCCESS: &str = "campaign_sync_last_success_timestamp_seconds";
+const LAST_FINISHED: &str = "campaign_sync_last_finished_timestamp_seconds";
 const EXIT_CODE: &str = "campaign_sync_last_exit_code";
 const LISTING_FAILURES: &str = "campaign_sync_consecutive_listing_failures";
 const DURATION: &str = "campaign_sync_run_duration_seconds";
@@ -38,7 +40,7 @@ pub struct Row {
     account: String,
     exit_code: i32,
     elapsed: Option<Duration>,
-    last_success: Option<SystemTime>,
+    freshness: Freshness,
     dead_letters: Option<i64>,
     /// In the order of [`STATES`].
     campaigns: Option<[i64; STATES.len()]>,
@@ -66,7 +68,7 @@ impl Row {
         Self {
             exit_code: outcome.exit_code(),
             elapsed: Some(outcome.elapsed),
-            last_success: outcome.standing.as_ref().and_then(|standing| standing.last_success),
+            freshness: outcome.standing.as_ref().map(|standing| standing.freshness).unwrap_or_default(),
             dead_letters: outcome.standing.as_ref().map(|standing| standing.dead_letters),
             campaigns: run.map(|run| [run.synced, run.failed, outcome.pending, run.removed]),
             listing: listing(outcome),
@@ -83,7 +85,7 @@ impl Row {
             account: account.to_owned(),
             exit_code,
             elapsed: None,
-            last_success: None,
+            freshness: Freshness::default(),
             dead_letters: None,
             campaigns: None,
             listing: Listing::Unknown,
@@ -95,8 +97,12 @@ impl Row {
     fn samples(&self, before: &[Sample]) -> Vec<Sample> {
         let mut samples = Samples { before, now: Vec::new() };
         // Zero rather than nothing: an alert on its age is to fire for an account that never was synced.
-        let success = self.last_success.map(seconds_of).or(samples.before(LAST_SUCCESS, None));
-        samples.set(LAST_SUCCESS, None, Some(success.unwrap_or(0.0)));
+        for (name, moment) in
+            [(LAST_SUCCESS, self.freshness.last_success), (LAST_FINISHED, self.freshness.last_finished)]
+        {
+            let moment = moment.map(seconds_of).or(samples.before(name, None));
+            samples.set(name, None, Some(moment.unwrap_or(0.0)));
+        }
         samples.set(EXIT_CODE, None, Some(f64::from(self.exit_code)));
         let failures = samples.before(LISTING_FAILURES, None).unwrap_or(0.0);
         let failures = match self.listing {

@@ -98,7 +98,7 @@ pub fn text(account: &str, overview: &Overview) -> String {
     if others > 0 {
         lines.push(format!("  {others} of them hold no record to retry: once the platform has mended it, the next sync takes it"));
     }
-    lines.push(match (overview.last_success, overview.last_finished) {
+    lines.push(match (overview.freshness.success_age, overview.freshness.finished_age) {
         (Some(age), Some(finished)) if finished < age => format!(
             "  last complete run {} ago, last one with dead letters {} ago",
             duration(age),
@@ -110,6 +110,15 @@ pub fn text(account: &str, overview: &Overview) -> String {
         }
         (None, None) => "  no finished run yet".into(),
     });
+    if let Some(lost) = &overview.abandoned {
+        lines.push(format!(
+            "  run {} abandoned {} ago: {} of {} campaigns listed were synced",
+            lost.run_id,
+            duration(lost.age),
+            lost.synced,
+            lost.listed
+        ));
+    }
     lines.join("\n") + "\n"
 }
 
@@ -143,8 +152,11 @@ pub fn json(account: &str, overview: &Overview) -> String {
         .collect();
     let object = json!({
         "account": account, "run": run, "workers": workers, "pending": overview.pending, "dead_letters": letters,
-        "last_success_age_s": overview.last_success.map(seconds),
-        "last_finished_age_s": overview.last_finished.map(seconds), "pace_per_s": (pace(overview) * 10.0).round() / 10.0,
+        "last_success_age_s": overview.freshness.success_age.map(seconds),
+        "last_finished_age_s": overview.freshness.finished_age.map(seconds),
+        "abandoned": overview.abandoned.as_ref().map(|lost| json!({
+            "run_id": lost.run_id, "age_s": seconds(lost.age), "listed": lost.listed, "synced": lost.synced,
+        })), "pace_per_s": (pace(overview) * 10.0).round() / 10.0,
         "expected_s": expected(overview).map(seconds),
         "rate_limit": overview.learned_limit.map(|limit| limit.to_string()),
     });

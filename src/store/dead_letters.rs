@@ -5,29 +5,60 @@ use std::time::SystemTime;
 use postgres::types::Type;
 use postgres::{Client, Error};
 
-/// How many dead letters can be retried: all, or those of some campaigns.
+/// Which dead letters are to be retried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Every one that can be.
+    All,
+    /// Those of these campaigns.
+    Some(Vec<String>),
+}
+
+impl Retry {
+    /// The ids, if not all are meant.
+    #[must_use]
+    pub fn ids(&self) -> Option<&[String]> {
+        match self {
+            Self::All => None,
+            Self::Some(ids) => Some(ids),
+        }
+    }
+}
+
+/// What there is to retry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retryable {
+    /// Campaigns with a dead letter, and those that an earlier `retry` has put back and not come to.
+    pub ids: Vec<String>,
+    /// The open run is one of `retry`: it is to be resumed, whatever is left of it.
+    pub resumes: bool,
+    /// The tasks of the open run, if it is a `sync`'s.
+    pub pending: i64,
+}
+
+/// What can be retried: all, or some campaigns of it.
 ///
 /// # Errors
 /// The database's.
-pub fn retryable(client: &mut Client, account: &str, ids: Option<&[String]>) -> Result<Vec<String>, Error> {
-    let rows = client.query_typed(
-        "SELECT id FROM dead_letters WHERE account = $1 AND retryable AND ($2::text[] IS NULL OR id = ANY ($2))",
-        &[(&account, Type::TEXT), (&ids, Type::TEXT_ARRAY)],
+pub fn retryable(client: &mut Client, account: &str, ids: Option<&[String]>) -> Result<Retryable, Error> {
+    let row = client.query_typed_one(
+        include_str!("../../sql/retryable.sql"),
+        &[(&account, Type::TEXT), (&ids, Type::TEXT_ARRAY), (&super::queue::UNLISTED, Type::INT8)],
     )?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(Retryable { ids: row.get("ids"), resumes: row.get("resumes"), pending: row.get("pending") })
 }
 
-/// Puts them back as tasks of the run; gives how many.
+/// Puts them back as tasks of an open run that is locked by the caller's transaction; gives how many.
 ///
 /// # Errors
 /// The database's.
 pub fn requeue(
-    client: &mut Client,
+    transaction: &mut Client,
     account: &str,
     run_id: i64,
     ids: Option<&[String]>,
 ) -> Result<usize, Error> {
-    let rows = client.query_typed(
+    let rows = transaction.query_typed(
         include_str!("../../sql/requeue.sql"),
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&ids, Type::TEXT_ARRAY)],
     )?;

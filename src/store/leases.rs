@@ -4,9 +4,10 @@
 use std::array;
 
 use postgres::types::Type;
-use postgres::{Client, Error};
+use postgres::{Client, Error, Row};
 
 use super::begin;
+use super::process::Process;
 use super::queue::WorkerId;
 use crate::http::retry::Cause;
 use crate::http::{RateLimit, spread};
@@ -73,11 +74,15 @@ pub struct Beat {
     pub lister: WorkerId,
     /// Whether the last page is in.
     pub listing_done: bool,
+    /// Whether the run lists: one of `retry` does not, until a `sync` joins it.
+    pub lists: bool,
+    /// Whether the account has any other worker, dead or alive.
+    pub neighbours: bool,
     /// How many other workers are on the run.
     pub others: i64,
 }
 
-/// Registers this process as a worker on a run.
+/// Registers a process as a worker on a run, under a number of its own making: done twice, it is one worker.
 ///
 /// # Errors
 /// The database's.
@@ -85,15 +90,29 @@ pub fn register(
     client: &mut Client,
     account: &str,
     run_id: i64,
-    host: &str,
-    pid: u32,
-) -> Result<WorkerId, Error> {
-    let pid = i32::try_from(pid).unwrap_or(0);
-    let row = client.query_typed_one(
-        "INSERT INTO workers (account, run_id, host, pid) VALUES ($1, $2, $3, $4) RETURNING worker_id",
-        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&host, Type::TEXT), (&pid, Type::INT4)],
+    worker: WorkerId,
+    process: &Process,
+) -> Result<(), Error> {
+    let pid = i32::try_from(process.pid).unwrap_or(0);
+    // A row that is not kept is an error.
+    client.query_typed_one(
+        "INSERT INTO workers (account, worker_id, run_id, host, pid, machine, process_start)
+         OVERRIDING SYSTEM VALUE
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (account, worker_id) DO UPDATE
+         SET run_id = excluded.run_id, heartbeat_at = excluded.heartbeat_at
+         RETURNING worker_id",
+        &[
+            (&account, Type::TEXT),
+            (&worker, Type::INT8),
+            (&run_id, Type::INT8),
+            (&process.host, Type::TEXT),
+            (&pid, Type::INT4),
+            (&process.machine, Type::TEXT),
+            (&process.started, Type::INT8),
+        ],
     )?;
-    Ok(row.get(0))
+    Ok(())
 }
 
 /// Keeps the lease, and the run's samples; `leaving` takes one in any case. Nothing when the run is gone.
@@ -133,6 +152,8 @@ pub fn heartbeat(
         over: !matches!(row.get("state"), "running" | "stopped"),
         lister: row.get("lister"),
         listing_done: row.get("listing_done"),
+        lists: row.get("lists"),
+        neighbours: row.get("neighbours"),
         others: row.get("others"),
     }))
 }
@@ -154,9 +175,15 @@ pub fn reap(client: &mut Client, account: &str, leaving: WorkerId) -> Result<(i6
 /// # Errors
 /// The database's.
 pub fn end(transaction: &mut Client, account: &str, leaving: WorkerId) -> Result<(i64, i64), Error> {
+    let gone = gone(transaction, account)?;
     let silent = transaction.query_typed(
         include_str!("../../sql/silent.sql"),
-        &[(&account, Type::TEXT), (&LEASE_SECONDS, Type::FLOAT8), (&leaving, Type::INT8)],
+        &[
+            (&account, Type::TEXT),
+            (&LEASE_SECONDS, Type::FLOAT8),
+            (&leaving, Type::INT8),
+            (&gone, Type::INT8_ARRAY),
+        ],
     )?;
     if silent.is_empty() {
         return Ok((0, 0));
@@ -167,6 +194,36 @@ pub fn end(transaction: &mut Client, account: &str, leaving: WorkerId) -> Result
         &[(&account, Type::TEXT), (&silent, Type::INT8_ARRAY), (&leaving, Type::INT8)],
     )?;
     Ok((row.get("dead"), row.get("freed")))
+}
+
+/// All workers of an account, dead or alive.
+///
+/// # Errors
+/// The database's.
+pub fn all(client: &mut Client, account: &str) -> Result<Vec<WorkerId>, Error> {
+    let rows =
+        client.query_typed("SELECT worker_id FROM workers WHERE account = $1", &[(&account, Type::TEXT)])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Workers whose processes were on this machine, and are seen to be gone: nobody has to wait for their silence.
+fn gone(client: &mut Client, account: &str) -> Result<Vec<WorkerId>, Error> {
+    let current = Process::current();
+    if current.machine.is_none() {
+        return Ok(Vec::new());
+    }
+    let rows = client.query_typed(
+        "SELECT worker_id, host, pid, machine, process_start FROM workers WHERE account = $1 AND machine = $2",
+        &[(&account, Type::TEXT), (&current.machine, Type::TEXT)],
+    )?;
+    let process = |row: &Row| Process {
+        host: row.get("host"),
+        pid: u32::try_from(row.get::<_, i32>("pid")).unwrap_or(0),
+        machine: row.get("machine"),
+        started: row.get("process_start"),
+    };
+    let gone = rows.iter().filter(|row| current.sees_gone(&process(row)));
+    Ok(gone.map(|row| row.get("worker_id")).collect())
 }
 
 /// Becomes the run's lister, if nobody is; gives the page to go on from, and the size of pages.

@@ -21,12 +21,39 @@ pub struct Overview {
     pub pending: i64,
     /// What failed for good.
     pub dead_letters: Vec<Heap>,
-    /// Since the last run that came to its end.
-    pub last_finished: Option<Duration>,
-    /// Since the last one of them that synced every campaign.
-    pub last_success: Option<Duration>,
+    /// How fresh its campaigns are.
+    pub freshness: Freshness,
+    /// The last run that was abandoned, unless one has come to its end since.
+    pub abandoned: Option<Abandoned>,
     /// The rate limit that was learned.
     pub learned_limit: Option<RateLimit>,
+}
+
+/// How fresh an account's campaigns are. One definition for all who tell it: only a run that lists all campaigns counts; one of
+/// `retry` never does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freshness {
+    /// When the last one came to its end that synced every campaign (`complete`), …
+    pub last_success: Option<SystemTime>,
+    /// … and how long ago, by the database's clock.
+    pub success_age: Option<Duration>,
+    /// When the last one came to its end, with dead letters (`partial`) or without, …
+    pub last_finished: Option<SystemTime>,
+    /// … and how long ago.
+    pub finished_age: Option<Duration>,
+}
+
+/// A run that was given up before its end.
+#[derive(Clone, Debug)]
+pub struct Abandoned {
+    /// Its number.
+    pub run_id: i64,
+    /// How long ago.
+    pub age: Duration,
+    /// Campaigns seen, …
+    pub listed: i64,
+    /// … and stored.
+    pub synced: i64,
 }
 
 /// A process at work.
@@ -57,27 +84,60 @@ pub fn look(client: &mut Client, account: &str) -> Result<Overview, Error> {
         Some(run_id) => runs::progress(client, account, run_id)?,
         None => None,
     };
-    let seconds =
-        |value: Option<f64>| value.and_then(|value| Duration::try_from_secs_f64(value.max(0.0)).ok());
-    let last = client.query_typed_one(
-        "SELECT extract(epoch FROM now() - max(finished_at))::float8,
-                extract(epoch FROM now() - max(finished_at) FILTER (WHERE state = 'complete'))::float8
-         FROM sync_runs
-         WHERE account = $1 AND state IN ('complete', 'partial')",
-        &key,
-    )?;
+    let pending = run.as_ref().map_or(Ok(0), |run| queue::count(client, account, run.run_id))?;
     let quota = client
         .query_typed_opt("SELECT limit_requests, limit_window_ms FROM quotas WHERE account = $1", &key)?;
     let learned_limit = quota.as_ref().and_then(quota::limit);
     Ok(Overview {
         run,
         workers: workers(client, account)?,
-        pending: queue::count(client, account, None)?,
+        pending,
         dead_letters: dead_letters::by_cause(client, account)?,
-        last_finished: seconds(last.get(0)),
-        last_success: seconds(last.get(1)),
+        freshness: freshness(client, account)?,
+        abandoned: abandoned(client, account)?,
         learned_limit,
     })
+}
+
+fn freshness(client: &mut Client, account: &str) -> Result<Freshness, Error> {
+    let row = client.query_typed_one(
+        "SELECT success, finished, extract(epoch FROM now() - success)::float8 AS success_s,
+                extract(epoch FROM now() - finished)::float8 AS finished_s
+         FROM (SELECT max(finished_at) FILTER (WHERE state = 'complete') AS success, max(finished_at) AS finished
+               FROM sync_runs
+               WHERE account = $1 AND lists AND state IN ('complete', 'partial')) f",
+        &[(&account, Type::TEXT)],
+    )?;
+    let age = |column| row.get::<_, Option<f64>>(column).map(seconds);
+    Ok(Freshness {
+        last_success: row.get("success"),
+        success_age: age("success_s"),
+        last_finished: row.get("finished"),
+        finished_age: age("finished_s"),
+    })
+}
+
+fn abandoned(client: &mut Client, account: &str) -> Result<Option<Abandoned>, Error> {
+    let row = client.query_typed_opt(
+        "SELECT run_id, listed, synced, extract(epoch FROM now() - finished_at)::float8 AS age
+         FROM sync_runs a
+         WHERE account = $1 AND state = 'abandoned' AND finished_at IS NOT NULL
+           AND NOT EXISTS (SELECT FROM sync_runs l
+                           WHERE l.account = $1 AND l.run_id > a.run_id AND l.lists
+                             AND l.state IN ('complete', 'partial'))
+         ORDER BY run_id DESC LIMIT 1",
+        &[(&account, Type::TEXT)],
+    )?;
+    Ok(row.map(|row| Abandoned {
+        run_id: row.get("run_id"),
+        age: seconds(row.get("age")),
+        listed: row.get("listed"),
+        synced: row.get("synced"),
+    }))
+}
+
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value.max(0.0)).unwrap_or_default()
 }
 
 fn workers(client: &mut Client, account: &str) -> Result<Vec<Worker>, Error> {
@@ -85,10 +145,9 @@ fn workers(client: &mut Client, account: &str) -> Result<Vec<Worker>, Error> {
         "SELECT host, pid, extract(epoch FROM now() - heartbeat_at)::float8 AS silent,
                 extract(epoch FROM now() - started_at)::float8 AS age, synced,
                 (SELECT count(*) FROM sync_tasks t WHERE t.account = $1 AND t.worker_id = w.worker_id) AS holds
-         FROM workers w WHERE account = $1 ORDER BY worker_id",
+         FROM workers w WHERE account = $1 ORDER BY started_at, worker_id",
         &[(&account, Type::TEXT)],
     )?;
-    let seconds = |value: f64| Duration::try_from_secs_f64(value.max(0.0)).unwrap_or_default();
     Ok(rows
         .iter()
         .map(|row| Worker {
@@ -105,8 +164,8 @@ fn workers(client: &mut Client, account: &str) -> Result<Vec<Worker>, Error> {
 /// What outlasts a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// When the last run that listed everything came to its end, with or without dead letters.
-    pub last_success: Option<SystemTime>,
+    /// How fresh its campaigns are.
+    pub freshness: Freshness,
     /// How many campaigns have failed for good and were not synced since.
     pub dead_letters: i64,
 }
@@ -117,12 +176,10 @@ pub struct Standing {
 /// The database's.
 pub fn standing(client: &mut Client, account: &str) -> Result<Standing, Error> {
     let row = client.query_typed_one(
-        "SELECT (SELECT max(finished_at) FROM sync_runs
-                 WHERE account = $1 AND lists AND state IN ('complete', 'partial')) AS last_success,
-                (SELECT count(*) FROM dead_letters WHERE account = $1) AS dead_letters",
+        "SELECT count(*) AS dead_letters FROM dead_letters WHERE account = $1",
         &[(&account, Type::TEXT)],
     )?;
-    Ok(Standing { last_success: row.get("last_success"), dead_letters: row.get("dead_letters") })
+    Ok(Standing { freshness: freshness(client, account)?, dead_letters: row.get("dead_letters") })
 }
 
 /// The names of all accounts that the database knows.

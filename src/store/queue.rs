@@ -4,13 +4,17 @@
 use std::time::SystemTime;
 
 use postgres::types::Type;
-use postgres::{Client, Error};
+use postgres::{Client, Error, Row};
 
 use super::begin;
 use crate::platform::Campaign;
 
 /// A process at work on an account's run; it holds tasks.
 pub type WorkerId = i64;
+
+/// The place in the listing (`seq`) of a task that `retry` put back: it waits until the listing shows it, or shows it not.
+/// `sql/` has the same number.
+pub const UNLISTED: i64 = i64::MAX;
 
 /// A claimed task.
 #[derive(Clone, Debug)]
@@ -90,8 +94,10 @@ const ADD_FIRST_CAMPAIGNS: &str = add_pages!("fence", "no_tasks", "campaigns", "
 pub struct Added {
     /// How many records this run had not seen before.
     pub new: i64,
-    /// The ids, of those that were to be held, that this run has dealt with already.
+    /// The ids, of those that were to be held, that this run has dealt with already, or that others deal with.
     pub left_out: Vec<String>,
+    /// Those that were tasks before, are held now, and under which attempt number.
+    pub taken: Vec<(String, i32)>,
 }
 
 fn statement_for(pages: &Pages<'_>) -> &'static str {
@@ -160,7 +166,10 @@ pub fn add_pages(
             (&retryable, Type::BOOL_ARRAY),
         ],
     )?;
-    Ok(row.get::<_, Option<i64>>("added").map(|new| Added { new, left_out: row.get("left_out") }))
+    Ok(row.get::<_, Option<i64>>("added").map(|new| {
+        let (taken, attempts): (Vec<String>, Vec<i32>) = (row.get("taken"), row.get("attempts"));
+        Added { new, left_out: row.get("left_out"), taken: taken.into_iter().zip(attempts).collect() }
+    }))
 }
 
 /// Whether this worker lists and its run has come to this page: whether a commit of whose answer it did not hear was made.
@@ -224,10 +233,7 @@ pub fn claim(client: &mut Client, account: &str, worker: WorkerId, most: i64) ->
         &[(&account, Type::TEXT), (&worker, Type::INT8), (&most, Type::INT8)],
     )?;
     transaction.commit()?;
-    Ok(rows
-        .iter()
-        .map(|row| Held { id: row.get("id"), attempt: row.get("attempt"), payload: row.get("payload") })
-        .collect())
+    Ok(rows.iter().map(held_task).collect())
 }
 
 /// Stores the campaigns of finished tasks and deletes the tasks. Gives how many were still held, or nothing when the
@@ -334,35 +340,42 @@ pub fn release(client: &mut Client, account: &str, worker: WorkerId) -> Result<u
     )
 }
 
-/// Whether the account has any task that nobody holds, and any task at all.
+/// What the database says that this worker holds.
 ///
 /// # Errors
 /// The database's.
-pub fn pending(client: &mut Client, account: &str) -> Result<Pending, Error> {
-    let row = client.query_typed_one(
-        "SELECT EXISTS (SELECT FROM sync_tasks WHERE account = $1 AND worker_id = 0),
-                EXISTS (SELECT FROM sync_tasks WHERE account = $1)",
-        &[(&account, Type::TEXT)],
+pub fn held(client: &mut Client, account: &str, worker: WorkerId) -> Result<Vec<Held>, Error> {
+    let rows = client.query_typed(
+        "SELECT id, attempt, payload FROM sync_tasks WHERE account = $1 AND worker_id = $2 ORDER BY seq",
+        &[(&account, Type::TEXT), (&worker, Type::INT8)],
     )?;
-    Ok(Pending { free: row.get(0), any: row.get(1) })
+    Ok(rows.iter().map(held_task).collect())
 }
 
-/// What is left in an account's queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// Tasks that can be claimed.
-    pub free: bool,
-    /// Tasks, held or not.
-    pub any: bool,
+fn held_task(row: &Row) -> Held {
+    Held { id: row.get("id"), attempt: row.get("attempt"), payload: row.get("payload") }
 }
 
-/// How many tasks the account has, or one run of it alone: another process may have opened the next one since.
+/// Whether the run has any task that need not wait for its listing.
 ///
 /// # Errors
 /// The database's.
-pub fn count(client: &mut Client, account: &str, run_id: Option<i64>) -> Result<i64, Error> {
+pub fn any(client: &mut Client, account: &str, run_id: i64) -> Result<bool, Error> {
     let row = client.query_typed_one(
-        "SELECT count(*) FROM sync_tasks WHERE account = $1 AND run_id = coalesce($2, run_id)",
+        "SELECT EXISTS (SELECT FROM sync_tasks
+                        WHERE account = $1 AND run_id = $2 AND (seq < $3 OR worker_id <> 0))",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&UNLISTED, Type::INT8)],
+    )?;
+    Ok(row.get(0))
+}
+
+/// How many tasks the run has: another process may have opened the next one since.
+///
+/// # Errors
+/// The database's.
+pub fn count(client: &mut Client, account: &str, run_id: i64) -> Result<i64, Error> {
+    let row = client.query_typed_one(
+        "SELECT count(*) FROM sync_tasks WHERE account = $1 AND run_id = $2",
         &[(&account, Type::TEXT), (&run_id, Type::INT8)],
     )?;
     Ok(row.get(0))

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use postgres::types::Type;
-use postgres::{Client, Error, Row};
+use postgres::{Client, Error};
 
 use super::begin;
 
@@ -31,73 +31,12 @@ pub struct OpenRun {
 pub struct Opening {
     /// The page size of a new run.
     pub page_size: i32,
-    /// An open run that is older is abandoned.
+    /// An open run in which nothing has happened for longer is abandoned.
     pub max_age: Duration,
     /// Abandon an open run of any age.
     pub fresh: bool,
     /// Whether a new run lists; one of `retry` does not.
     pub lists: bool,
-}
-
-/// Opens a run, or joins the one that is open.
-///
-/// # Errors
-/// The database's; a unique violation when two processes open at once: try again.
-pub fn open(client: &mut Client, account: &str, opening: &Opening) -> Result<OpenRun, Error> {
-    let mut transaction = begin(client)?;
-    let abandoned = transaction.query_typed(
-        "UPDATE sync_runs SET state = 'abandoned', finished_at = now(), lister = 0
-         WHERE account = $1 AND state IN ('running', 'stopped')
-           AND ($2 OR started_at < now() - make_interval(secs => $3))
-         RETURNING run_id",
-        &[
-            (&account, Type::TEXT),
-            (&opening.fresh, Type::BOOL),
-            (&opening.max_age.as_secs_f64(), Type::FLOAT8),
-        ],
-    )?;
-    if !abandoned.is_empty() {
-        transaction.execute_typed("DELETE FROM sync_tasks WHERE account = $1", &[(&account, Type::TEXT)])?;
-    }
-    let found = transaction.query_typed_opt(
-        // A run of `retry` that a `sync` joins becomes one that lists.
-        "UPDATE sync_runs
-         SET state = 'running', lists = lists OR $2, listing_done = listing_done AND (lists OR NOT $2)
-         WHERE account = $1 AND state IN ('running', 'stopped')
-         RETURNING run_id, run_key::text AS run_key, page_size, listing_done, lists,
-                   NOT EXISTS (SELECT FROM campaigns WHERE account = $1) AS first",
-        &[(&account, Type::TEXT), (&opening.lists, Type::BOOL)],
-    )?;
-    let (row, new) = match found {
-        Some(row) => (row, false),
-        None => (new_run(&mut transaction, account, opening)?, true),
-    };
-    let run = OpenRun {
-        run_id: row.get("run_id"),
-        run_key: row.get("run_key"),
-        page_size: row.get("page_size"),
-        listing_done: row.get("listing_done"),
-        lists: row.get("lists"),
-        new,
-        first: row.get("first"),
-    };
-    transaction.commit()?;
-    Ok(run)
-}
-
-fn new_run(transaction: &mut Client, account: &str, opening: &Opening) -> Result<Row, Error> {
-    transaction.query_typed_one(
-        "INSERT INTO sync_runs (account, lists, listing_done, page_size, binary_version)
-         VALUES ($1, $2, NOT $2, $3, $4)
-         RETURNING run_id, run_key::text AS run_key, page_size, listing_done, lists,
-                   NOT EXISTS (SELECT FROM campaigns WHERE account = $1) AS first",
-        &[
-            (&account, Type::TEXT),
-            (&opening.lists, Type::BOOL),
-            (&opening.page_size, Type::INT4),
-            (&env!("CARGO_PKG_VERSION"), Type::TEXT),
-        ],
-    )
 }
 
 /// A run as it stands.
@@ -219,7 +158,7 @@ pub fn close(
     // Asked over and over by processes that wait for others.
     let row = client.query_typed_opt(
         "SELECT s.state, s.listing_done,
-                (SELECT count(*) FROM (SELECT FROM sync_tasks t WHERE t.account = $1 LIMIT $3 + 1) few) AS tasks
+                (SELECT count(*) FROM (SELECT FROM sync_tasks t WHERE t.account = $1 AND t.run_id = $2 LIMIT $3 + 1) few) AS tasks
          FROM sync_runs s WHERE s.account = $1 AND s.run_id = $2",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&FEW, Type::INT8)],
     )?;

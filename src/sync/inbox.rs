@@ -5,6 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::hand::Grip;
 use super::pages::{Fate, Origin};
 use super::trace::CampaignSpan;
 use crate::http::Clock;
@@ -30,12 +31,15 @@ pub(super) struct Work {
     pub span: Option<Box<CampaignSpan>>,
     /// Where it comes from, when it was handed out before its page was committed.
     pub origin: Option<Origin>,
+    /// That it is in hand.
+    pub grip: Grip,
 }
 
 impl Work {
     /// A task that was not tried yet.
-    pub fn new(campaign: Arc<Campaign>, attempt: i32) -> Self {
+    pub fn new(campaign: Arc<Campaign>, attempt: i32, grip: Grip) -> Self {
         Self {
+            grip,
             campaign,
             attempt,
             tries: 0,
@@ -240,6 +244,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::SystemTime;
 
+    use super::super::hand::Hand;
     use super::*;
     use crate::http::Stop;
     use crate::http::clock::SystemClock;
@@ -256,7 +261,9 @@ mod tests {
             created_at: SystemTime::UNIX_EPOCH,
             extra: "{}".into(),
         };
-        Work::new(Arc::new(campaign), 1)
+        let campaign = Arc::new(campaign);
+        let grip = Arc::new(Hand::default()).take(&campaign).unwrap();
+        Work::new(campaign, 1, grip)
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn keep(session: &Session) {
 }
 
 fn beat(session: &Session) {
-    let worker = session.worker();
+    let (worker, before) = (session.worker(), session.view());
     let effort = session.effort();
     let run_id = session.run.run_id;
     let scope = session.store.scope();
@@ -41,11 +41,10 @@ fn beat(session: &Session) {
             } else {
                 session.lease_lost(worker);
             }
-            session.update_view(|view| {
-                view.listing_done |= beat.listing_done;
-                view.over |= beat.over;
-                view.others = beat.others;
-            });
+            session.heard(&before, &beat);
+            if beat.neighbours {
+                end_leases(session);
+            }
         }
         Ok(None) => session.update_view(|view| view.over = true),
         Err(error) => {
@@ -55,10 +54,14 @@ fn beat(session: &Session) {
             }
         }
     }
+}
+
+fn end_leases(session: &Session) {
+    let scope = session.store.scope();
     match session.store.run(|client, account| leases::reap(client, account, 0)) {
         Ok((0, _)) => {}
         Ok((dead, freed)) => {
-            log::info!(account = scope.account(), run = scope.run(); "{dead} process(es) gone silent, {freed} task(s) of theirs are free again");
+            log::info!(account = scope.account(), run = scope.run(); "{dead} process(es) gone or silent, {freed} task(s) of theirs are free again");
             session.leave_free_tasks();
             session.tell();
         }

@@ -146,7 +146,7 @@ impl Iterator for Listing<'_> {
     }
 }
 
-/// Lists until the listing is done, by this process or another.
+/// Lists until the listing is done, by this process or another; and again, should the database know no more of it.
 pub(super) fn list(session: &Session) {
     list_to_the_end(session);
     session.lister_gone.store(true, Ordering::Release);
@@ -156,9 +156,12 @@ pub(super) fn list(session: &Session) {
 fn list_to_the_end(session: &Session) {
     let mut setbacks = Setbacks::new(session.caller.give_up_after());
     while !session.caller.stop.requested() && !session.finished.load(Ordering::Acquire) {
-        let view = session.view();
-        if view.listing_done || view.over || view.listing_error.is_some() || session.refusal().is_some() {
+        let view = session.view_to_list(LOOK_AGAIN);
+        if view.over || view.listing_error.is_some() || session.refusal().is_some() {
             return;
+        }
+        if view.listing_done {
+            continue;
         }
         let worker = session.worker();
         let taken = session
@@ -342,7 +345,7 @@ impl<'a> Feeder<'a> {
             self.session.deliver(Done::Listed(Box::new(pending)));
             self.await_commits(0);
         } else {
-            let works = pending.hand_out();
+            let works = pending.hand_out(&self.session.hand);
             self.session.deliver(Done::Listed(Box::new(pending)));
             self.session.inbox.push(works);
             self.session.all_listed.store(last, Ordering::Release);

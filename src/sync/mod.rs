@@ -7,6 +7,7 @@ mod attempt;
 mod caller;
 mod crew;
 mod ending;
+mod hand;
 mod inbox;
 mod keeper;
 mod lister;
@@ -37,7 +38,7 @@ pub(crate) use lister::{BARREN_PAGES, LONGEST, PAGES_AHEAD, REMEMBERED, UNCOMMIT
 #[cfg(test)]
 pub(crate) use outbox::MOST as MOST_RESULTS;
 #[cfg(test)]
-pub(crate) use session::MOST_HELD;
+pub(crate) use session::{MAX_RETAKEN, MOST_HELD};
 
 use session::Session;
 use standstill::Standstill;
@@ -45,10 +46,12 @@ use standstill::Standstill;
 use crate::http::RateLimit;
 use crate::http::concurrency::Concurrency;
 use crate::http::stats::Counts;
+pub use crate::store::dead_letters::Retry;
+use crate::store::join::{self, Joined};
 use crate::store::overview::{self, Standing};
-use crate::store::queue;
+use crate::store::queue::{self, WorkerId};
 use crate::store::runs::{self, Closing, Opening, Progress};
-use crate::store::{Store, StoreError, UNIQUE_VIOLATION, dead_letters, leases};
+use crate::store::{Store, StoreError, UNIQUE_VIOLATION, leases, process};
 
 /// How often the conductor looks at the queue when nothing happens here.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -77,26 +80,6 @@ pub struct Job {
     pub retry: Option<Retry>,
     /// Whether its outcome is to tell how the account stands afterwards.
     pub tells_standing: bool,
-}
-
-/// Which dead letters are to be retried.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// Every one that can be.
-    All,
-    /// Those of these campaigns.
-    Some(Vec<String>),
-}
-
-impl Retry {
-    /// The ids, if not all are meant.
-    #[must_use]
-    pub fn ids(&self) -> Option<&[String]> {
-        match self {
-            Self::All => None,
-            Self::Some(ids) => Some(ids),
-        }
-    }
 }
 
 /// What came of it.
@@ -173,8 +156,9 @@ pub trait Watcher: Send + Sync {
 pub fn run(job: &Job, seat: Seat, watcher: &dyn Watcher) -> Outcome {
     let begun = job.caller.clock.now();
     let mut outcome = Outcome::new(job.store.account());
-    match open(job) {
-        Ok(session) => conduct(job, session, seat, watcher, &mut outcome),
+    let worker = process::new_worker_id();
+    match join(job, worker) {
+        Ok(joined) => conduct(job, joined, worker, seat, watcher, &mut outcome),
         Err(error) => {
             job.caller.end(Ending::from(error));
         }
@@ -206,93 +190,124 @@ pub fn lower_bound(requests: i64, limit: Option<RateLimit>) -> Option<Duration> 
     Some(limit.window * u32::try_from(windows).unwrap_or(u32::MAX))
 }
 
-struct Opened {
-    run: runs::OpenRun,
-}
-
-fn open(job: &Job) -> Result<Opened, StoreError> {
-    // Two processes that open at once: one of them inserts, the other then finds.
-    let mut tries = 0;
+fn join(job: &Job, worker: WorkerId) -> Result<Joined, StoreError> {
+    // Two processes that open at once: one of them inserts, the other then finds. And what a try has done of whose end nobody
+    // heard, the next one does not see.
+    let (mut tries, mut abandoned, mut requeued) = (0, None, 0);
     loop {
-        match job.store.run(|client, account| runs::open(client, account, &job.opening)) {
+        let joined = job.store.run(|client, account| {
+            let joined = join::join(client, account, &job.opening, job.retry.as_ref(), worker)?;
+            requeued = requeued.max(joined.requeued);
+            abandoned = abandoned.take().or(joined.abandoned);
+            Ok(joined.run)
+        });
+        match joined {
             Err(StoreError::Row { sqlstate, .. }) if sqlstate == UNIQUE_VIOLATION && tries < 10 => tries += 1,
-            other => return other.map(|run| Opened { run }),
+            other => return other.map(|run| Joined { run, abandoned, requeued }),
         }
     }
 }
 
-fn conduct(job: &Job, opened: Opened, seat: Seat, watcher: &dyn Watcher, outcome: &mut Outcome) {
-    let account = job.store.account();
-    let run_id = opened.run.run_id;
-    job.store.scope().joined(run_id);
-    if opened.run.new {
+fn tell_of(job: &Job, joined: &Joined) {
+    let (account, run_id) = (job.store.account(), joined.run.run_id);
+    if let Some(lost) = &joined.abandoned {
+        let why = if job.opening.fresh {
+            "--fresh".to_owned()
+        } else {
+            let (idle, most) = (lost.idle.as_secs(), job.opening.max_age.as_secs());
+            format!("nothing has happened in it for {idle} s, longer than --max-run-age ({most} s)")
+        };
+        log::warn!(
+            account = account, run = lost.run_id;
+            "run {} abandoned: {why}; of {} campaigns listed {} are synced, {} that were pending are left to run {run_id}",
+            lost.run_id, lost.listed, lost.synced, lost.pending
+        );
+    }
+    if joined.run.new {
         log::debug!(account = account, run = run_id; "new run");
     } else {
         log::info!(account = account, run = run_id; "going on with the open run");
     }
+    if job.retry.is_some() {
+        log::info!(account = account, run = run_id; "{} dead letter(s) put back", joined.requeued);
+    }
+}
+
+fn conduct(
+    job: &Job,
+    joined: Joined,
+    worker: WorkerId,
+    seat: Seat,
+    watcher: &dyn Watcher,
+    outcome: &mut Outcome,
+) {
+    let account = job.store.account();
+    let run_id = joined.run.run_id;
+    job.store.scope().joined(run_id);
+    tell_of(job, &joined);
     log::debug!(account = account, run = run_id; "requests carry the trace id {}", job.caller.trace.id());
-    watcher.joined(account, run_id, !opened.run.new);
+    watcher.joined(account, run_id, !joined.run.new);
     let concurrency = Concurrency::new(job.workers, job.caller.clock.clone());
     let session = Arc::new(Session::new(
         job.caller.clone(),
         job.store.clone(),
-        opened.run,
+        joined.run,
+        worker,
         concurrency,
         seat,
         job.workers,
     ));
-    if requeue(job, run_id) && session.register().is_ok() {
-        // Threads that call the platform.
-        let calling = AtomicUsize::new(2);
-        let done = || {
-            calling.fetch_sub(1, Ordering::AcqRel);
-            session.tell();
-        };
-        std::thread::scope(|scope| {
-            // The writer first: whoever delivers relies on it. When one is refused, the others see at once that it is over.
-            start(scope, &job.caller, || writer::write(&session));
-            start(scope, &job.caller, || keeper::keep(&session));
-            let calls: [fn(&Arc<Session>); 2] = [|session| lister::list(session), workers::pump];
-            for call in calls {
-                let (session, done) = (&session, &done);
-                let called = move || {
-                    call(session);
-                    done();
-                };
-                if start(scope, &job.caller, called).is_none() {
-                    done();
-                }
+    // Threads that call the platform.
+    let calling = AtomicUsize::new(2);
+    let done = || {
+        calling.fetch_sub(1, Ordering::AcqRel);
+        session.tell();
+    };
+    std::thread::scope(|scope| {
+        // The writer first: whoever delivers relies on it. When one is refused, the others see at once that it is over.
+        start(scope, &job.caller, || writer::write(&session));
+        start(scope, &job.caller, || keeper::keep(&session));
+        let calls: [fn(&Arc<Session>); 2] = [|session| lister::list(session), workers::pump];
+        for call in calls {
+            let (session, done) = (&session, &done);
+            let called = move || {
+                call(session);
+                done();
+            };
+            if start(scope, &job.caller, called).is_none() {
+                done();
             }
-            outcome.removal_refused = steer(job, &session, watcher);
-            session.inbox.close();
-            if !session.caller.stop.requested() {
-                session.finished.store(true, Ordering::Release);
-            }
-            let (mut news, over) = (0, job.caller.clock.now());
-            while calling.load(Ordering::Acquire) > 0 || !session.resting() {
-                news = session.await_news(news, LOOK_AGAIN);
-                if job.caller.clock.now().saturating_duration_since(over) >= GRACE {
-                    job.caller.abandon();
-                }
-            }
-            session.outbox.close();
-            while !session.idle_writer() {
-                news = session.await_news(news, LOOK_AGAIN);
-            }
+        }
+        outcome.removal_refused = steer(job, &session, watcher);
+        session.inbox.close();
+        if !session.caller.stop.requested() {
             session.finished.store(true, Ordering::Release);
-            session.tell();
-        });
-        session.inbox.clear();
-        leave(job, &session);
-    }
+        }
+        // The lister may wait for a change.
+        session.update_view(|_| ());
+        let (mut news, over) = (0, job.caller.clock.now());
+        while calling.load(Ordering::Acquire) > 0 || !session.resting() {
+            news = session.await_news(news, LOOK_AGAIN);
+            if job.caller.clock.now().saturating_duration_since(over) >= GRACE {
+                job.caller.abandon();
+            }
+        }
+        session.outbox.close();
+        while !session.idle_writer() {
+            news = session.await_news(news, LOOK_AGAIN);
+        }
+        session.finished.store(true, Ordering::Release);
+        session.tell();
+    });
+    session.inbox.clear();
+    leave(job, &session);
     match job.store.run(|client, account| runs::progress(client, account, run_id)) {
         Ok(run) => outcome.run = run,
         // What nobody can look up is no success.
         Err(error) => drop(job.caller.end(Ending::from(error))),
     }
     if !closed(outcome) {
-        outcome.pending =
-            job.store.run(|client, account| queue::count(client, account, Some(run_id))).unwrap_or(0);
+        outcome.pending = job.store.run(|client, account| queue::count(client, account, run_id)).unwrap_or(0);
     }
     if let Some(run) = &outcome.run {
         if job.tells_standing {
@@ -317,26 +332,11 @@ fn start<'scope>(
     }
 }
 
-/// Puts dead letters back, if that is the job; false when it could not be done.
-fn requeue(job: &Job, run_id: i64) -> bool {
-    let Some(retry) = &job.retry else { return true };
-    match job.store.run(|client, account| dead_letters::requeue(client, account, run_id, retry.ids())) {
-        Ok(count) => {
-            log::info!(account = job.store.account(), run = run_id; "{count} dead letter(s) put back");
-            true
-        }
-        Err(error) => {
-            job.caller.end(Ending::from(error));
-            false
-        }
-    }
-}
-
 /// Claims tasks while there are any, closes the run when all is done, and looks at the clock. Returns when this process's
 /// part is over.
 fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i64)> {
     let (mut news, mut asked, mut looked) = (0, session.caller.clock.now(), None::<Instant>);
-    let mut warned = job.deadline.is_none();
+    let (mut warned, mut compared) = (job.deadline.is_none(), asked);
     let mut standstill = Standstill::new(session.caller.give_up_after());
     loop {
         let now = session.caller.clock.now();
@@ -366,8 +366,11 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
         let idle = session.idle();
         let mut pause = LOOK_AGAIN;
         if idle {
-            if view.listing_done || view.listing_error.is_some() {
-                session.free_unknown();
+            // What can be written in no form stays a task of ours, and the run ends with the reason.
+            let due = session.in_doubt() || now.saturating_duration_since(compared) >= ASK_AGAIN;
+            if due && session.refusal().is_none() {
+                compared = now;
+                session.go_by_the_database();
             }
             match try_to_close(job, session, &view) {
                 Some(Closing::Open { near }) => {
@@ -393,7 +396,8 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
             }
         }
         if let Some(time) = standstill.look(session.caller.clock.now(), session.standstill()) {
-            let pending = session.transact(|client, account| queue::count(client, account, None)).ok()?;
+            let pending =
+                session.transact(|client, account| queue::count(client, account, session.run.run_id)).ok()?;
             session.caller.end(standstill::ending(time, view.listing_done, pending));
             return None;
         }
@@ -449,8 +453,8 @@ fn claim(session: &Session) {
 fn try_to_close(job: &Job, session: &Session, view: &session::View) -> Option<Closing> {
     if !view.listing_done {
         let reason = view.listing_error.clone()?;
-        let pending = session.transact(queue::pending).ok()?;
-        if pending.any {
+        let run_id = session.run.run_id;
+        if session.transact(|client, account| queue::any(client, account, run_id)).ok()? {
             session.refusals.fetch_add(1, Ordering::Relaxed);
         } else {
             session.caller.end(Ending::Listing(reason));

@@ -2,7 +2,7 @@
 //! once and the pages are held back for a moment: what is finished by then is stored with the checkpoint that covers it, and
 //! never was a row in the queue. What a crash takes with it, the listing shows again.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use ring::digest::{SHA256, digest};
 use serde_json::value::RawValue;
 
+use super::hand::{Grip, Hand};
 use super::inbox::Work;
 use crate::http::budget::Memory;
 use crate::http::hex::push_hex;
 use crate::platform::{Campaign, Invalid};
-use crate::store::queue::{Failed, NewDeadLetter, NewTask, Pages};
+use crate::store::queue::{Added, Failed, NewDeadLetter, NewTask, Pages};
 
 /// Pages are held back for at most this long. A result is stored at most so much later.
 const HOLD: Duration = Duration::from_millis(250);
@@ -76,14 +77,27 @@ pub(super) struct Origin {
 #[derive(Debug)]
 struct Handed {
     number: u64,
-    fate: OnceLock<Fate>,
+    fates: OnceLock<Fates>,
 }
 
-/// What has become of the pages of a task, once that is known.
+/// What has become of tasks: of all, but for some, by their places.
+#[derive(Debug)]
+struct Fates {
+    all: Fate,
+    but: HashMap<usize, Fate>,
+}
+
+impl Fates {
+    fn of(&self, place: usize) -> Fate {
+        self.but.get(&place).copied().unwrap_or(self.all)
+    }
+}
+
+/// What has become of a task, once its page is committed or dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// The task is a row like any other.
-    Committed,
+    /// It is a row like any other, held under this attempt number.
+    Committed(i32),
     /// Somebody else lists, or will list, this campaign again: what comes of this task is of no use.
     Dropped,
 }
@@ -91,7 +105,7 @@ pub(super) enum Fate {
 impl Origin {
     /// None while they are pending.
     pub fn fate(&self) -> Option<Fate> {
-        self.pages.fate.get().copied()
+        Some(self.pages.fates.get()?.of(self.place))
     }
 }
 
@@ -132,12 +146,22 @@ pub(super) struct PendingPages {
     /// Their tasks are with the crew already.
     handed: Option<Arc<Handed>>,
     since: Instant,
-    finished: Vec<bool>,
+    /// What has become of each valid record so far.
+    tasks: Vec<Task>,
     /// Of those that this process holds.
     unfinished: usize,
-    dead: Vec<Failed>,
+    dead: Vec<(usize, Failed, Option<Grip>)>,
     /// Results that came in.
     results: usize,
+}
+
+enum Task {
+    /// For whoever claims it.
+    Free,
+    /// For this process.
+    Held,
+    /// Synced.
+    Finished(Grip),
 }
 
 impl PendingPages {
@@ -153,7 +177,9 @@ impl PendingPages {
             number,
             handed: None,
             since: Instant::now(),
-            finished: vec![false; records],
+            tasks: (0..records)
+                .map(|place| if place < pages.held { Task::Held } else { Task::Free })
+                .collect(),
             unfinished: pages.held,
             dead: Vec::new(),
             results: 0,
@@ -161,16 +187,21 @@ impl PendingPages {
         }
     }
 
-    /// Hands the tasks out now; gives those that this process holds.
-    pub fn hand_out(&mut self) -> Vec<Work> {
-        let handed = Arc::new(Handed { number: self.number, fate: OnceLock::new() });
+    /// Hands the tasks out now; gives those that this process holds, and has not in hand already.
+    pub fn hand_out(&mut self, hand: &Arc<Hand>) -> Vec<Work> {
+        let handed = Arc::new(Handed { number: self.number, fates: OnceLock::new() });
         self.handed = Some(handed.clone());
-        let held = self.pages.valid.iter().take(self.pages.held).enumerate();
-        held.map(|(place, record)| {
-            let origin = Origin { pages: handed.clone(), place };
-            Work { origin: Some(origin), ..Work::new(record.campaign.clone(), 1) }
-        })
-        .collect()
+        let mut works = Vec::new();
+        for (place, record) in self.pages.valid.iter().enumerate().take(self.pages.held) {
+            if let Some(grip) = hand.take(&record.campaign) {
+                let origin = Origin { pages: handed.clone(), place };
+                works.push(Work { origin: Some(origin), ..Work::new(record.campaign.clone(), 1, grip) });
+            } else {
+                self.tasks[place] = Task::Free;
+                self.unfinished -= 1;
+            }
+        }
+        works
     }
 
     /// Whether their tasks are with the crew.
@@ -179,15 +210,32 @@ impl PendingPages {
     }
 
     /// The tasks to hand out now that they are committed, unless that was done; not those that were left out.
-    pub fn not_handed_out(&self, left_out: &[String]) -> Vec<Work> {
+    pub fn not_handed_out(&self, added: &Added, hand: &Arc<Hand>) -> Vec<Work> {
         if self.handed_out() {
             return Vec::new();
         }
-        let left_out: HashSet<&str> = left_out.iter().map(String::as_str).collect();
-        let held = self.pages.valid.iter().take(self.pages.held);
-        held.filter(|record| !left_out.contains(&*record.campaign.id))
-            .map(|record| Work::new(record.campaign.clone(), 1))
-            .collect()
+        let fates = self.fates(added);
+        let held = self.pages.valid.iter().enumerate().take(self.pages.held);
+        held.filter_map(|(place, record)| match fates.of(place) {
+            Fate::Committed(attempt) => {
+                Some(Work::new(record.campaign.clone(), attempt, hand.take(&record.campaign)?))
+            }
+            Fate::Dropped => None,
+        })
+        .collect()
+    }
+
+    /// What has become of the tasks that are held by their commit.
+    fn fates(&self, added: &Added) -> Fates {
+        let mut but = HashMap::new();
+        if !added.left_out.is_empty() || !added.taken.is_empty() {
+            let mut by_id: HashMap<&str, Fate> =
+                added.left_out.iter().map(|id| (id.as_str(), Fate::Dropped)).collect();
+            by_id.extend(added.taken.iter().map(|(id, attempt)| (id.as_str(), Fate::Committed(*attempt))));
+            let valid = self.pages.valid.iter().enumerate();
+            but.extend(valid.filter_map(|(place, record)| Some((place, *by_id.get(&*record.campaign.id)?))));
+        }
+        Fates { all: Fate::Committed(1), but }
     }
 
     /// Whether they should be committed now: everything is finished, or it has taken long enough.
@@ -209,7 +257,8 @@ impl PendingPages {
         let mut keys = HashSet::new();
         for pending in several {
             for (place, record) in pending.pages.valid.iter().enumerate() {
-                if finished && pending.finished[place] {
+                let task = &pending.tasks[place];
+                if finished && matches!(task, Task::Finished(_)) {
                     rows.finished.push(&record.campaign);
                     continue;
                 }
@@ -217,7 +266,7 @@ impl PendingPages {
                     id: &record.campaign.id,
                     seq: record.seq,
                     payload: record.raw.get(),
-                    held: place < pending.pages.held,
+                    held: !matches!(task, Task::Free),
                 });
             }
             // One record may stand on several pages without an id of its own.
@@ -229,32 +278,46 @@ impl PendingPages {
 
     /// Whether the record at this place is synced.
     pub fn is_finished(&self, place: usize) -> bool {
-        self.finished[place]
+        matches!(self.tasks[place], Task::Finished(_))
     }
 
-    fn settle(&mut self, fate: Fate) {
+    /// Whether the record at this place is a task that this process holds.
+    pub fn is_held(&self, place: usize) -> bool {
+        !matches!(self.tasks[place], Task::Free)
+    }
+
+    fn settle(&mut self, fates: Fates) {
         if let Some(handed) = &self.handed {
-            handed.fate.get_or_init(|| fate);
+            handed.fates.get_or_init(|| fates);
         }
         self.pages.memory.clear();
         self.chain.uncommitted.fetch_sub(self.weight, Ordering::AcqRel);
     }
 
     /// They are committed, with what was finished as campaigns so far as it is `stored`. Gives what is still to be written.
-    pub fn committed(mut self, stored: &Stored) -> Settled {
-        self.settle(Fate::Committed);
-        let finished = self.pages.valid.iter().zip(&self.finished).filter(|(_, done)| **done);
-        let finished = finished.map(|(record, _)| &record.campaign);
-        Settled {
-            unstored: finished.filter(|campaign| !stored.has(&campaign.id)).cloned().collect(),
-            results: self.results,
-            dead: self.dead,
+    pub fn committed(mut self, stored: &Stored, added: &Added) -> Settled {
+        let fates = self.fates(added);
+        let mut settled = Settled { unstored: Vec::new(), dead: Vec::new(), results: self.results };
+        for (place, task) in self.tasks.drain(..).enumerate() {
+            if let (Task::Finished(grip), Fate::Committed(attempt)) = (task, fates.of(place))
+                && !stored.has(&self.pages.valid[place].campaign.id)
+            {
+                settled.unstored.push((attempt, self.pages.valid[place].campaign.clone(), grip));
+            }
         }
+        for (place, failed, grip) in self.dead.drain(..) {
+            match fates.of(place) {
+                Fate::Committed(attempt) => settled.dead.push((Failed { attempt, ..failed }, grip)),
+                Fate::Dropped => settled.results += 1,
+            }
+        }
+        self.settle(fates);
+        settled
     }
 
     /// They will not be committed; gives how many results that leaves without use.
     pub fn dropped(mut self) -> usize {
-        self.settle(Fate::Dropped);
+        self.settle(Fates { all: Fate::Dropped, but: HashMap::new() });
         self.results + self.dead.len()
     }
 }
@@ -289,11 +352,11 @@ impl Stored {
 /// What committed pages leave to be written.
 pub(super) struct Settled {
     /// Finished campaigns that were committed as tasks.
-    pub unstored: Vec<Arc<Campaign>>,
+    pub unstored: Vec<(i32, Arc<Campaign>, Grip)>,
     /// Results that are dealt with, or are in `unstored`.
     pub results: usize,
     /// Tasks that failed for good.
-    pub dead: Vec<Failed>,
+    pub dead: Vec<(Failed, Option<Grip>)>,
 }
 
 /// All pages that wait for their commit, in order.
@@ -312,19 +375,18 @@ impl PageQueue {
     }
 
     /// A task is finished whose pages are pending.
-    pub fn synced(&mut self, origin: &Origin) {
+    pub fn synced(&mut self, origin: &Origin, grip: Grip) {
         if let Some(pending) = self.find(origin) {
             pending.results += 1;
-            if !std::mem::replace(&mut pending.finished[origin.place], true) {
-                pending.unfinished -= 1;
-            }
+            pending.tasks[origin.place] = Task::Finished(grip);
+            pending.unfinished -= 1;
         }
     }
 
     /// A task has failed for good whose pages are pending: it is buried once it is a row.
-    pub fn dead(&mut self, origin: &Origin, failed: Failed) {
+    pub fn dead(&mut self, origin: &Origin, failed: Failed, grip: Option<Grip>) {
         if let Some(pending) = self.find(origin) {
-            pending.dead.push(failed);
+            pending.dead.push((origin.place, failed, grip));
             pending.unfinished -= 1;
         }
     }

@@ -103,7 +103,7 @@ fn items(pages: &[PendingPages]) -> Vec<Item<'_>> {
     for pending in pages {
         for (place, record) in pending.pages.valid.iter().enumerate() {
             let form = if pending.is_finished(place) { Form::Campaign } else { Form::Task };
-            let held = place < pending.pages.held;
+            let held = pending.is_held(place);
             items.push(Item { listed: Listed::Valid(record), held, form });
         }
         for (invalid, raw) in &pending.pages.invalid {
@@ -192,6 +192,7 @@ impl Salvage<'_> {
     fn note(&mut self, items: &[Item<'_>], added: Added) {
         self.done.added.new += added.new;
         self.done.added.left_out.extend(added.left_out);
+        self.done.added.taken.extend(added.taken);
         for item in items {
             match item.form {
                 Form::Campaign => self.done.stored.insert(item.key().into_owned()),

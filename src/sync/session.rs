@@ -1,5 +1,6 @@
 //! One account's part in a run, as its threads share it.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use serde_json::value::RawValue;
 use super::caller::Caller;
 use super::crew::Seat;
 use super::ending::Ending;
+use super::hand::{Grip, Hand};
 use super::inbox::{Inbox, Work};
 use super::outbox::Outbox;
 use super::pages::{COUNTED_BYTES, Origin, PendingPages};
@@ -19,7 +21,8 @@ use crate::http::concurrency::Concurrency;
 use crate::http::hex::push_hex;
 use crate::http::lock::lock;
 use crate::platform::{Campaign, Listed, read_record};
-use crate::store::leases::{self, Effort};
+use crate::store::leases::{self, Beat, Effort};
+use crate::store::process::{self, Process};
 use crate::store::queue::{self, Failed, Held, WorkerId};
 use crate::store::runs::OpenRun;
 use crate::store::{Store, StoreError};
@@ -32,6 +35,9 @@ const HELD_SECONDS: f64 = 0.5;
 const REFUSED_ID_CHARACTERS: usize = 100;
 /// A record's size, before any was claimed.
 const UNKNOWN_BYTES: usize = 64 << 10;
+/// How often a task is worked again that the database says is still held: a database that forgets does so rarely, and one that
+/// never lets the task go is to be told.
+pub(crate) const MAX_RETAKEN: u8 = 2;
 /// So few results are written in no time.
 const FEW_UNWRITTEN: usize = 250;
 
@@ -43,10 +49,12 @@ pub(super) enum Done {
         attempt: i32,
         campaign: Arc<Campaign>,
         origin: Option<Origin>,
+        grip: Grip,
     },
     Dead {
         failed: Failed,
         origin: Option<Origin>,
+        grip: Option<Grip>,
     },
 }
 
@@ -68,6 +76,8 @@ pub(super) struct View {
     /// Another process has closed or abandoned it.
     pub over: bool,
     pub others: i64,
+    /// How often this process has committed the listing's end.
+    listings: u64,
 }
 
 /// What the database was told of this process's effort: of a worker that was taken for dead it keeps what that one told.
@@ -89,6 +99,7 @@ pub(super) struct Session {
     pub store: Store,
     pub run: OpenRun,
     pub inbox: Inbox,
+    pub hand: Arc<Hand>,
     pub concurrency: Concurrency,
     pub seat: Seat,
     pub workers: usize,
@@ -110,6 +121,8 @@ pub(super) struct Session {
     /// Tasks may have been given to this process by a transaction of whose commit it did not hear.
     doubt: AtomicBool,
     refusal: Mutex<Refusal>,
+    /// Tasks that were taken in again, and how often.
+    retaken: Mutex<HashMap<String, u8>>,
     /// Pages are being fetched, or are on their way to the writer.
     pub fetching: AtomicBool,
     /// This process lists no more.
@@ -122,7 +135,10 @@ pub(super) struct Session {
     /// The mean size of the records that were claimed last.
     claimed_bytes: AtomicUsize,
     pages: AtomicU64,
+    /// Whether the run lists.
+    lists: AtomicBool,
     view: Mutex<View>,
+    view_changed: Condvar,
     news: Mutex<u64>,
     told: Condvar,
     /// This process has committed its last; the lease may go.
@@ -135,18 +151,22 @@ impl Session {
         caller: Arc<Caller>,
         store: Store,
         run: OpenRun,
+        worker: WorkerId,
         concurrency: Concurrency,
         seat: Seat,
         workers: usize,
     ) -> Self {
         Self {
             inbox: Inbox::new(caller.clock.clone()),
+            hand: Arc::default(),
+            lists: AtomicBool::new(run.lists),
+            view_changed: Condvar::new(),
             caller,
             store,
             concurrency,
             seat,
             workers,
-            worker: AtomicI64::new(0),
+            worker: AtomicI64::new(worker),
             told_effort: Mutex::default(),
             outbox: Outbox::default(),
             unwritten: AtomicUsize::new(0),
@@ -158,6 +178,7 @@ impl Session {
             all_listed: AtomicBool::new(false),
             doubt: AtomicBool::new(false),
             refusal: Mutex::default(),
+            retaken: Mutex::default(),
             fetching: AtomicBool::new(false),
             lister_gone: AtomicBool::new(false),
             moves: AtomicU64::new(0),
@@ -213,7 +234,7 @@ impl Session {
     }
 
     /// The same for a transaction that gives tasks to this process. When it had to be tried again, an earlier try may have
-    /// been committed all the same, and what it gave is held without being known here: see [`Self::free_unknown`].
+    /// been committed all the same, and what it gave is held without being known here: see [`Self::go_by_the_database`].
     pub fn transact_gift<T>(
         &self,
         bytes: usize,
@@ -266,20 +287,27 @@ impl Session {
         self.doubt.load(Ordering::Acquire)
     }
 
-    /// Frees what this process may hold without knowing. Only when it has nothing in hand, and lists no more.
-    pub fn free_unknown(&self) {
-        if self.doubt.swap(false, Ordering::AcqRel) {
-            let worker = self.worker();
-            match self.transact(|client, account| queue::release(client, account, worker)) {
-                Ok(0) | Err(_) => {}
-                Ok(freed) => {
-                    let scope = self.store.scope();
-                    log::info!(account = scope.account(), run = scope.run(); "{freed} task(s) held without knowing are free again");
-                    self.leave_free_tasks();
-                    self.tell();
-                }
-            }
+    /// Takes in what the database says that this process holds, if it has nothing in hand: of a commit of whose answer it did not
+    /// hear, or because the database has forgotten what became of it.
+    pub fn go_by_the_database(&self) {
+        let moves = self.moves.load(Ordering::Acquire);
+        if !self.idle() {
+            return;
         }
+        self.doubt.store(false, Ordering::Release);
+        let worker = self.worker();
+        let Ok(mut held) = self.transact(|client, account| queue::held(client, account, worker)) else {
+            return;
+        };
+        let mut retaken = lock(&self.retaken);
+        held.retain(|task| retaken.get(&task.id).is_none_or(|times| *times < MAX_RETAKEN));
+        if held.is_empty() || self.moves.load(Ordering::Acquire) != moves || worker != self.worker() {
+            return;
+        }
+        held.iter().for_each(|task| *retaken.entry(task.id.clone()).or_default() += 1);
+        let scope = self.store.scope();
+        log::info!(account = scope.account(), run = scope.run(); "{} task(s) that this process holds without having them in hand are worked", held.len());
+        self.take_in(held);
     }
 
     /// There are tasks that nobody holds.
@@ -294,7 +322,7 @@ impl Session {
 
     /// Hands a result to the writer; waits while the writer has too much to do.
     pub fn deliver(&self, done: Done) {
-        self.moves.fetch_add(1, Ordering::Relaxed);
+        self.moves.fetch_add(1, Ordering::AcqRel);
         self.unwritten.fetch_add(1, Ordering::AcqRel);
         self.outbox.put(done);
     }
@@ -306,7 +334,7 @@ impl Session {
     }
 
     pub fn job_begun(&self) {
-        self.moves.fetch_add(1, Ordering::Relaxed);
+        self.moves.fetch_add(1, Ordering::AcqRel);
         self.under_way.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -383,7 +411,56 @@ impl Session {
 
     pub fn update_view(&self, update: impl FnOnce(&mut View)) {
         update(&mut lock(&self.view));
+        self.view_changed.notify_all();
         self.tell();
+    }
+
+    /// The same for the lister; waits for a change while the listing is done, for at most `timeout`.
+    pub fn view_to_list(&self, timeout: Duration) -> View {
+        let view = lock(&self.view);
+        if !view.listing_done {
+            return view.clone();
+        }
+        self.view_changed.wait_timeout(view, timeout).unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// This process has committed the last page.
+    pub fn listed(&self) {
+        self.leave_free_tasks();
+        self.update_view(|view| {
+            view.listing_done = true;
+            view.listings += 1;
+        });
+    }
+
+    /// What the database says of the run; `before` is how it looked from here when it was asked.
+    pub fn heard(&self, before: &View, beat: &Beat) {
+        if beat.lists && !self.lists.swap(true, Ordering::AcqRel) {
+            // A `sync` has joined: what was put back waits for its listing.
+            self.inbox.clear();
+        }
+        let mut lost = false;
+        self.update_view(|view| {
+            // Unless the last page was committed meanwhile, the database knows.
+            let listing_done = beat.listing_done || view.listings != before.listings;
+            lost = view.listing_done && !listing_done;
+            view.listing_done = listing_done;
+            view.over |= beat.over;
+            view.others = beat.others;
+        });
+        if lost {
+            self.all_listed.store(false, Ordering::Release);
+            let scope = self.store.scope();
+            log::debug!(account = scope.account(), run = scope.run(); "the listing is to go on");
+        }
+        if beat.listing_done && !before.listing_done {
+            self.leave_free_tasks();
+        }
+    }
+
+    /// Whether the run lists: one of `retry` does not, until a `sync` joins it.
+    pub fn lists(&self) -> bool {
+        self.lists.load(Ordering::Acquire)
     }
 
     /// The writer has committed so many in this time.
@@ -440,12 +517,13 @@ impl Session {
         }
     }
 
-    /// Registers this process (again).
-    pub fn register(&self) -> Result<(), StoreError> {
-        let (host, pid) = (host_name(), std::process::id());
-        let id =
-            self.transact(|client, account| leases::register(client, account, self.run.run_id, &host, pid))?;
-        self.worker.store(id, Ordering::Release);
+    /// Registers this process again.
+    fn register(&self) -> Result<(), StoreError> {
+        let (run_id, worker) = (self.run.run_id, process::new_worker_id());
+        self.transact(|client, account| {
+            leases::register(client, account, run_id, worker, Process::current())
+        })?;
+        self.worker.store(worker, Ordering::Release);
         Ok(())
     }
 
@@ -476,7 +554,9 @@ impl Session {
         for held in claimed {
             match RawValue::from_string(held.payload).map(|raw| read_record(&raw)) {
                 Ok(Listed::Valid(campaign)) if campaign.id == held.id => {
-                    self.inbox.push([Work::new(campaign, held.attempt)]);
+                    // In hand already, it is looked for again when that has come to its end.
+                    let grip = self.hand.take(&campaign);
+                    self.inbox.push(grip.map(|grip| Work::new(campaign, held.attempt, grip)));
                 }
                 Ok(Listed::Invalid(invalid)) => {
                     self.deliver(invalid_record(held.id, held.attempt, invalid.reason))
@@ -501,14 +581,7 @@ fn at_once(workers: usize, unwritten: usize, left: usize) -> usize {
 
 fn invalid_record(id: String, attempt: i32, reason: String) -> Done {
     let failed = Failed { id, attempt, cause: "invalid", reason, tries: 0, retryable: true };
-    Done::Dead { failed, origin: None }
-}
-
-/// The machine's name, for people who ask who holds a lease.
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name: String = name.trim().chars().filter(|c| !c.is_control()).take(255).collect();
-    if name.is_empty() { "unknown".into() } else { name }
+    Done::Dead { failed, origin: None, grip: None }
 }
 
 #[cfg(test)]

@@ -138,6 +138,7 @@ fn settle(session: &Session, mut work: Work, after: After) {
                 attempt: work.attempt,
                 campaign: work.campaign,
                 origin: work.origin,
+                grip: work.grip,
             });
         }
         After::Dead { cause, reason } => bury(session, work, cause, reason),
@@ -146,8 +147,7 @@ fn settle(session: &Session, mut work: Work, after: After) {
             let view = session.view();
             let remaining = session.inbox.len() + 1;
             let last = view.listing_done && view.others == 0 && work.tries > 0;
-            if last
-                && session.caller.is_last_straw(&work, remaining, !session.run.lists, session.run.page_size)
+            if last && session.caller.is_last_straw(&work, remaining, !session.lists(), session.run.page_size)
             {
                 let reason = format!("failed {} times, while the listing answers", work.tries);
                 let (scope, id) = (session.store.scope(), work.campaign.id.as_str());
@@ -167,5 +167,5 @@ fn bury(session: &Session, mut work: Work, cause: &'static str, reason: String) 
     let tries = i32::try_from(work.tries.max(1)).unwrap_or(i32::MAX);
     let id = work.campaign.id.clone();
     let failed = Failed { id, attempt: work.attempt, cause, reason, tries, retryable: true };
-    session.deliver(Done::Dead { failed, origin: work.origin });
+    session.deliver(Done::Dead { failed, origin: work.origin, grip: Some(work.grip) });
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::hand::Grip;
 use super::lister::endless;
 use super::pages::{Chain, Fate, PageQueue, PendingPages, Stored};
 use super::salvage::{salvage, unstorable};
@@ -64,18 +65,24 @@ impl Writer<'_> {
     fn sort(&mut self, done: Done, batch: &mut Batch) {
         match done {
             Done::Listed(pages) => self.pages.push(*pages),
-            Done::Synced { attempt, campaign, origin } => {
+            Done::Synced { attempt, campaign, origin, grip } => {
                 match origin.as_ref().map(|origin| (origin, origin.fate())) {
-                    Some((origin, None)) => self.pages.synced(origin),
+                    Some((origin, None)) => self.pages.synced(origin, grip),
                     Some((_, Some(Fate::Dropped))) => self.session.written(1),
-                    None | Some((_, Some(Fate::Committed))) => batch.synced.push((attempt, campaign)),
+                    Some((_, Some(Fate::Committed(attempt)))) => batch.synced(attempt, campaign, grip),
+                    None => batch.synced(attempt, campaign, grip),
                 }
             }
-            Done::Dead { failed, origin } => match origin.as_ref().map(|origin| (origin, origin.fate())) {
-                Some((origin, None)) => self.pages.dead(origin, failed),
-                Some((_, Some(Fate::Dropped))) => self.session.written(1),
-                None | Some((_, Some(Fate::Committed))) => batch.dead.push(failed),
-            },
+            Done::Dead { failed, origin, grip } => {
+                match origin.as_ref().map(|origin| (origin, origin.fate())) {
+                    Some((origin, None)) => self.pages.dead(origin, failed, grip),
+                    Some((_, Some(Fate::Dropped))) => self.session.written(1),
+                    Some((_, Some(Fate::Committed(attempt)))) => {
+                        batch.dead(Failed { attempt, ..failed }, grip)
+                    }
+                    None => batch.dead(failed, grip),
+                }
+            }
         }
     }
 
@@ -125,7 +132,7 @@ impl Writer<'_> {
             && self.was_committed(&pages)
         {
             let new = pages.iter().map(|pending| pending.pages.valid.len()).sum::<usize>();
-            added = Ok(Some(Added { new: i64::try_from(new).unwrap_or(0), left_out: Vec::new() }));
+            added = Ok(Some(Added { new: i64::try_from(new).unwrap_or(0), ..Added::default() }));
         }
         match added {
             Ok(Some(added)) => self.committed(pages, &stored, &added, batch),
@@ -195,13 +202,19 @@ impl Writer<'_> {
             if pending.pages.valid.len() > pending.pages.held {
                 self.session.leave_free_tasks();
             }
-            self.session.inbox.push(pending.not_handed_out(&added.left_out));
-            let settled = pending.committed(stored);
+            self.session.inbox.push(pending.not_handed_out(added, &self.session.hand));
+            let settled = pending.committed(stored, added);
             results += settled.results;
-            batch.dead.extend(settled.dead);
+            settled.dead.into_iter().for_each(|(failed, grip)| batch.dead(failed, grip));
             let unstored = settled.unstored.len();
-            batch.synced.extend(settled.unstored.into_iter().map(|campaign| (1, campaign)));
+            settled
+                .unstored
+                .into_iter()
+                .for_each(|(attempt, campaign, grip)| batch.synced(attempt, campaign, grip));
             self.session.written(1 + settled.results - unstored);
+        }
+        if !added.left_out.is_empty() {
+            self.session.inbox.forget_dropped();
         }
         results
     }
@@ -221,7 +234,7 @@ impl Writer<'_> {
         self.barren = if new > 0 { 0 } else { self.barren + pages };
         self.listed += new;
         if last {
-            self.session.update_view(|view| view.listing_done = true);
+            self.session.listed();
         } else if let Some(reason) = endless(self.barren, self.listed, total) {
             let scope = self.session.store.scope();
             log::debug!(account = scope.account(), run = scope.run(); "the listing does not end: {reason}");
@@ -235,9 +248,21 @@ impl Writer<'_> {
 struct Batch {
     synced: Vec<(i32, Arc<Campaign>)>,
     dead: Vec<Failed>,
+    /// All of them stay in hand until they are committed.
+    grips: Vec<Grip>,
 }
 
 impl Batch {
+    fn synced(&mut self, attempt: i32, campaign: Arc<Campaign>, grip: Grip) {
+        self.synced.push((attempt, campaign));
+        self.grips.push(grip);
+    }
+
+    fn dead(&mut self, failed: Failed, grip: Option<Grip>) {
+        self.dead.push(failed);
+        self.grips.extend(grip);
+    }
+
     fn len(&self) -> usize {
         self.synced.len() + self.dead.len()
     }
@@ -248,6 +273,8 @@ impl Batch {
             self.synced.iter().map(|(attempt, campaign)| (*attempt, &**campaign)).collect();
         complete(session, &synced, &mut self.dead);
         make_dead_letters(session, &mut self.dead);
+        // Before it is told: who has nothing left to write has nothing in hand.
+        self.grips.clear();
         session.written(count);
     }
 }

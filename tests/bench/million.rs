@@ -5,9 +5,10 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use campaign_sync::platform::Campaign;
+use campaign_sync::store::process::Process;
 use campaign_sync::store::queue::{self, NewTask, Pages};
-use campaign_sync::store::runs::{self, Opening};
-use campaign_sync::store::{leases, schema};
+use campaign_sync::store::runs::Opening;
+use campaign_sync::store::{join, leases, schema};
 
 const BATCH: usize = 1_000;
 
@@ -19,8 +20,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     schema::migrate(client)??;
     let opening =
         Opening { page_size: 1_000, max_age: Duration::from_secs(86_400), fresh: true, lists: true };
-    let run = runs::open(client, "default", &opening)?.run_id;
-    let worker = leases::register(client, "default", run, "bench", 1)?;
+    let run = join::open(client, "default", &opening)?.0.run_id;
+    let worker = 1;
+    leases::register(client, "default", run, worker, &Process::default())?;
     leases::take_listing(client, "default", run, worker)?;
 
     let started = Instant::now();

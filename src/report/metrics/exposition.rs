@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{
-    CAMPAIGNS, DEAD_LETTERS, DURATION, EXIT_CODE, LAST_SUCCESS, LATENCY, LISTING_FAILURES, REQUESTS, RETRIES,
-    TOKENS, WAITED,
+    CAMPAIGNS, DEAD_LETTERS, DURATION, EXIT_CODE, LAST_FINISHED, LAST_SUCCESS, LATENCY, LISTING_FAILURES,
+    REQUESTS, RETRIES, TOKENS, WAITED,
 };
 
 /// All our metrics begin so.
 const PREFIX: &str = "campaign_sync_";
 
 /// Every metric: name, type and meaning.
-const FAMILIES: [(&str, &str, &str); 11] = [
+const FAMILIES: [(&str, &str, &str); 12] = [
+    (LAST_SUCCESS, "gauge", "When the last run ended that listed and synced every campaign; 0: never."),
     (
-        LAST_SUCCESS,
+        LAST_FINISHED,
         "gauge",
-        "When the last complete pass over the account ended, with or without dead letters; 0: never.",
+        "When the last run ended that listed every campaign, with or without dead letters; 0: never.",
     ),
     (
         EXIT_CODE,

@@ -15,7 +15,7 @@ fn row(account: &str) -> Row {
     let counts = Counts { by_class: [100, 1, 2, 3, 4], token_refreshes: 1, ..Counts::default() };
     let mut row = Row::failed(account, 0);
     row.elapsed = Some(Duration::from_millis(1_500));
-    row.last_success = Some(UNIX_EPOCH + Duration::from_millis(1_767_473_859_250));
+    row.freshness.last_success = Some(UNIX_EPOCH + Duration::from_millis(1_767_473_859_250));
     row.dead_letters = Some(7);
     row.campaigns = Some([90, 7, 3, 1]);
     row.listing = Listing::Complete;
