@@ -15,6 +15,7 @@ use ureq::{Agent, Body};
 
 use super::budget::{Memory, SMALL_PAGE};
 use super::clock::Clock;
+use super::coding::Coding;
 use super::gather::GatherConnector;
 use super::hints::{self, Hints};
 use super::resolver::CachingResolver;
@@ -34,6 +35,9 @@ pub(super) const BUFFER_BYTES: usize = 16 << 10;
 const LONGEST_CONNECT: Duration = Duration::from_secs(10);
 /// An idle connection older than this is not used again: many servers and balancers close theirs after a minute.
 const MAX_IDLE: Duration = Duration::from_secs(50);
+
+/// Nothing of what follows it (RFC 8259, 8.1, permits to ignore it).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What a client needs to know of its server.
 pub struct ClientSettings {
@@ -116,6 +120,8 @@ pub enum NoReply {
     Timeout(String),
     /// The connection broke, or what came was no complete HTTP response.
     Interrupted(String),
+    /// It came in this content coding, which was not asked for.
+    Coding(String),
     /// More than this many bytes, [`Call::most_bytes`].
     TooLarge(u64),
     /// Nothing was sent: this machine has no more of what that takes.
@@ -129,6 +135,9 @@ impl fmt::Display for NoReply {
             Self::Timeout(stage) => write!(f, "timed out ({stage})"),
             Self::Interrupted(cause) => write!(f, "connection broken: {cause}"),
             Self::Shortage(shortage) => shortage.fmt(f),
+            Self::Coding(coding) => {
+                write!(f, "the platform answered in Content-Encoding {coding}, which was not asked for")
+            }
             Self::TooLarge(most) => write!(f, "the reply has more than {} KiB", most >> 10),
         }
     }
@@ -214,7 +223,20 @@ impl Client {
         let sent_at = self.clock.now();
         let mut response = self.agent.run(request).map_err(|error| self.no_reply(error))?;
         let status = response.status().as_u16();
-        let body = self.read(&mut response, call.most_bytes, &mut memory)?;
+        let coding = Coding::of(response.headers().get(CONTENT_ENCODING));
+        let mut body = self.read(&mut response, &coding, call.most_bytes, &mut memory)?;
+        if let Coding::Other(coding) = coding
+            && !body.is_empty()
+        {
+            // The status of a failure says enough, whatever its body may be.
+            if (200..300).contains(&status) {
+                return Err(NoReply::Coding(coding));
+            }
+            body.clear();
+        }
+        if body.starts_with(BYTE_ORDER_MARK) {
+            body.drain(..BYTE_ORDER_MARK.len());
+        }
         let answered_at = self.clock.now();
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let hints = match body_retry_after(status, &body) {
@@ -231,6 +253,7 @@ impl Client {
     fn read(
         &self,
         response: &mut Response<Body>,
+        coding: &Coding,
         most: u64,
         memory: &mut Option<Memory>,
     ) -> Result<Vec<u8>, NoReply> {
@@ -239,7 +262,7 @@ impl Client {
         let told = response.body().content_length().filter(|_| !encoded);
         let first = told.unwrap_or(0).min(most).min(BUFFER_BYTES as u64);
         let mut body = Vec::with_capacity(usize::try_from(first).unwrap_or(0) + 1);
-        let mut reader = response.body_mut().as_reader();
+        let mut reader = coding.decoded(response.body_mut().as_reader());
         reader.by_ref().take(SMALL_PAGE.min(most) + 1).read_to_end(&mut body).map_err(no_body)?;
         if most == LONG_BODY && body.len() as u64 > SMALL_PAGE {
             let whole = told.unwrap_or(most).min(most);

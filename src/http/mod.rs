@@ -4,6 +4,7 @@ mod advance;
 pub(crate) mod budget;
 pub mod client;
 pub mod clock;
+mod coding;
 pub mod concurrency;
 pub mod connections;
 mod gather;

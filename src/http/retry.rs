@@ -89,7 +89,7 @@ impl From<&NoReply> for Cause {
             NoReply::Connect(_) | NoReply::Shortage(_) => Self::Connect,
             NoReply::Timeout(_) => Self::Timeout,
             NoReply::Interrupted(_) => Self::Interrupted,
-            NoReply::TooLarge(_) => Self::Unparsable,
+            NoReply::Coding(_) | NoReply::TooLarge(_) => Self::Unparsable,
         }
     }
 }
