@@ -11,6 +11,7 @@
 //! | time for one request | `--timeout` | the attempt has failed (`timeout`) | `bombs_endless_headers_and_slow_drips_take_neither_memory_nor_the_run` |
 //! | an access token | 8 KiB | the attempt has failed (`unparsable`) | `a_token_that_no_header_can_hold_is_not_kept_for_later_runs` |
 //! | records on a page | 100,000 | the attempt has failed (`unparsable`) | `a_page_of_millions_of_records_is_refused_before_it_fills_the_memory` |
+//! | bytes looked at in a page that is no JSON | 16 for each of its own, and 4 MiB | the attempt has failed (`unparsable`) | `damage_without_an_end_costs_bounded_time` |
 //! | a record | 256 KiB | a dead letter | `a_record_of_megabytes_is_a_dead_letter_under_its_own_id` |
 //! | an id | 2,000 bytes | a dead letter | `a_record_that_cannot_be_stored_is_kept_with_the_field_that_is_wrong` |
 //! | nesting of a record | 127 levels | a dead letter | `a_record_that_cannot_be_stored_is_kept_with_the_field_that_is_wrong` |
@@ -115,6 +116,14 @@ mod tests {
             ("any other body", kib(crate::http::client::SHORT_BODY)),
             ("an access token", kib(crate::platform::MOST_TOKEN_BYTES as u64)),
             ("records on a page", thousands(crate::platform::MOST_RECORDS)),
+            (
+                "bytes looked at",
+                format!(
+                    "{} for each of its own, and {}",
+                    crate::platform::LOOKS,
+                    mib(crate::platform::LOOKS_ANYWAY as u64)
+                ),
+            ),
             ("a record", kib(crate::platform::MOST_RECORD_BYTES as u64)),
             ("an id", format!("{} bytes", thousands(crate::platform::MAX_ID_BYTES))),
             ("the number of campaigns", format!("10^{}", crate::platform::MOST_TOTAL.ilog10())),

@@ -1,8 +1,9 @@
 //! What the platform's answers say: from bytes that anybody may have made to values, or to a reason without a foreign word
 //! too many.
 
-use super::api::{CallError, ListedPage, SyncReply};
-use super::wire::{ErrorAnswer, ListAnswer, SyncAnswer, Text, TokenAnswer};
+use super::api::{CallError, SyncReply};
+pub use super::listing::page;
+use super::wire::{ErrorAnswer, SyncAnswer, Text, TokenAnswer};
 use crate::foreign::one_line;
 use crate::http::retry::Cause;
 use crate::http::secret::Secret;
@@ -34,23 +35,6 @@ pub fn grant(body: &[u8]) -> Result<Grant, CallError> {
     }
     let expires_in = answer.expires_in.and_then(|value| value.as_f64());
     Ok(Grant { access_token, lifetime: lifetime(expires_in) })
-}
-
-/// Reads the answer of `GET /api/campaigns`.
-///
-/// # Errors
-/// As above.
-pub fn page(body: &[u8]) -> Result<ListedPage, CallError> {
-    let answer: ListAnswer = parse(body)?;
-    let number = |value: Option<serde_json::Number>| value.and_then(|value| value.as_i64());
-    Ok(ListedPage {
-        records: answer.data,
-        has_more: answer.pagination.has_more,
-        page: number(answer.pagination.page),
-        limit: number(answer.pagination.limit).filter(|limit| *limit >= 1),
-        total: number(answer.pagination.total).filter(|total| (0..=MOST_TOTAL).contains(total)),
-        memory: None,
-    })
 }
 
 /// Reads the answer to a sync of the campaign `id`; `secrets` are not repeated.
@@ -117,7 +101,7 @@ pub(super) fn told(text: &str, secrets: &[&Secret]) -> String {
     one_line(&told, MESSAGE_CHARACTERS)
 }
 
-fn unparsable(message: String) -> CallError {
+pub(super) fn unparsable(message: String) -> CallError {
     CallError::Retry { cause: Cause::Unparsable, hint: None, message }
 }
 

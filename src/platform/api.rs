@@ -14,6 +14,7 @@ use ureq::http::{HeaderName, Method};
 use zeroize::Zeroizing;
 
 use super::answers;
+use super::broken::Broken;
 use super::wire::SyncBody;
 use crate::foreign::one_line;
 use crate::http::budget::Memory;
@@ -47,6 +48,8 @@ pub struct Api {
 pub struct ListedPage {
     /// Its records, as they came.
     pub records: Vec<Box<RawValue>>,
+    /// Those of its records that are no JSON; few, as a rule.
+    pub broken: Vec<Broken>,
     /// Whether another page follows.
     pub has_more: bool,
     /// The number of the page that was served, when the answer told it.
@@ -201,8 +204,13 @@ impl Api {
             most_bytes: LONG_BODY,
         };
         let reply = self.send(&call, watch)?;
-        let page = answers::page(&reply.body)?;
-        Ok(ListedPage { memory: reply.memory, ..page })
+        let read = answers::page(&reply.body).map_err(|error| match error {
+            CallError::Retry { cause, hint, message } => {
+                CallError::Retry { cause, hint, message: format!("page {}: {message}", page.0) }
+            }
+            other => other,
+        })?;
+        Ok(ListedPage { memory: reply.memory, ..read })
     }
 
     /// `POST /api/campaigns/{id}/sync`, once. `key` is the same for every attempt of one logical sync.

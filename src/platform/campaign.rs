@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::fmt::temporal::Pieces;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -20,6 +22,10 @@ pub const MAX_ID_BYTES: usize = 2_000;
 /// The largest record, in bytes of JSON: some hundred times an ordinary one. A thousand of them may be in memory at once, and
 /// in one message to Postgres, which takes no more than 1 GB.
 pub const MOST_RECORD_BYTES: usize = 256 << 10;
+
+/// The fields of the contract.
+pub(super) const FIELDS: [&str; 8] =
+    ["id", "name", "status", "budget", "impressions", "clicks", "conversions", "created_at"];
 
 /// A valid campaign, ready to be stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,7 +163,7 @@ fn too_large(raw: &RawValue) -> Invalid {
     Invalid { id, reason }
 }
 
-fn read_id(raw: Option<&RawValue>) -> Result<String, String> {
+pub(super) fn read_id(raw: Option<&RawValue>) -> Result<String, String> {
     let id = text("id", raw)?;
     if id.is_empty() {
         return Err("id is empty".into());
@@ -239,10 +245,20 @@ fn count(name: &str, raw: Option<&RawValue>) -> Result<i64, String> {
     if kind(raw) != NUMBER {
         return Err(format!("{name} is {}, not a whole number", kind(raw)));
     }
-    match raw.get().parse() {
-        Ok(count) if count >= 0 => Ok(count),
+    match whole_number(raw.get()) {
+        Some(count) if count >= 0 => Ok(count),
         _ => Err(format!("{name} is {}, not a whole number from 0 to {}", shorten(raw.get()), i64::MAX)),
     }
+}
+
+/// A whole number that is written as one, or with zeros behind the point.
+pub(super) fn whole_number(text: &str) -> Option<i64> {
+    let whole = match text.split_once('.') {
+        Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|digit| digit == b'0') => whole,
+        Some(_) => return None,
+        None => text,
+    };
+    whole.parse().ok()
 }
 
 fn decimal(name: &str, raw: Option<&RawValue>) -> Result<String, String> {
@@ -258,16 +274,29 @@ fn decimal(name: &str, raw: Option<&RawValue>) -> Result<String, String> {
 
 fn time(name: &str, raw: Option<&RawValue>) -> Result<SystemTime, String> {
     let text = text(name, raw)?;
-    let time: Timestamp =
-        text.parse().map_err(|_| format!("{name} is {:?}, not an RFC 3339 time", shorten(&text)))?;
-    let micros = time.as_microsecond();
-    let distance = Duration::from_micros(micros.unsigned_abs());
-    let time = if micros < 0 {
-        SystemTime::UNIX_EPOCH.checked_sub(distance)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_add(distance)
+    let micros = match text.parse::<Timestamp>() {
+        Ok(time) => i128::from(time.as_microsecond()),
+        Err(_) => micros_of(&text).map_err(|wrong| format!("{name} is {:?}, {wrong}", shorten(&text)))?,
     };
+    let distance = u64::try_from(micros.unsigned_abs()).map(Duration::from_micros).ok();
+    let time = distance.and_then(|distance| match micros < 0 {
+        true => SystemTime::UNIX_EPOCH.checked_sub(distance),
+        false => SystemTime::UNIX_EPOCH.checked_add(distance),
+    });
     time.ok_or_else(|| format!("{name} is {:?}, beyond what can be stored", shorten(&text)))
+}
+
+/// Microseconds since 1970 of a time that [`Timestamp`] does not take: it ends in the last days of the year 9999, so that
+/// every time zone can show what it holds.
+fn micros_of(text: &str) -> Result<i128, &'static str> {
+    let pieces = Pieces::parse(text).map_err(|_| "not an RFC 3339 time")?;
+    let time = pieces.time().ok_or("a date without a time of day")?;
+    let offset = pieces.to_numeric_offset().ok_or("a time without an offset from UTC, such as Z")?;
+    let days = pieces.date().since(Date::constant(1970, 1, 1)).map_err(|_| "beyond what can be stored")?;
+    let hours = i128::from(days.get_days()) * 24 + i128::from(time.hour());
+    let seconds = (hours * 60 + i128::from(time.minute())) * 60 + i128::from(time.second());
+    let seconds = seconds - i128::from(offset.seconds());
+    Ok(seconds * 1_000_000 + i128::from(time.subsec_nanosecond() / 1_000))
 }
 
 /// Whether Postgres' unconstrained `numeric` holds this JSON number exactly: at most 131,072 digits before the point and
@@ -288,7 +317,11 @@ const NUMBER: &str = "a number";
 
 /// What a JSON value is, which its first character tells.
 fn kind(raw: &RawValue) -> &'static str {
-    match raw.get().as_bytes().first() {
+    kind_of(raw.get())
+}
+
+pub(super) fn kind_of(json: &str) -> &'static str {
+    match json.as_bytes().first() {
         Some(b'{') => OBJECT,
         Some(b'[') => "a list",
         Some(b'"') => TEXT,
@@ -311,9 +344,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    const FIELDS: [&str; 8] =
-        ["id", "name", "status", "budget", "impressions", "clicks", "conversions", "created_at"];
 
     const GOOD: &str = r#"{"id":"campaign_17","name":"Campaign 17","status":"active","budget":2700,"impressions":8123,
         "clicks":311,"conversions":12,"created_at":"2026-01-04T03:09:09.000Z"}"#;
@@ -402,6 +432,43 @@ mod tests {
         let twice = GOOD.replace(r#""name":"#, r#""name":"a\ud800","name":"#);
         let refused = reason(read(&twice));
         assert!(refused.starts_with("it is unreadable JSON: "), "{refused}");
+    }
+
+    #[test]
+    fn a_whole_number_may_have_zeros_behind_its_point() {
+        for (text, count) in [("5.0", 5), ("5.000", 5), ("0.0", 0), ("9223372036854775807.0", i64::MAX)] {
+            let listed = read(&GOOD.replace("\"clicks\":311", &format!("\"clicks\":{text}")));
+            assert_eq!(campaign(listed).clicks, count, "{text}");
+        }
+        for wrong in ["5.01", "-5.0", "9223372036854775808.0", "1.0e1"] {
+            let listed = read(&GOOD.replace("\"clicks\":311", &format!("\"clicks\":{wrong}")));
+            assert!(reason(listed).starts_with("clicks is "), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_last_days_of_the_last_year_are_times() {
+        for (text, micros) in [
+            ("9999-12-31T23:59:59Z", 253_402_300_799_000_000),
+            ("9999-12-31T23:59:59.999999Z", 253_402_300_799_999_999),
+            ("9999-12-31T23:59:59+01:00", 253_402_297_199_000_000),
+            ("9999-12-30T22:00:00Z", 253_402_207_200_000_000),
+        ] {
+            let time = campaign(with("created_at", &format!("\"{text}\""))).created_at;
+            assert_eq!(time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros(), micros, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_time_is_said() {
+        for (text, wrong) in [
+            ("2026-01-04", "a date without a time of day"),
+            ("2026-01-04T03:09:09", "a time without an offset from UTC"),
+            ("2026-02-30T03:09:09Z", "not an RFC 3339 time"),
+        ] {
+            let refused = reason(with("created_at", &format!("\"{text}\"")));
+            assert!(refused.contains(wrong), "{refused}");
+        }
     }
 
     #[test]

@@ -2,10 +2,15 @@
 
 pub mod answers;
 mod api;
+mod broken;
 mod campaign;
+mod listing;
 mod wire;
 
 pub use answers::{MOST_TOKEN_BYTES, MOST_TOTAL};
 pub use api::{Api, CallError, Exchange, ListedPage, PageNumber, SyncReply};
+pub use broken::{BASE64, Broken};
+#[cfg(test)]
+pub(crate) use broken::{LOOKS, LOOKS_ANYWAY};
 pub use campaign::{Campaign, Invalid, Listed, MAX_ID_BYTES, MOST_RECORD_BYTES, read_record};
 pub use wire::MOST_RECORDS;

@@ -18,10 +18,11 @@ pub(super) struct TokenAnswer {
 
 /// The answer of `GET /api/campaigns`. Without any of these fields it is no listing, and never an empty page.
 #[derive(Deserialize)]
-pub(super) struct ListAnswer {
+pub(super) struct ListAnswer<'a> {
     #[serde(deserialize_with = "records")]
     pub data: Vec<Box<RawValue>>,
-    pub pagination: Pagination,
+    #[serde(borrow)]
+    pub pagination: Pagination<'a>,
 }
 
 /// The most records on a page, whatever was asked for: as many ordinary ones as the largest body holds. Without it, a body
@@ -51,15 +52,22 @@ fn records<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Box<RawValu
     deserializer.deserialize_seq(Records)
 }
 
-#[derive(Deserialize)]
-pub(super) struct Pagination {
-    pub has_more: bool,
-    #[serde(default)]
-    pub page: Option<serde_json::Number>,
-    #[serde(default)]
-    pub limit: Option<serde_json::Number>,
-    #[serde(default)]
-    pub total: Option<serde_json::Number>,
+/// Each as it stood there: what a field means is said in `listing`.
+#[derive(Default, Deserialize)]
+pub(super) struct Pagination<'a> {
+    #[serde(default, borrow, deserialize_with = "as_it_is")]
+    pub has_more: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "as_it_is")]
+    pub page: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "as_it_is")]
+    pub limit: Option<Cow<'a, str>>,
+    #[serde(default, borrow, deserialize_with = "as_it_is")]
+    pub total: Option<Cow<'a, str>>,
+}
+
+fn as_it_is<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'a, str>>, D::Error> {
+    let raw = Option::<&'a RawValue>::deserialize(deserializer)?;
+    Ok(raw.map(|raw| Cow::Borrowed(raw.get())))
 }
 
 /// The body of `POST /api/campaigns/{id}/sync`.
