@@ -4,15 +4,20 @@ WITH closed AS (
     UPDATE sync_runs s
     SET state = CASE WHEN EXISTS (SELECT FROM dead_letters l WHERE l.account = $1 AND l.run_id = $2)
                      THEN 'partial' ELSE 'complete' END,
+        -- A listing that was not whole removes nothing.
+        not_removed_reason = CASE WHEN NOT s.lists THEN NULL
+                                  WHEN s.moved THEN 'moved'
+                                  WHEN s.lowest_total < s.highest_total THEN 'total_changed'
+                                  WHEN s.listed < s.total THEN 'below_total' END,
         finished_at = now(), lister = 0, last_error = NULL
     WHERE s.account = $1 AND s.run_id = $2 AND s.state = 'running' AND s.listing_done
       AND NOT EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1 AND t.run_id = $2)
       -- The tasks are those of the statement's beginning, the run's row may be a newer one: then it was joined meanwhile, and
       -- tasks may have been put into it.
       AND s.joins = (SELECT j.joins FROM sync_runs j WHERE j.account = $1 AND j.run_id = $2)
-    RETURNING s.lists AND s.unnamed = 0 AS may_remove
+    RETURNING s.lists, s.unnamed, s.listed, s.total, s.lowest_total, s.highest_total, s.not_removed_reason
 ), old AS (
     DELETE FROM sync_runs
     WHERE account = $1 AND finished_at < now() - interval '90 days' AND EXISTS (SELECT FROM closed)
 )
-SELECT may_remove FROM closed
+SELECT lists, unnamed, listed, total, lowest_total, highest_total, not_removed_reason FROM closed

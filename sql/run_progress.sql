@@ -2,7 +2,7 @@
 SELECT s.run_id, s.state, s.lists, s.listing_done, s.next_page, s.page_size, s.total, s.listed,
        (s.synced + coalesce(w.synced, 0))::bigint AS synced,
        (s.failed + coalesce(w.failed, 0))::bigint AS failed,
-       s.removed,
+       s.removed, s.not_removed, s.not_removed_reason,
        (s.requests + coalesce(w.requests, 0))::bigint AS requests,
        (s.limited + coalesce(w.limited, 0))::bigint AS limited,
        (s.retries + coalesce(w.retries, 0))::bigint AS retries,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use campaign_sync::foreign;
 use campaign_sync::platform::{MOST_RECORD_BYTES, MOST_TOKEN_BYTES};
 use mock_api::{EMAIL, Faults, PASSWORD, Settings};
-use support::impostor::{Impostor, record, token};
+use support::impostor::{Impostor, record, ten, token};
 use support::{Database, Folder, Outcome, PATIENCE, Program, assert_no_secret, eventually};
 
 fn program(platform: &Impostor, database: &Database, arguments: &[&str]) -> Program {
@@ -170,6 +170,91 @@ fn a_record_of_megabytes_is_a_dead_letter_under_its_own_id() {
     assert_eq!((database.count("campaigns"), database.count(large)), (1, 5));
     let kept: String = database.value("SELECT payload FROM dead_letters WHERE id = 'large-3'");
     assert_eq!(kept, records[3], "the record is kept as it came");
+}
+
+#[test]
+fn one_record_that_is_no_json_is_a_dead_letter_and_stops_no_other() {
+    let platform = Impostor::paging(|page| {
+        let (status, body) = ten(page, 100, page < 10);
+        let body = match page {
+            2 => body.replace(r#""campaign_15","name":"n""#, "\"campaign_15\",\"name\":\"a\tb\""),
+            3 => body.replace(
+                r#""campaign_25","name":"n","status":"active","budget":1"#,
+                r#""campaign_25","budget":NaN"#,
+            ),
+            4 => body.replace(r#"{"id":"campaign_35"#, r#"{"id":"campaign_35""#),
+            _ => body,
+        };
+        (status, body)
+    });
+    let database = Database::create();
+    let outcome = program(&platform, &database, &["sync", "--json"]).run().expect_code(3);
+    let line = &outcome.json()[0];
+    assert_eq!((line["listed"].as_i64(), line["failed"].as_i64()), (Some(100), Some(3)), "{line}");
+    assert_eq!((database.count("campaigns"), database.count("dead_letters")), (97, 3));
+    let letters = database.rows("SELECT id, reason, payload FROM dead_letters ORDER BY reason", &[]);
+    let texts: Vec<[String; 3]> = letters.iter().map(|row| [row.get(0), row.get(1), row.get(2)]).collect();
+    assert!(
+        texts[0][0] == "campaign_15" && texts[0][1].starts_with("page 2, record 5: no JSON"),
+        "{texts:?}"
+    );
+    assert!(texts[0][2].contains("\"a\tb\""), "kept as it came: {texts:?}");
+    assert!(texts[1][0] == "campaign_25" && texts[1][2].contains(r#""budget":NaN"#), "{texts:?}");
+    assert!(texts[2][1].starts_with("page 4, record 5") && texts[2][2].contains("campaign_35"), "{texts:?}");
+
+    let list = program(&platform, &database, &["list"]).run().expect_code(0);
+    assert_eq!(list.stdout.lines().count(), 97);
+    assert!(list.stderr.contains("page 2, record 5: no JSON"), "{list}");
+}
+
+#[test]
+fn where_the_records_of_a_page_cannot_be_told_apart_the_message_names_page_and_place() {
+    let platform = Impostor::paging(|page| {
+        let (status, body) = ten(page, 20, page < 2);
+        (status, if page == 2 { body[..body.len() - 150].to_owned() } else { body })
+    });
+    let database = Database::create();
+    let sync = program(&platform, &database, &["sync", "--give-up-after", "300ms"]);
+    let outcome = sync.run().expect_code(5);
+    assert!(outcome.stderr.contains("page 2: ") && outcome.stderr.contains("behind record 9"), "{outcome}");
+    assert_eq!(database.count("campaigns"), 10);
+}
+
+#[test]
+fn pagination_as_text_is_read_and_what_cannot_be_read_is_named() {
+    for (from, to, code, said) in [
+        (r#""page": PAGE"#, r#""page": "PAGE""#, 0, ""),
+        (r#""total": 30"#, r#""total": "30""#, 0, ""),
+        (r#""limit": 10"#, r#""limit": "ten""#, 0, ""),
+        (r#""has_more": true"#, r#""has_more": "true""#, 0, ""),
+        (r#""has_more": false"#, r#""has_more": 0"#, 0, ""),
+        (r#""has_more": true"#, r#""has_more": "soon""#, 5, r#"pagination.has_more is "soon""#),
+        (r#""has_more": true"#, r#""more": true"#, 5, "pagination.has_more is missing"),
+    ] {
+        let platform = Impostor::paging(move |page| {
+            let (status, body) = ten(page, 30, page < 3);
+            let [from, to] = [from, to].map(|text| text.replace("PAGE", &page.to_string()));
+            (status, body.replace(&from, &to))
+        });
+        let database = Database::create();
+        let sync = program(&platform, &database, &["sync", "--json", "--give-up-after", "300ms"]);
+        let outcome = sync.run().expect_code(code);
+        assert!(outcome.stderr.contains(said), "{to}: {outcome}");
+        if code == 0 {
+            assert_eq!(database.count("campaigns"), 30, "{to}: {outcome}");
+        }
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_json_is_dropped() {
+    let platform = Impostor::paging(|page| {
+        let (status, body) = ten(page, 10, false);
+        (status, format!("\u{feff}{body}"))
+    });
+    let database = Database::create();
+    program(&platform, &database, &["sync", "--give-up-after", "300ms"]).run().expect_code(0);
+    assert_eq!(database.count("campaigns"), 10);
 }
 
 #[test]

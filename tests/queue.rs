@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, SystemTime};
 
 use campaign_sync::platform::Campaign;
+use campaign_sync::store::closing::{self, Closing};
 use campaign_sync::store::dead_letters::Retry;
 use campaign_sync::store::process::{self, Process};
 use campaign_sync::store::queue::{self, Failed, NewTask, Pages};
-use campaign_sync::store::runs::{self, Closing, Opening};
+use campaign_sync::store::runs::{self, Opening};
 use campaign_sync::store::{dead_letters, join, leases, schema};
 use postgres::Client;
 use postgres::types::{ToSql, Type};
@@ -49,7 +50,8 @@ fn add(client: &mut Client, run: i64, worker: i64, from: usize, count: usize, he
         next_page,
         page_size,
         last: false,
-        total: None,
+        totals: None,
+        moved: false,
         tasks,
         invalid: Vec::new(),
         finished: Vec::new(),
@@ -224,7 +226,7 @@ fn the_queues_table_stays_small_however_many_runs_use_it() {
         let done: Vec<(i32, &Campaign)> = done.iter().map(|one| (1, one)).collect();
         assert_eq!(queue::complete(client, ACCOUNT, worker, &done).unwrap(), Some(1_000));
         database.execute("UPDATE sync_runs SET listing_done = true");
-        runs::close(client, ACCOUNT, run, 20, (false, false)).unwrap();
+        closing::close(client, ACCOUNT, run, 20, (false, false)).unwrap();
         // What autovacuum does by itself every 5,000 dead rows, without waiting for its minute.
         database.execute("VACUUM sync_tasks");
         sizes.push(database.value::<i64>("SELECT pg_total_relation_size('sync_tasks')"));
@@ -240,7 +242,7 @@ fn a_run_is_closed_once_all_of_it_is_done_and_not_before_whoever_asks() {
     for known in [(true, true), (true, false), (false, true), (false, false)] {
         let (run, worker) = run_with_lister(client);
         add(client, run, worker, 0, 20, true);
-        let close = |client: &mut Client| runs::close(client, ACCOUNT, run, 20, known).unwrap();
+        let close = |client: &mut Client| closing::close(client, ACCOUNT, run, 20, known).unwrap();
         assert_eq!(close(client), Closing::Open { near: false }, "{known:?}: the listing is not done");
         database.execute("UPDATE sync_runs SET listing_done = true");
         assert_eq!(close(client), Closing::Open { near: false }, "{known:?}: 20 tasks are left");
@@ -254,7 +256,7 @@ fn a_run_is_closed_once_all_of_it_is_done_and_not_before_whoever_asks() {
         database.execute(
             "UPDATE sync_runs SET finished_at = now() - interval '91 days' WHERE state = 'complete'",
         );
-        assert_eq!(close(client), Closing::Closed(0), "{known:?}");
+        assert_eq!(close(client), Closing::Closed(None), "{known:?}");
         assert_eq!(close(client), Closing::Over, "{known:?}");
         assert_eq!(database.count("sync_runs"), 1, "the one before is long over");
     }
@@ -350,7 +352,8 @@ fn what_is_just_being_finished_is_not_new_to_the_next_lister() {
             next_page: 3,
             page_size: 100,
             last: false,
-            total: None,
+            totals: None,
+            moved: false,
             tasks,
             invalid,
             finished: vec![],
@@ -419,7 +422,8 @@ fn pages_committed_during_the_end_of_their_listers_lease_leave_no_task_with_nobo
             next_page: 3,
             page_size: 100,
             last: false,
-            total: None,
+            totals: None,
+            moved: false,
             tasks,
             invalid: vec![],
             finished: vec![],
@@ -503,7 +507,8 @@ impl Model {
             next_page,
             page_size: 100,
             last: false,
-            total: None,
+            totals: None,
+            moved: false,
             tasks,
             invalid: vec![],
             finished: vec![],
@@ -801,7 +806,7 @@ fn letters_are_put_into_a_run_that_stays_open_whoever_closes_it_at_that_moment()
     let database = Database::create();
     let client = &mut database.connect();
     schema::migrate(client).unwrap().unwrap();
-    let close = |client: &mut Client, run| runs::close(client, ACCOUNT, run, 20, (true, true)).unwrap();
+    let close = |client: &mut Client, run| closing::close(client, ACCOUNT, run, 20, (true, true)).unwrap();
     // Closed before it is joined, and joined before it is closed.
     for joined_first in [false, true] {
         let (run, _) = join::open(client, ACCOUNT, &opening(true)).unwrap();
@@ -820,7 +825,7 @@ fn letters_are_put_into_a_run_that_stays_open_whoever_closes_it_at_that_moment()
                 assert_eq!(close(other, run), Closing::Open { near: true });
             });
         } else {
-            assert_eq!(close(client, run), Closing::Closed(0));
+            assert_eq!(close(client, run), Closing::Closed(None));
             overlapped(&database, client, |other| assert_ne!(retry(other), run));
         }
         let open =
@@ -909,7 +914,7 @@ impl Play {
                 leases::reap(client, ACCOUNT, worker).unwrap();
             }
             Act::Close => {
-                let closing = runs::close(client, ACCOUNT, self.run, 100, (false, false)).unwrap();
+                let closing = closing::close(client, ACCOUNT, self.run, 100, (false, false)).unwrap();
                 if matches!(closing, Closing::Closed(_)) {
                     self.assert_as_listed(client);
                 }

@@ -5,9 +5,12 @@
 mod support;
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use mock_api::{EMAIL, Kind, PASSWORD, Server, Settings, settings};
+use support::impostor::{Impostor, Said, ten};
 use support::{Database, PATIENCE, Program, eventually};
 
 fn sync(server: &Server, database: &Database) -> Program {
@@ -239,4 +242,95 @@ fn an_old_run_is_abandoned_and_any_run_on_demand() {
     let states: Vec<String> = database.column("SELECT state FROM sync_runs ORDER BY run_id");
     assert_eq!(states, ["abandoned", "complete", "abandoned", "complete"]);
     assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (100, 0));
+}
+
+fn no_such_page() -> Said {
+    (404, r#"{"error": "Not found", "message": "page out of range"}"#.into())
+}
+
+fn sync_from(platform: &Impostor, database: &Database) -> Program {
+    let sync = Program::new(&["sync", "--json"]).api(&platform.url, EMAIL, PASSWORD);
+    sync.database(&database.url())
+}
+
+#[test]
+fn a_promised_page_that_is_refused_stops_the_run_when_what_was_listed_is_done() {
+    let missing = Arc::new(AtomicBool::new(true));
+    let gone = missing.clone();
+    let platform = Impostor::paging(move |page| match page {
+        10 if gone.load(Ordering::SeqCst) => no_such_page(),
+        _ => ten(page, 100, page < 10),
+    });
+    let database = Database::create();
+    let first = sync_from(&platform, &database).run().expect_code(5);
+    assert_eq!(database.count("campaigns"), 90, "what was listed is synced");
+    assert!(first.stderr.contains("page 10") && first.stderr.contains("--fresh"), "{first}");
+    assert!(!first.stderr.contains("--api-url"), "{first}");
+
+    // Once the page is there, the same run goes on.
+    missing.store(false, Ordering::SeqCst);
+    sync_from(&platform, &database).run().expect_code(0);
+    assert_eq!((database.count("campaigns"), database.count("sync_runs")), (100, 1));
+}
+
+#[test]
+fn a_run_that_stands_at_a_page_which_stays_refused_makes_room_for_a_new_one() {
+    let platform = Impostor::paging(|page| match page {
+        10.. => no_such_page(),
+        _ => ten(page, 100, true),
+    });
+    let database = Database::create();
+    for _ in 0..3 {
+        let outcome = sync_from(&platform, &database).run().expect_code(5);
+        assert!(outcome.stderr.contains("--fresh"), "{outcome}");
+    }
+    let states: Vec<String> = database.column("SELECT state FROM sync_runs ORDER BY run_id");
+    assert_eq!(states, ["abandoned", "stopped"]);
+    let newest = "campaigns WHERE run_id = (SELECT max(run_id) FROM sync_runs)";
+    assert_eq!(database.count(newest), 90, "the third one has listed and synced all of them anew");
+}
+
+#[test]
+fn a_listing_that_became_shorter_while_it_was_read_ends_and_removes_nothing() {
+    for (status, pages) in [(404, 9), (400, 9), (410, 4), (416, 1), (422, 8)] {
+        // The second listing loses all pages behind `pages` once page 9 was served.
+        let (asked, shrunk) = (AtomicU32::new(0), AtomicBool::new(false));
+        let platform = Impostor::paging(move |page| {
+            if asked.fetch_add(1, Ordering::SeqCst) < 10 {
+                return ten(page, 100, page < 10);
+            }
+            let last = if shrunk.load(Ordering::SeqCst) { pages } else { 10 };
+            if page > last {
+                return (status, r#"{"message": "page out of range"}"#.into());
+            }
+            shrunk.fetch_or(page == 9, Ordering::SeqCst);
+            ten(page, last * 10, page < last)
+        });
+        let database = Database::create();
+        sync_from(&platform, &database).run().expect_code(0);
+        let outcome = sync_from(&platform, &database).run().expect_code(0);
+        assert_eq!(outcome.json()[0]["not_removed_reason"], "moved", "{status} {pages}: {outcome}");
+        assert!(outcome.stderr.contains("nothing was marked as removed"), "{outcome}");
+        assert_eq!(database.count("campaigns WHERE removed_at IS NULL"), 100, "{status} {pages}");
+    }
+}
+
+#[test]
+fn a_page_that_is_promised_behind_the_total_is_the_end() {
+    let asked = AtomicU32::new(0);
+    let platform = Impostor::paging(move |page| {
+        let pages = if asked.fetch_add(1, Ordering::SeqCst) <= 10 { 10 } else { 9 };
+        if page > pages { no_such_page() } else { ten(page, pages * 10, true) }
+    });
+    let database = Database::create();
+    sync_from(&platform, &database).run().expect_code(0);
+    let outcome = sync_from(&platform, &database).run().expect_code(0);
+    assert_eq!(outcome.json()[0]["removed"], 10, "{outcome}");
+}
+
+#[test]
+fn a_first_page_that_is_refused_is_blamed_on_the_settings() {
+    let (platform, database) = (Impostor::paging(|_| no_such_page()), Database::create());
+    let outcome = sync_from(&platform, &database).run().expect_code(2);
+    assert!(outcome.stderr.contains("--api-url"), "{outcome}");
 }

@@ -11,7 +11,7 @@ use mock_api::{EMAIL, Kind, Ledger, PASSWORD, Settings, settings};
 use serde_json::Value;
 use support::{Database, PATIENCE, Program, assert_no_secret, eventually};
 
-const SUMMARY: [&str; 15] = [
+const SUMMARY: [&str; 18] = [
     "account",
     "run_id",
     "state",
@@ -27,6 +27,9 @@ const SUMMARY: [&str; 15] = [
     "elapsed_s",
     "lower_bound_s",
     "error",
+    "total",
+    "not_removed",
+    "not_removed_reason",
 ];
 
 /// The texts of all tokens that the mock has given.

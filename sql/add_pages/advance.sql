@@ -20,7 +20,9 @@
                                        WHERE t.account = $1 AND t.run_id = $2 AND t.seq = 9223372036854775807)
                                       - n.waiting - (SELECT count(*) FROM done WHERE seq = 9223372036854775807)
                         ELSE 0 END,
-        failed = s.failed + n.buried, unnamed = s.unnamed + n.unnamed
+        failed = s.failed + n.buried, unnamed = s.unnamed + n.unnamed,
+        -- What is null counts for nothing here.
+        lowest_total = least(s.lowest_total, $28), highest_total = greatest(s.highest_total, $29), moved = s.moved OR $30
     FROM run r CROSS JOIN news n
     WHERE s.account = $1 AND s.run_id = r.run_id
     RETURNING n.records, n.left_out, n.taken, n.attempts

@@ -44,7 +44,10 @@ fn print(caller: &Caller, page_size: i32, out: &mut dyn Write) -> std::io::Resul
                 let scope = caller.scope();
                 log::warn!(account = scope.account(), campaign = invalid.id.as_deref().unwrap_or("(no id)"); "sync would make it a dead letter: {invalid}");
             }
-            writeln!(out, "{}", foreign::json(one_line(entry.raw.get())))?;
+            // What is no JSON would be no line of JSON.
+            if entry.is_json {
+                writeln!(out, "{}", foreign::json(one_line(&entry.raw)))?;
+            }
         }
         out.flush()?;
     }

@@ -12,7 +12,6 @@ use super::{Failure, each_account, written};
 use crate::cli::Flags;
 use crate::config::{Account, Config, Output};
 use crate::http::RateLimit;
-use crate::platform::PageNumber;
 use crate::report::text::{duration, visible};
 use crate::sync::lower_bound;
 
@@ -59,14 +58,16 @@ fn plan(config: &Config, account: &Account, signalled: &Signalled) -> Result<Pla
     let caller = Arc::new(set_up::caller(config, account, &Context::new(), None)?);
     signalled.ends(&caller);
     let page_size = i32::try_from(account.page_size).unwrap_or(10);
-    let Ok(page) = caller.list_page(PageNumber(1), page_size) else {
+    let Ok(page) = caller.list_first_page(page_size) else {
         return Err(match caller.ending() {
             Some(ending) => ending.into(),
             None => Failure { code: 1, message: "the plan was interrupted".into() },
         });
     };
     let size = page.limit.unwrap_or(i64::from(page_size)).clamp(1, i64::from(page_size));
-    let Some(campaigns) = page.total.or((!page.has_more).then_some(page.records.len() as i64)) else {
+    let Some(campaigns) =
+        page.total.or((!page.has_more).then_some((page.records.len() + page.broken.len()) as i64))
+    else {
         return Err(Failure {
             code: 5,
             message:

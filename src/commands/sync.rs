@@ -127,7 +127,7 @@ fn work_on(
     parts.iter_mut().take(1).for_each(|part| part.caller = early.take());
     for broken in &config.broken {
         let ending = Ending::Misconfigured(broken.error.0.clone());
-        results.add(&Outcome::without_run(&broken.name, ending, context.elapsed()), config);
+        results.add(&Outcome::without_run(&broken.name, ending, context.elapsed()));
     }
     if let Err(ending) = prepared {
         results.add_all(&parts, &ending);
@@ -163,12 +163,12 @@ fn work_on(
             let thread = std::thread::Builder::new().stack_size(STACK_BYTES).name(name.clone());
             if let Err(error) = thread.spawn_scoped(scope, job) {
                 let ending = Ending::NoThread(error.to_string());
-                results.add(&Outcome::without_run(&name, ending, begun.elapsed()), config);
+                results.add(&Outcome::without_run(&name, ending, begun.elapsed()));
             }
         }
         drop(sender);
         for outcome in outcomes {
-            apart(&mut || results.add(&outcome, config));
+            apart(&mut || results.add(&outcome));
         }
     });
     whole.display.finish();
@@ -326,13 +326,10 @@ impl<'a> Results<'a> {
         Self { output, stdout, metrics, accounts, codes: Vec::new(), unwritten: 0 }
     }
 
-    fn add(&mut self, outcome: &Outcome, config: &Config) {
-        if let Some((unlisted, present)) = outcome.removal_refused {
-            log::warn!(
-                account = outcome.account.as_str();
-                "{unlisted} of {present} campaigns are no longer listed, more than --max-removed {}%: none was marked as removed; if that is right, run again with --max-removed 100",
-                config.max_removed
-            );
+    fn add(&mut self, outcome: &Outcome) {
+        if let Some(not_removed) = &outcome.not_removed {
+            let run = outcome.run.as_ref().map(|run| run.run_id);
+            log::warn!(account = outcome.account.as_str(), run = run; "{not_removed}");
         }
         self.summarize(outcome);
         if let Some(run) = outcome.run.as_ref().filter(|run| run.failed > 0) {

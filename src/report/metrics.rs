@@ -24,6 +24,9 @@ const EXIT_CODE: &str = "campaign_sync_last_exit_code";
 const LISTING_FAILURES: &str = "campaign_sync_consecutive_listing_failures";
 const DURATION: &str = "campaign_sync_run_duration_seconds";
 const CAMPAIGNS: &str = "campaign_sync_campaigns";
+const LISTED: &str = "campaign_sync_listed_campaigns";
+const TOTAL: &str = "campaign_sync_platform_campaigns";
+const NOT_REMOVED: &str = "campaign_sync_not_removed_campaigns";
 const DEAD_LETTERS: &str = "campaign_sync_dead_letters";
 const REQUESTS: &str = "campaign_sync_requests_total";
 const RETRIES: &str = "campaign_sync_retries_total";
@@ -44,6 +47,8 @@ pub struct Row {
     dead_letters: Option<i64>,
     /// In the order of [`STATES`].
     campaigns: Option<[i64; STATES.len()]>,
+    /// Of a listing that is done: campaigns listed, the platform's total, and those that were not marked as removed.
+    listed: Option<(i64, Option<i64>, i64)>,
     listing: Listing,
     counts: Counts,
     waited: Duration,
@@ -71,6 +76,9 @@ impl Row {
             freshness: outcome.standing.as_ref().map(|standing| standing.freshness).unwrap_or_default(),
             dead_letters: outcome.standing.as_ref().map(|standing| standing.dead_letters),
             campaigns: run.map(|run| [run.synced, run.failed, outcome.pending, run.removed]),
+            listed: run
+                .filter(|run| run.lists && run.listing_done)
+                .map(|run| (run.listed, run.total, run.not_removed)),
             listing: listing(outcome),
             counts: outcome.counts.clone(),
             waited: outcome.waited,
@@ -88,6 +96,7 @@ impl Row {
             freshness: Freshness::default(),
             dead_letters: None,
             campaigns: None,
+            listed: None,
             listing: Listing::Unknown,
             counts: Counts::default(),
             waited: Duration::ZERO,
@@ -115,6 +124,14 @@ impl Row {
         for (place, state) in STATES.into_iter().enumerate() {
             let count = self.campaigns.map(|campaigns| number(campaigns[place]));
             samples.set(CAMPAIGNS, Some(("state", state)), count);
+        }
+        if let Some((listed, total, not_removed)) = self.listed {
+            samples.set(LISTED, None, Some(number(listed)));
+            // A platform that tells of no total has none, whatever it told before.
+            total.iter().for_each(|total| samples.set(TOTAL, None, Some(number(*total))));
+            samples.set(NOT_REMOVED, None, Some(number(not_removed)));
+        } else {
+            [LISTED, TOTAL, NOT_REMOVED].iter().for_each(|name| samples.set(name, None, None));
         }
         samples.set(DEAD_LETTERS, None, self.dead_letters.map(number));
         self.count(&mut samples);
@@ -146,6 +163,7 @@ fn listing(outcome: &Outcome) -> Listing {
         outcome.ending,
         Some(
             Ending::Listing(_)
+                | Ending::ListingMoved { .. }
                 | Ending::GaveUp { .. }
                 | Ending::WaitTooLong { .. }
                 | Ending::RequestRefused(_)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::summary::not_whole;
 use super::text::{duration, visible};
 use crate::foreign;
 use crate::store::leases::LEASE_SECONDS;
@@ -64,6 +65,7 @@ pub fn text(account: &str, overview: &Overview) -> String {
             if let Some(expected) = expected(overview) {
                 lines.push(format!("  {:.1} campaigns/s, about {} left", pace(overview), duration(expected)));
             }
+            lines.extend(not_whole(run).map(|open| format!("  {open}")));
             if let Some(error) = &run.last_error {
                 lines.push(format!("  last error: {}", visible(error)));
             }
@@ -130,6 +132,7 @@ pub fn json(account: &str, overview: &Overview) -> String {
         json!({
             "run_id": run.run_id, "state": run.state, "listing_done": run.listing_done, "total": run.total,
             "listed": run.listed, "synced": run.synced, "failed": run.failed, "removed": run.removed,
+            "not_removed": run.not_removed, "not_removed_reason": run.not_removed_reason,
             "requests": run.requests, "retries": run.retries, "rate_limited": run.rate_limited,
             "elapsed_s": (run.elapsed_s * 1000.0).round() / 1000.0, "last_error": run.last_error,
             "version": run.binary_version,

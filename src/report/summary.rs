@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::text::{duration, visible};
 use crate::foreign;
+use crate::store::runs::Progress;
 use crate::sync::{Ending, Outcome};
 
 /// What `sync --json` prints for each account.
@@ -26,13 +27,16 @@ struct Summary<'a> {
     elapsed_s: f64,
     lower_bound_s: Option<f64>,
     error: Option<String>,
+    total: Option<i64>,
+    not_removed: i64,
+    not_removed_reason: Option<&'a str>,
 }
 
 /// The outcome as one line of JSON.
 #[must_use]
 pub fn json(outcome: &Outcome) -> String {
     let run = outcome.run.as_ref();
-    let count = |field: fn(&crate::store::runs::Progress) -> i64| run.map_or(0, field);
+    let count = |field: fn(&Progress) -> i64| run.map_or(0, field);
     let summary = Summary {
         account: &outcome.account,
         run_id: run.map(|run| run.run_id),
@@ -49,6 +53,9 @@ pub fn json(outcome: &Outcome) -> String {
         elapsed_s: millis(outcome.elapsed),
         lower_bound_s: outcome.lower_bound.map(millis),
         error: outcome.ending.as_ref().map(Ending::to_string),
+        total: run.and_then(|run| run.total),
+        not_removed: count(|run| run.not_removed),
+        not_removed_reason: run.and_then(|run| run.not_removed_reason.as_deref()),
     };
     foreign::json(serde_json::to_string(&summary).unwrap_or_default())
 }
@@ -74,6 +81,7 @@ pub fn text(outcome: &Outcome) -> String {
         part(outcome.pending, "pending"),
         part(run.removed, "marked as removed"),
     )];
+    lines.extend(not_whole(run));
     let bound = outcome
         .lower_bound
         .filter(|bound| !bound.is_zero())
@@ -95,6 +103,18 @@ pub fn text(outcome: &Outcome) -> String {
         part(run.token_refreshes, if run.token_refreshes == 1 { "token" } else { "tokens" }),
     ));
     lines.join("\n") + "\n"
+}
+
+/// What a listing that is done has left open: campaigns that it did not show, and those not marked for that.
+pub(super) fn not_whole(run: &Progress) -> Option<String> {
+    let total = run.total.filter(|total| run.lists && run.listing_done && run.listed < *total);
+    let unlisted = total.map(|total| format!("{} campaigns listed, the platform says {total}", run.listed));
+    let not_removed = run.not_removed_reason.as_deref().map(|reason| match run.not_removed {
+        0 => format!("the listing was not whole ({reason})"),
+        count => format!("{count} no longer listed but not marked as removed ({reason})"),
+    });
+    let parts: Vec<String> = unlisted.into_iter().chain(not_removed).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// How many accounts have ended how, by exit codes.

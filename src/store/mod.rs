@@ -1,5 +1,6 @@
 //! Postgres, and the only place with SQL calls.
 
+pub mod closing;
 mod connect;
 pub mod conninfo;
 pub mod dead_letters;

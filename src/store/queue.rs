@@ -55,6 +55,35 @@ pub struct NewDeadLetter<'a> {
     pub retryable: bool,
 }
 
+/// The platform's words on the number of campaigns, of pages one after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// The lowest.
+    pub lowest: i64,
+    /// The highest.
+    pub highest: i64,
+    /// The last one.
+    pub last: i64,
+}
+
+impl Totals {
+    /// Those of pages in their order; none when no page tells.
+    pub fn of(totals: impl Iterator<Item = Option<i64>>) -> Option<Self> {
+        let each = totals.flatten().map(|total| Self { lowest: total, highest: total, last: total });
+        each.reduce(Self::and)
+    }
+
+    /// With those of the pages behind.
+    #[must_use]
+    pub fn and(self, behind: Self) -> Self {
+        Self {
+            lowest: self.lowest.min(behind.lowest),
+            highest: self.highest.max(behind.highest),
+            last: behind.last,
+        }
+    }
+}
+
 /// What the lister has got, to be committed with its checkpoint.
 #[derive(Default)]
 pub struct Pages<'a> {
@@ -66,8 +95,10 @@ pub struct Pages<'a> {
     pub page_size: i32,
     /// Whether the last page has been seen.
     pub last: bool,
-    /// The platform's word on the number of campaigns.
-    pub total: Option<i64>,
+    /// The platform's words on the number of campaigns.
+    pub totals: Option<Totals>,
+    /// These end a listing that has become shorter while it was read.
+    pub moved: bool,
     /// The valid ones, ids not repeated, save those that are …
     pub tasks: Vec<NewTask<'a>>,
     /// … finished already: they never become tasks.
@@ -151,7 +182,7 @@ pub fn add_pages(
             (&named, Type::BOOL_ARRAY),
             (&pages.next_page, Type::INT8),
             (&pages.last, Type::BOOL),
-            (&pages.total, Type::INT8),
+            (&pages.totals.map(|totals| totals.last), Type::INT8),
             (&pages.page_size, Type::INT4),
             (&texts(&pages.finished, |campaign| &campaign.id), Type::TEXT_ARRAY),
             (&texts(&pages.finished, |campaign| &campaign.name), Type::TEXT_ARRAY),
@@ -164,6 +195,9 @@ pub fn add_pages(
             (&extra, Type::TEXT_ARRAY),
             (&causes, Type::TEXT_ARRAY),
             (&retryable, Type::BOOL_ARRAY),
+            (&pages.totals.map(|totals| totals.lowest), Type::INT8),
+            (&pages.totals.map(|totals| totals.highest), Type::INT8),
+            (&pages.moved, Type::BOOL),
         ],
     )?;
     Ok(row.get::<_, Option<i64>>("added").map(|new| {

@@ -1,11 +1,9 @@
-//! Runs, from open to closed.
+//! Runs: opened, looked at, stopped and given up; `closing` closes them.
 
 use std::time::{Duration, SystemTime};
 
 use postgres::types::Type;
 use postgres::{Client, Error};
-
-use super::begin;
 
 /// The open run of an account, new or found.
 #[derive(Clone, Debug)]
@@ -64,6 +62,10 @@ pub struct Progress {
     pub failed: i64,
     /// Campaigns found gone.
     pub removed: i64,
+    /// Campaigns no longer listed that were not marked as removed, …
+    pub not_removed: i64,
+    /// … and why, or why none would have been: a word for grouping.
+    pub not_removed_reason: Option<String>,
     /// Requests of all its processes.
     pub requests: i64,
     /// Those that count towards the rate limit.
@@ -107,6 +109,8 @@ pub fn progress(client: &mut Client, account: &str, run_id: i64) -> Result<Optio
         synced: row.get("synced"),
         failed: row.get("failed"),
         removed: row.get("removed"),
+        not_removed: row.get("not_removed"),
+        not_removed_reason: row.get("not_removed_reason"),
         requests: row.get("requests"),
         limited: row.get("limited"),
         retries: row.get("retries"),
@@ -120,92 +124,6 @@ pub fn progress(client: &mut Client, account: &str, run_id: i64) -> Result<Optio
     }))
 }
 
-/// So few tasks can be finished in a moment.
-const FEW: i64 = 16;
-
-/// What closing a run has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closing {
-    /// It is not at its end.
-    Open {
-        /// So few tasks are left that any moment may be it.
-        near: bool,
-    },
-    /// Another process has closed or abandoned it.
-    Over,
-    /// Closed; so many campaigns were marked as removed.
-    Closed(i64),
-    /// Closed, but so many of so many campaigns would have been marked as removed at once: none was.
-    RemovalRefused(i64, i64),
-}
-
-/// Closes the run if all of it is done, and marks what its complete listing no longer shows, unless that is more than
-/// `max_removed` percent of what was there. Of an account that had none before there is nothing to look for: `first`. A
-/// process that is `alone` tries without asking.
-///
-/// # Errors
-/// The database's.
-pub fn close(
-    client: &mut Client,
-    account: &str,
-    run_id: i64,
-    max_removed: u8,
-    (first, alone): (bool, bool),
-) -> Result<Closing, Error> {
-    if alone && let Some(closing) = try_to_close(client, account, run_id, max_removed, first)? {
-        return Ok(closing);
-    }
-    // Asked over and over by processes that wait for others.
-    let row = client.query_typed_opt(
-        "SELECT s.state, s.listing_done,
-                (SELECT count(*) FROM (SELECT FROM sync_tasks t WHERE t.account = $1 AND t.run_id = $2 LIMIT $3 + 1) few) AS tasks
-         FROM sync_runs s WHERE s.account = $1 AND s.run_id = $2",
-        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&FEW, Type::INT8)],
-    )?;
-    match row {
-        Some(row) if matches!(row.get("state"), "running" | "stopped") => {
-            let (listing_done, tasks): (bool, i64) = (row.get("listing_done"), row.get("tasks"));
-            if !listing_done || tasks > 0 {
-                return Ok(Closing::Open { near: listing_done && tasks <= FEW });
-            }
-        }
-        _ => return Ok(Closing::Over),
-    }
-    let closing = try_to_close(client, account, run_id, max_removed, first)?;
-    Ok(closing.unwrap_or(Closing::Open { near: true }))
-}
-
-/// Nothing when it is not all done.
-fn try_to_close(
-    client: &mut Client,
-    account: &str,
-    run_id: i64,
-    max_removed: u8,
-    first: bool,
-) -> Result<Option<Closing>, Error> {
-    let key: [(&(dyn postgres::types::ToSql + Sync), Type); 2] =
-        [(&account, Type::TEXT), (&run_id, Type::INT8)];
-    let close = |client: &mut Client| client.query_typed_opt(include_str!("../../sql/close_run.sql"), &key);
-    if first {
-        return Ok(close(client)?.map(|_| Closing::Closed(0)));
-    }
-    let mut transaction = begin(client)?;
-    let Some(row) = close(&mut transaction)? else { return Ok(None) };
-    let mut closing = Closing::Closed(0);
-    if row.get("may_remove") {
-        let row = transaction.query_typed_one(include_str!("../../sql/count_unlisted.sql"), &key)?;
-        let (unlisted, present): (i64, i64) = (row.get("unlisted"), row.get("present"));
-        if unlisted > 0 && i128::from(unlisted) * 100 > i128::from(present) * i128::from(max_removed) {
-            closing = Closing::RemovalRefused(unlisted, present);
-        } else if unlisted > 0 {
-            let row = transaction.query_typed_one(include_str!("../../sql/mark_removed.sql"), &key)?;
-            closing = Closing::Closed(row.get("removed"));
-        }
-    }
-    transaction.commit()?;
-    Ok(Some(closing))
-}
-
 /// The last of its processes leaves a run before its end: `stopped`, to be resumed.
 ///
 /// # Errors
@@ -216,6 +134,20 @@ pub fn stop(client: &mut Client, account: &str, run_id: i64, reason: &str) -> Re
                 state = CASE WHEN EXISTS (SELECT FROM workers w WHERE w.account = $1 AND w.run_id = $2)
                              THEN state ELSE 'stopped' END
          WHERE account = $1 AND run_id = $2 AND state = 'running'",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&reason, Type::TEXT)],
+    )?;
+    Ok(())
+}
+
+/// Gives a run up that cannot come to its end: the next one begins anew.
+///
+/// # Errors
+/// The database's.
+pub fn abandon(client: &mut Client, account: &str, run_id: i64, reason: &str) -> Result<(), Error> {
+    client.execute_typed(
+        "UPDATE sync_runs SET state = 'abandoned', finished_at = now(), lister = 0, last_error = $3
+         WHERE account = $1 AND run_id = $2 AND state IN ('running', 'stopped')
+           AND NOT EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1 AND t.run_id = $2)",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&reason, Type::TEXT)],
     )?;
     Ok(())

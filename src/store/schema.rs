@@ -8,11 +8,12 @@ use postgres::{Client, Error};
 use ring::digest::{SHA256, digest};
 
 /// All migrations, oldest first; the first has version 1. An applied one is never edited.
-const MIGRATIONS: [(&str, &str); 4] = [
+const MIGRATIONS: [(&str, &str); 5] = [
     ("first", include_str!("../../sql/migrations/0001_first.sql")),
     ("samples", include_str!("../../sql/migrations/0002_samples.sql")),
     ("gates", include_str!("../../sql/migrations/0003_gates.sql")),
     ("joining", include_str!("../../sql/migrations/0004_joining.sql")),
+    ("totals", include_str!("../../sql/migrations/0005_totals.sql")),
 ];
 
 /// Two processes that migrate at once wait for each other. The lock is the transaction's, so it also works behind a

@@ -59,6 +59,8 @@ pub(super) enum Next {
     FreshToken,
     /// None: the campaign is a dead letter.
     DeadLetter,
+    /// None: the listing is looked at where it ends now.
+    PageBefore,
     /// None: the account's part ends.
     Stop,
     /// None: it was made to see whether the listing answers.
@@ -72,6 +74,7 @@ impl fmt::Display for Next {
             Self::Gate => f.write_str("next try when the limit permits"),
             Self::FreshToken => f.write_str("next try with a fresh token"),
             Self::DeadLetter => f.write_str("a dead letter"),
+            Self::PageBefore => f.write_str("looking where the listing ends now"),
             Self::Stop => f.write_str("stopping"),
             Self::NoSignOfLife => f.write_str("so the listing is down too"),
         }

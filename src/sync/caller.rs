@@ -251,18 +251,39 @@ impl Caller {
         if self.stop.requested() { Err(Halt) } else { Ok(()) }
     }
 
-    /// A page of the listing, however many attempts it takes.
+    /// The first page of the listing, however many attempts it takes.
     ///
     /// # Errors
     /// [`Halt`].
-    pub fn list_page(&self, page: PageNumber, page_size: i32) -> Result<ListedPage, Halt> {
+    pub fn list_first_page(&self, page_size: i32) -> Result<ListedPage, Halt> {
+        self.try_to_list(PageNumber(1), page_size)?
+            .map_err(|refusal| self.end(Ending::RequestRefused(refusal)))
+    }
+
+    /// A page of the listing, however many attempts it takes; or in one line that the platform refuses a page other than the
+    /// first: then the settings are right, and the page is no longer there.
+    pub(super) fn try_to_list(
+        &self,
+        page: PageNumber,
+        page_size: i32,
+    ) -> Result<Result<ListedPage, String>, Halt> {
         let step = self.trace.begin();
         let listed = self.try_page(page, page_size, step);
-        self.trace.page(step, page.0, page_size, &listed);
+        let records = match &listed {
+            Ok(Ok(listed)) => Ok(listed.records.len() + listed.broken.len()),
+            Ok(Err(_)) => Err("refused"),
+            Err(_) => Err("stopped before it was there"),
+        };
+        self.trace.page(step, page.0, page_size, records);
         listed
     }
 
-    fn try_page(&self, page: PageNumber, page_size: i32, step: Step) -> Result<ListedPage, Halt> {
+    fn try_page(
+        &self,
+        page: PageNumber,
+        page_size: i32,
+        step: Step,
+    ) -> Result<Result<ListedPage, String>, Halt> {
         let mut failures = 0;
         let mut unauthorized = 0;
         let mut number = 0;
@@ -283,7 +304,7 @@ impl Caller {
                     self.tokens.accepted(token.generation);
                     self.health.success(Lane::List, answer.sent_at);
                     attempt.succeeded();
-                    return Ok(listed);
+                    return Ok(Ok(listed));
                 }
                 Err(error @ CallError::RateLimited) => {
                     self.stats.retry(Cause::RateLimited);
@@ -300,6 +321,12 @@ impl Caller {
                     self.after_failure(&attempt, failures, cause, hint, &message)?;
                 }
                 Err(CallError::Shortage(shortage)) => self.sit_out(&attempt, &shortage)?,
+                Err(error @ CallError::Refused { status: 400 | 404 | 410 | 416 | 422, .. }) if page.0 > 1 => {
+                    self.tokens.accepted(token.generation);
+                    self.health.success(Lane::List, answer.sent_at);
+                    attempt.failed(error.word(), &error, Next::PageBefore);
+                    return Ok(Err(error.to_string()));
+                }
                 Err(error @ CallError::Refused { .. }) => return Err(self.list_refused(&attempt, &error)),
             }
         }

@@ -35,6 +35,13 @@ pub enum Ending {
     RequestRefused(String),
     /// The listing cannot be brought to its end.
     Listing(String),
+    /// The platform refuses a page of the listing that it has promised.
+    ListingMoved {
+        /// Which one, and what the platform said.
+        cause: String,
+        /// It was so before: the run is given up.
+        again: bool,
+    },
     /// The run was abandoned by another process.
     Abandoned,
     /// The database is out of reach.
@@ -61,6 +68,7 @@ impl Ending {
             | Self::GaveUp { .. }
             | Self::WaitTooLong { .. }
             | Self::Listing(_)
+            | Self::ListingMoved { .. }
             | Self::Abandoned
             | Self::DatabaseUnavailable(_)
             | Self::NoThread(_) => 5,
@@ -110,6 +118,14 @@ impl fmt::Display for Ending {
                     "the listing is incomplete: {cause}; run again to go on from there, and tell the platform's operators if it stays so"
                 )
             }
+            Self::ListingMoved { cause, again: false } => write!(
+                f,
+                "the listing has changed while it was read: {cause}; nothing was marked as removed; run again to ask for that page again, or sync --fresh to list from the first page in a new run"
+            ),
+            Self::ListingMoved { cause, again: true } => write!(
+                f,
+                "the listing still cannot be read on: {cause}; nothing was marked as removed, and this run is given up: the next sync lists from the first page in a new run, as with --fresh; tell the platform's operators if it stays so"
+            ),
             Self::Abandoned => f.write_str(
                 "the run was abandoned by another process (sync --fresh); run again to join the new one",
             ),

@@ -15,8 +15,9 @@ use super::ending::Ending;
 use super::pages::{Chain, NewPages, PendingPages, Record, key_of, weight};
 use super::session::{Done, Session};
 use crate::http::budget::Memory;
-use crate::platform::{Invalid, Listed, PageNumber, read_record};
+use crate::platform::{Invalid, Listed, ListedPage, PageNumber, read_record};
 use crate::store::leases;
+use crate::store::queue::Totals;
 
 /// Pages that may wait to be committed.
 pub(crate) const PAGES_AHEAD: usize = 8;
@@ -49,30 +50,71 @@ struct Fetched {
     /// The size by which pages are numbered from here on: what was asked for, or less if the server says so.
     pub page_size: i32,
     pub records: Vec<Box<RawValue>>,
+    /// Those of its records that are no JSON, each with its payload.
+    pub broken: Vec<(Invalid, Box<str>)>,
     pub has_more: bool,
     pub total: Option<i64>,
     pub memory: Option<Memory>,
+    /// It ends a listing that has become shorter while it was read.
+    pub moved: bool,
 }
 
 impl Fetched {
+    fn new(page: i64, page_size: i32, listed: ListedPage) -> Self {
+        let broken = listed.broken.into_iter().map(|broken| {
+            let reason = format!("page {page}, record {}: no JSON: {}", broken.place, broken.fault);
+            (Invalid { id: broken.id, reason }, broken.payload.into())
+        });
+        Self {
+            page,
+            page_size,
+            records: listed.records,
+            broken: broken.collect(),
+            has_more: listed.has_more,
+            total: listed.total,
+            memory: listed.memory,
+            moved: false,
+        }
+    }
+
     fn weight(&self) -> usize {
-        weight(self.records.iter().map(|raw| &**raw))
+        let broken = self.broken.iter().map(|(_, payload)| &**payload);
+        weight(self.records.iter().map(|raw| raw.get()).chain(broken))
     }
 }
 
 /// A record and what it is.
 pub struct Entry {
-    /// As it came.
-    pub raw: Box<RawValue>,
+    /// As it came; in base64 when it is no text.
+    pub raw: Box<str>,
+    /// Whether it is JSON.
+    pub is_json: bool,
     /// What it is.
     pub listed: Listed,
 }
 
+/// Why there is no page.
+enum NoPage {
+    /// The account's part is to stop.
+    Halted,
+    /// The listing cannot be read on: the platform refuses what it promises.
+    Moved(String),
+}
+
+impl From<Halt> for NoPage {
+    fn from(_: Halt) -> Self {
+        Self::Halted
+    }
+}
+
 /// Fetches one page.
-fn fetch(caller: &Caller, page: i64, page_size: i32) -> Result<Fetched, Halt> {
+fn fetch(caller: &Caller, page: i64, page_size: i32) -> Result<Fetched, NoPage> {
     let (mut page, mut page_size) = (page, page_size);
     loop {
-        let listed = caller.list_page(PageNumber(page), page_size)?;
+        let listed = match caller.try_to_list(PageNumber(page), page_size)? {
+            Ok(listed) => listed,
+            Err(refusal) => return fetch_the_end(caller, page, page_size, &refusal),
+        };
         if let Some(smaller) =
             listed.limit.and_then(|limit| i32::try_from(limit).ok()).filter(|limit| *limit < page_size)
         {
@@ -84,9 +126,38 @@ fn fetch(caller: &Caller, page: i64, page_size: i32) -> Result<Fetched, Halt> {
             (page, page_size) = (seen / i64::from(smaller) + 1, smaller);
             continue;
         }
-        let (records, has_more, total) = (listed.records, listed.has_more, listed.total);
-        return Ok(Fetched { page, page_size, records, has_more, total, memory: listed.memory });
+        return Ok(Fetched::new(page, page_size, listed));
     }
+}
+
+/// The platform refuses a page that the one before promised: the listing has moved while it was read. Looks for the page that
+/// is the last one now, which is given in place of the refused one.
+fn fetch_the_end(caller: &Caller, refused: i64, page_size: i32, refusal: &str) -> Result<Fetched, NoPage> {
+    let scope = caller.scope();
+    log::debug!(account = scope.account(), run = scope.run(), page = refused; "{refusal}: looking for the last page");
+    // All up to `served` promise more; from `beyond` on they are refused. Most often it is the page just before.
+    let (mut served, mut beyond) = (0, refused);
+    let mut next = refused - 1;
+    while served + 1 < beyond {
+        match caller.try_to_list(PageNumber(next), page_size)? {
+            Ok(listed) if !listed.has_more => {
+                log::debug!(account = scope.account(), run = scope.run(), page = next; "this is the last page now");
+                return Ok(Fetched { page: refused, moved: true, ..Fetched::new(next, page_size, listed) });
+            }
+            // Some platforms promise another page behind every full one.
+            Ok(listed)
+                if listed.total.is_some_and(|total| next.saturating_mul(page_size.into()) >= total) =>
+            {
+                let last = Fetched::new(next, page_size, listed);
+                return Ok(Fetched { page: refused, has_more: false, moved: next + 1 < refused, ..last });
+            }
+            Ok(_) => served = next,
+            Err(_) => beyond = next,
+        }
+        next = served + (beyond - served) / 2;
+    }
+    let message = format!("{refusal} for page {beyond}, though page {served} says that more follow");
+    Err(NoPage::Moved(message))
 }
 
 /// Why a listing that goes on has no end, if so.
@@ -125,13 +196,29 @@ impl Iterator for Listing<'_> {
     type Item = Vec<Entry>;
 
     fn next(&mut self) -> Option<Vec<Entry>> {
-        let fetched = fetch(self.caller, self.next.take()?, self.page_size).ok()?;
-        let entries = fetched.records.into_iter().map(|raw| Entry { listed: read_record(&raw), raw });
+        let fetched = match fetch(self.caller, self.next.take()?, self.page_size) {
+            Ok(fetched) => fetched,
+            Err(NoPage::Halted) => return None,
+            Err(NoPage::Moved(cause)) => {
+                self.caller.end(Ending::ListingMoved { cause, again: false });
+                return None;
+            }
+        };
+        let entries = fetched.records.into_iter().map(|raw| Entry {
+            listed: read_record(&raw),
+            raw: raw.into(),
+            is_json: true,
+        });
+        let broken = fetched.broken.into_iter().map(|(invalid, raw)| Entry {
+            listed: Listed::Invalid(invalid),
+            raw,
+            is_json: false,
+        });
         let is_new = |entry: &Entry| match &entry.listed {
             Listed::Valid(campaign) => self.recent.is_new(&campaign.id),
             Listed::Invalid(invalid) => self.recent.is_new(&key_of(invalid, &entry.raw)),
         };
-        let entries: Vec<Entry> = entries.filter(is_new).collect();
+        let entries: Vec<Entry> = entries.chain(broken).filter(is_new).collect();
         self.barren = if entries.is_empty() { self.barren + 1 } else { 0 };
         self.listed += i64::try_from(entries.len()).unwrap_or(0);
         if fetched.has_more {
@@ -235,21 +322,36 @@ fn list_from(session: &Session, first_page: i64, page_size: i32, again: bool) {
     });
 }
 
-fn fetch_pages(session: &Session, first_page: i64, page_size: i32, pages: SyncSender<Fetched>) {
+fn fetch_pages(session: &Session, first_page: i64, page_size: i32, pages: SyncSender<Came>) {
     let (mut page, mut page_size, mut more) = (first_page, page_size, true);
     while more {
-        let Ok(fetched) = fetch(&session.caller, page, page_size) else { return };
-        (page, page_size, more) = (fetched.page + 1, fetched.page_size, fetched.has_more);
-        if pages.send(fetched).is_err() {
+        let came = match fetch(&session.caller, page, page_size) {
+            Ok(fetched) => {
+                (page, page_size, more) = (fetched.page + 1, fetched.page_size, fetched.has_more);
+                Ok(fetched)
+            }
+            Err(NoPage::Halted) => return,
+            Err(NoPage::Moved(cause)) => {
+                more = false;
+                // A run that stood at this page before has come no further.
+                Err(Ending::ListingMoved { cause, again: page == first_page && !session.run.new })
+            }
+        };
+        if pages.send(came).is_err() {
             return;
         }
     }
 }
 
+/// A page, or why none follows.
+type Came = Result<Fetched, Ending>;
+
 /// Makes commits of fetched pages, and hands their tasks out.
 struct Feeder<'a> {
     session: &'a Session,
-    pages: Receiver<Fetched>,
+    pages: Receiver<Came>,
+    /// Why no page follows those that came.
+    end: Option<Ending>,
     chain: Arc<Chain>,
     next_page: i64,
     /// The run was listed before.
@@ -258,23 +360,37 @@ struct Feeder<'a> {
 }
 
 impl<'a> Feeder<'a> {
-    fn new(session: &'a Session, next_page: i64, again: bool, pages: Receiver<Fetched>) -> Self {
-        Self { session, pages, chain: Arc::default(), next_page, again, recent: RecentIds::default() }
+    fn new(session: &'a Session, next_page: i64, again: bool, pages: Receiver<Came>) -> Self {
+        let (chain, recent) = (Arc::default(), RecentIds::default());
+        Self { session, pages, end: None, chain, next_page, again, recent }
     }
 
     fn run(mut self) {
-        while let Ok(first) = self.pages.recv() {
+        while let Ok(came) = self.pages.recv() {
+            let first = match came {
+                Ok(first) => first,
+                Err(end) => {
+                    self.end = Some(end);
+                    break;
+                }
+            };
+            let mut records = first.weight();
             let mut batch = vec![first];
-            let mut records = batch[0].weight();
             // While there is enough to do, pages gather: one transaction for several costs less than one for each.
             self.await_room();
             // Not more than this process can take at once, if it can help it.
             let most = BATCH.min(self.session.capacity() / 2);
             while records < most
-                && let Ok(page) = self.pages.try_recv()
+                && let Ok(came) = self.pages.try_recv()
             {
-                records += page.weight();
-                batch.push(page);
+                match came {
+                    Ok(page) => {
+                        records += page.weight();
+                        batch.push(page);
+                    }
+                    // Nothing comes behind it.
+                    Err(end) => self.end = Some(end),
+                }
             }
             self.feed(batch, records);
             if self.chain.is_over() {
@@ -283,6 +399,9 @@ impl<'a> Feeder<'a> {
         }
         // Whoever lists next goes on from what is committed.
         self.await_commits(0);
+        if let Some(end) = self.end.filter(|_| !self.chain.is_over()) {
+            self.session.update_view(|view| view.listing_error = Some(end));
+        }
     }
 
     /// Feeds pages that came together, of so many records.
@@ -316,7 +435,8 @@ impl<'a> Feeder<'a> {
     fn feed_lot(&mut self, mut lot: Vec<Fetched>, room: &mut usize, after_another: bool, commit_first: bool) {
         let Some(newest) = lot.last() else { return };
         let (next_page, page_size, last) = (newest.page + 1, newest.page_size, !newest.has_more);
-        let (count, total) = (lot.len(), lot.iter().rev().find_map(|page| page.total));
+        let (count, totals) = (lot.len(), Totals::of(lot.iter().map(|page| page.total)));
+        let moved = lot.iter().any(|page| page.moved);
         let memory = lot.iter_mut().filter_map(|page| page.memory.take()).collect();
         let records = self.new_records(lot);
         let barren = records.valid.is_empty() && records.invalid.is_empty();
@@ -332,7 +452,8 @@ impl<'a> Feeder<'a> {
             next_page,
             page_size,
             last,
-            total,
+            totals,
+            moved,
             after_another,
             held,
             memory,
@@ -367,6 +488,10 @@ impl<'a> Feeder<'a> {
         let mut records = Records::default();
         for page in batch {
             let first = (page.page - 1).saturating_mul(i64::from(page.page_size));
+            let broken = page.broken.into_iter();
+            records.invalid.extend(
+                broken.filter(|(invalid, _)| invalid.id.as_ref().is_none_or(|id| self.recent.is_new(id))),
+            );
             for (place, raw) in (first..).zip(page.records) {
                 match read_record(&raw) {
                     Listed::Valid(campaign) => {
@@ -376,7 +501,7 @@ impl<'a> Feeder<'a> {
                     }
                     Listed::Invalid(invalid) => {
                         if invalid.id.as_ref().is_none_or(|id| self.recent.is_new(id)) {
-                            records.invalid.push((invalid, raw));
+                            records.invalid.push((invalid, raw.into()));
                         }
                     }
                 }
@@ -396,7 +521,7 @@ impl<'a> Feeder<'a> {
 #[derive(Default)]
 struct Records {
     valid: Vec<Record>,
-    invalid: Vec<(Invalid, Box<RawValue>)>,
+    invalid: Vec<(Invalid, Box<str>)>,
 }
 
 /// The ids of the last pages, as hashes: a collision would hide a campaign, so the hashes are 128 bits, of two random keys.

@@ -46,11 +46,12 @@ use standstill::Standstill;
 use crate::http::RateLimit;
 use crate::http::concurrency::Concurrency;
 use crate::http::stats::Counts;
+use crate::store::closing::{self, Closing, NotRemoved};
 pub use crate::store::dead_letters::Retry;
 use crate::store::join::{self, Joined};
 use crate::store::overview::{self, Standing};
 use crate::store::queue::{self, WorkerId};
-use crate::store::runs::{self, Closing, Opening, Progress};
+use crate::store::runs::{self, Opening, Progress};
 use crate::store::{Store, StoreError, UNIQUE_VIOLATION, leases, process};
 
 /// How often the conductor looks at the queue when nothing happens here.
@@ -97,8 +98,8 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// The least time in which the run's requests can be made under the rate limit, when one is known.
     pub lower_bound: Option<Duration>,
-    /// So many of so many campaigns would have been marked as removed: none was.
-    pub removal_refused: Option<(i64, i64)>,
+    /// This process has closed the run, and nothing might be marked as removed for this reason.
+    pub not_removed: Option<NotRemoved>,
     /// What this process sent, and what came of it.
     pub counts: Counts,
     /// How long it waited for the rate limit.
@@ -122,7 +123,7 @@ impl Outcome {
             ending: None,
             elapsed: Duration::ZERO,
             lower_bound: None,
-            removal_refused: None,
+            not_removed: None,
             counts: Counts::default(),
             waited: Duration::ZERO,
             standing: None,
@@ -278,7 +279,7 @@ fn conduct(
                 done();
             }
         }
-        outcome.removal_refused = steer(job, &session, watcher);
+        outcome.not_removed = steer(job, &session, watcher);
         session.inbox.close();
         if !session.caller.stop.requested() {
             session.finished.store(true, Ordering::Release);
@@ -334,7 +335,7 @@ fn start<'scope>(
 
 /// Claims tasks while there are any, closes the run when all is done, and looks at the clock. Returns when this process's
 /// part is over.
-fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i64)> {
+fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<NotRemoved> {
     let (mut news, mut asked, mut looked) = (0, session.caller.clock.now(), None::<Instant>);
     let (mut warned, mut compared) = (job.deadline.is_none(), asked);
     let mut standstill = Standstill::new(session.caller.give_up_after());
@@ -382,8 +383,7 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<(i64, i6
                     session.update_view(|view| view.over = true);
                     continue;
                 }
-                Some(Closing::Closed(_)) => return None,
-                Some(Closing::RemovalRefused(unlisted, present)) => return Some((unlisted, present)),
+                Some(Closing::Closed(not_removed)) => return not_removed,
             }
             let listed = view.listing_done || session.lister_gone.load(Ordering::Acquire);
             if listed
@@ -452,22 +452,26 @@ fn claim(session: &Session) {
 
 fn try_to_close(job: &Job, session: &Session, view: &session::View) -> Option<Closing> {
     if !view.listing_done {
-        let reason = view.listing_error.clone()?;
+        let ending = view.listing_error.clone()?;
         let run_id = session.run.run_id;
         if session.transact(|client, account| queue::any(client, account, run_id)).ok()? {
             session.refusals.fetch_add(1, Ordering::Relaxed);
         } else {
-            session.caller.end(Ending::Listing(reason));
+            if let Ending::ListingMoved { again: true, .. } = &ending {
+                let (run_id, reason) = (session.run.run_id, ending.to_string());
+                session.transact(|client, account| runs::abandon(client, account, run_id, &reason)).ok()?;
+            }
+            session.caller.end(ending);
         }
         return None;
     }
     let run_id = session.run.run_id;
     let known = (session.first.load(Ordering::Relaxed), view.others == 0);
-    session.transact(|client, account| runs::close(client, account, run_id, job.max_removed, known)).ok()
+    session.transact(|client, account| closing::close(client, account, run_id, job.max_removed, known)).ok()
 }
 
 /// Another process has closed the run; or has abandoned it, and then ours is not done.
-fn after_the_end(session: &Session) -> Option<(i64, i64)> {
+fn after_the_end(session: &Session) -> Option<NotRemoved> {
     let run_id = session.run.run_id;
     let run = session.transact(|client, account| runs::progress(client, account, run_id)).ok().flatten();
     if run.is_none_or(|run| run.state == "abandoned") {

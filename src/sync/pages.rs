@@ -15,7 +15,7 @@ use super::inbox::Work;
 use crate::http::budget::Memory;
 use crate::http::hex::push_hex;
 use crate::platform::{Campaign, Invalid};
-use crate::store::queue::{Added, Failed, NewDeadLetter, NewTask, Pages};
+use crate::store::queue::{Added, Failed, NewDeadLetter, NewTask, Pages, Totals};
 
 /// Pages are held back for at most this long. A result is stored at most so much later.
 const HOLD: Duration = Duration::from_millis(250);
@@ -29,8 +29,8 @@ const LAST_RECORDS: usize = 500;
 pub(super) const COUNTED_BYTES: usize = 4 << 10;
 
 /// What records of these sizes count for.
-pub(super) fn weight<'a>(records: impl IntoIterator<Item = &'a RawValue>) -> usize {
-    records.into_iter().map(|raw| weight_of(raw.get().len())).sum()
+pub(super) fn weight<'a>(records: impl IntoIterator<Item = &'a str>) -> usize {
+    records.into_iter().map(|raw| weight_of(raw.len())).sum()
 }
 
 fn weight_of(bytes: usize) -> usize {
@@ -125,11 +125,13 @@ pub(super) struct NewPages {
     pub next_page: i64,
     pub page_size: i32,
     pub last: bool,
-    pub total: Option<i64>,
+    pub totals: Option<Totals>,
+    /// They end a listing that has become shorter while it was read.
+    pub moved: bool,
     /// The first ones of a lister that goes on where another one was.
     pub after_another: bool,
     pub valid: Vec<Record>,
-    pub invalid: Vec<(Invalid, Box<RawValue>)>,
+    pub invalid: Vec<(Invalid, Box<str>)>,
     /// So many of the valid ones are for this process.
     pub held: usize,
     /// Given back when they are committed, or dropped.
@@ -168,7 +170,7 @@ impl PendingPages {
     /// Pages whose tasks are handed out when they are committed.
     pub fn new(pages: NewPages, chain: &Arc<Chain>, number: u64) -> Self {
         let records = pages.valid.len();
-        let raw = pages.valid.iter().map(|record| &*record.raw);
+        let raw = pages.valid.iter().map(|record| record.raw.get());
         let weight = 1 + weight(raw.chain(pages.invalid.iter().map(|(_, raw)| &**raw)));
         chain.uncommitted.fetch_add(weight, Ordering::AcqRel);
         Self {
@@ -251,7 +253,8 @@ impl PendingPages {
             next_page: last.pages.next_page,
             page_size: last.pages.page_size,
             last: last.pages.last,
-            total: several.iter().rev().find_map(|pending| pending.pages.total),
+            totals: several.iter().filter_map(|pending| pending.pages.totals).reduce(Totals::and),
+            moved: several.iter().any(|pending| pending.pages.moved),
             ..Pages::default()
         };
         let mut keys = HashSet::new();
@@ -424,25 +427,25 @@ impl PageQueue {
     }
 }
 
-pub(super) fn dead_letter<'a>(invalid: &'a Invalid, raw: &'a RawValue) -> NewDeadLetter<'a> {
+pub(super) fn dead_letter<'a>(invalid: &'a Invalid, raw: &'a str) -> NewDeadLetter<'a> {
     NewDeadLetter {
         key: key_of(invalid, raw),
         named: invalid.id.is_some(),
         cause: "invalid",
         reason: &invalid.reason,
-        payload: raw.get(),
+        payload: raw,
         retryable: false,
     }
 }
 
 /// The campaign's id, or, when there is none that could be a key, a name made of the record.
-pub(super) fn key_of(invalid: &Invalid, raw: &RawValue) -> String {
+pub(super) fn key_of(invalid: &Invalid, raw: &str) -> String {
     invalid.id.clone().unwrap_or_else(|| name_of(raw))
 }
 
 /// A name made of the record.
-pub(super) fn name_of(raw: &RawValue) -> String {
-    let hash = digest(&SHA256, raw.get().as_bytes());
+pub(super) fn name_of(raw: &str) -> String {
+    let hash = digest(&SHA256, raw.as_bytes());
     let mut name = String::from("sha256:");
     push_hex(&mut name, &hash.as_ref()[..16]);
     name

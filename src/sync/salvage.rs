@@ -4,8 +4,6 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use serde_json::value::RawValue;
-
 use super::ending::Ending;
 use super::pages::{PendingPages, Record, Stored, dead_letter, key_of, name_of};
 use super::session::Session;
@@ -38,7 +36,7 @@ enum Form {
 #[derive(Clone, Copy)]
 enum Listed<'a> {
     Valid(&'a Record),
-    Invalid(&'a Invalid, &'a RawValue),
+    Invalid(&'a Invalid, &'a str),
 }
 
 #[derive(Clone)]
@@ -213,9 +211,9 @@ impl Item<'_> {
         }
     }
 
-    fn raw(&self) -> &RawValue {
+    fn raw(&self) -> &str {
         match self.listed {
-            Listed::Valid(record) => &record.raw,
+            Listed::Valid(record) => record.raw.get(),
             Listed::Invalid(_, raw) => raw,
         }
     }
@@ -227,7 +225,7 @@ impl Item<'_> {
             Form::Campaign => Form::Task,
             Form::Task if error.is_rows_fault() => Form::Letter("unstorable", unstorable(error), true),
             Form::Letter(cause, reason, retryable)
-                if !(self.raw().get().is_ascii() && reason.is_ascii() && self.key().is_ascii()) =>
+                if !(self.raw().is_ascii() && reason.is_ascii() && self.key().is_ascii()) =>
             {
                 Form::Ascii(cause, reason.clone(), *retryable)
             }
@@ -249,7 +247,7 @@ impl Item<'_> {
             key: id.unwrap_or_else(|| name_of(self.raw())),
             cause,
             reason: foreign::ascii(reason),
-            payload: foreign::ascii_json(self.raw().get()),
+            payload: foreign::ascii_json(self.raw()),
         })
     }
 }

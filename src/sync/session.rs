@@ -72,7 +72,7 @@ impl Done {
 #[derive(Clone, Debug, Default)]
 pub(super) struct View {
     pub listing_done: bool,
-    pub listing_error: Option<String>,
+    pub listing_error: Option<Ending>,
     /// Another process has closed or abandoned it.
     pub over: bool,
     pub others: i64,

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::Outcome;
-use super::caller::Halt;
 use super::ending::Ending;
 use super::spans::{Recorder, Span, Value};
 use crate::http::Clock;
 use crate::http::trace_context::{SpanId, TraceId, traceparent};
-use crate::platform::{CallError, Exchange, ListedPage};
+use crate::platform::{CallError, Exchange};
 use crate::store::StoreError;
 
 /// A step that has begun.
@@ -143,19 +142,18 @@ impl Trace {
         self.tell(kept, span, (seen.sent_at, seen.answered_at), attributes, message.as_deref());
     }
 
-    /// A page was listed, or could not be.
-    pub fn page(&self, step: Step, page: i64, page_size: i32, listed: &Result<ListedPage, Halt>) {
+    /// A page with so many records was listed, or could not be.
+    pub fn page(&self, step: Step, page: i64, page_size: i32, listed: Result<usize, &'static str>) {
         let Some(kept) = &self.kept else { return };
         let mut attributes = vec![
             ("campaign_sync.page", Value::Number(page)),
             ("campaign_sync.page_size", Value::Number(i64::from(page_size))),
         ];
-        if let Ok(listed) = listed {
-            attributes.push(("campaign_sync.records", Value::Number(signed(listed.records.len()))));
+        if let Ok(records) = listed {
+            attributes.push(("campaign_sync.records", Value::Number(signed(records))));
         }
-        let error = listed.as_ref().err().map(|_| "stopped before it was there");
         let told = Told { id: step.id, parent: Some(self.run.id), name: "page", client: false };
-        self.tell(kept, told, (step.begun, self.clock.now()), attributes, error);
+        self.tell(kept, told, (step.begun, self.clock.now()), attributes, listed.err());
     }
 
     /// A transaction has ended that stored so many of `what`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::ending::Ending;
 use super::hand::Grip;
 use super::lister::endless;
 use super::pages::{Chain, Fate, PageQueue, PendingPages, Stored};
@@ -191,7 +192,8 @@ impl Writer<'_> {
         batch: &mut Batch,
     ) -> usize {
         let Some(newest) = pages.last() else { return 0 };
-        let (chain, last, total) = (newest.chain.clone(), newest.pages.last, newest.pages.total);
+        let (chain, last) = (newest.chain.clone(), newest.pages.last);
+        let total = newest.pages.totals.map(|totals| totals.last);
         let count: usize = pages.iter().map(|pending| pending.pages.count).sum();
         // Before they settle: whoever waits for that looks at it then.
         if !chain.is_over() {
@@ -239,7 +241,7 @@ impl Writer<'_> {
             let scope = self.session.store.scope();
             log::debug!(account = scope.account(), run = scope.run(); "the listing does not end: {reason}");
             chain.end();
-            self.session.update_view(|view| view.listing_error = Some(reason));
+            self.session.update_view(|view| view.listing_error = Some(Ending::Listing(reason)));
         }
     }
 }

@@ -46,6 +46,15 @@ impl Impostor {
         Self::new(lists(records))
     }
 
+    /// One that gives tokens, lists by `page`, which is given the page's number, and syncs whatever it is asked for.
+    pub fn paging(page: impl Fn(u32) -> Said + Send + Sync + 'static) -> Self {
+        Self::new(move |line| match line.split_once("page=") {
+            _ if line.starts_with("POST /auth/token ") => token(),
+            Some((_, rest)) => page(rest.split(['&', ' ']).next().unwrap().parse().unwrap()),
+            None => (200, r#"{"success": true}"#.into()),
+        })
+    }
+
     /// The same, and it closes the connection behind each answer without a word of that.
     pub fn listing_rudely(records: &[String]) -> Self {
         Self::closing("", lists(records))
@@ -69,6 +78,14 @@ fn lists(records: &[String]) -> impl Fn(&str) -> Said + Send + Sync + 'static {
 /// A good token.
 pub fn token() -> Said {
     (200, r#"{"access_token": "a-token-for-the-test", "expires_in": 3600}"#.into())
+}
+
+/// Page `page` of campaigns that are numbered from 1, ten a page.
+pub fn ten(page: u32, total: u32, has_more: bool) -> Said {
+    let records: Vec<String> =
+        (page * 10 - 9..=page * 10).map(|n| record(&format!("campaign_{n}"), "n", "")).collect();
+    let pagination = format!(r#"{{"page": {page}, "limit": 10, "total": {total}, "has_more": {has_more}}}"#);
+    (200, format!(r#"{{"data": [{}], "pagination": {pagination}}}"#, records.join(",")))
 }
 
 /// A campaign with more fields behind its own.

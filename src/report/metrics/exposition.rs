@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{
-    CAMPAIGNS, DEAD_LETTERS, DURATION, EXIT_CODE, LAST_FINISHED, LAST_SUCCESS, LATENCY, LISTING_FAILURES,
-    REQUESTS, RETRIES, TOKENS, WAITED,
+    CAMPAIGNS, DEAD_LETTERS, DURATION, EXIT_CODE, LAST_FINISHED, LAST_SUCCESS, LATENCY, LISTED,
+    LISTING_FAILURES, NOT_REMOVED, REQUESTS, RETRIES, TOKENS, TOTAL, WAITED,
 };
 
 /// All our metrics begin so.
 const PREFIX: &str = "campaign_sync_";
 
 /// Every metric: name, type and meaning.
-const FAMILIES: [(&str, &str, &str); 12] = [
+const FAMILIES: [(&str, &str, &str); 15] = [
     (LAST_SUCCESS, "gauge", "When the last run ended that listed and synced every campaign; 0: never."),
     (
         LAST_FINISHED,
@@ -27,6 +27,17 @@ const FAMILIES: [(&str, &str, &str); 12] = [
     (LISTING_FAILURES, "gauge", "Runs in a row that the platform did not let list all campaigns."),
     (DURATION, "gauge", "How long the last run took in this process."),
     (CAMPAIGNS, "gauge", "Campaigns of the last run by what became of them."),
+    (LISTED, "gauge", "Campaigns that the last complete listing showed."),
+    (
+        TOTAL,
+        "gauge",
+        "Campaigns that there are, by the platform's own word; more than were listed: some were not shown.",
+    ),
+    (
+        NOT_REMOVED,
+        "gauge",
+        "Campaigns that the last complete listing no longer showed and that were not marked as removed: sync_runs says why.",
+    ),
     (DEAD_LETTERS, "gauge", "Campaigns that failed for good and were not synced since."),
     (REQUESTS, "counter", "Requests by the class of their answer."),
     (RETRIES, "counter", "Attempts made again by why the one before failed."),

@@ -18,6 +18,7 @@ fn row(account: &str) -> Row {
     row.freshness.last_success = Some(UNIX_EPOCH + Duration::from_millis(1_767_473_859_250));
     row.dead_letters = Some(7);
     row.campaigns = Some([90, 7, 3, 1]);
+    row.listed = Some((97, Some(100), 2));
     row.listing = Listing::Complete;
     Row { counts, waited: Duration::from_millis(250), ..row }
 }
@@ -50,6 +51,9 @@ fn all_that_is_known_is_told() {
         "campaign_sync_run_duration_seconds{account=\"default\"} 1.5",
         "campaign_sync_campaigns{account=\"default\",state=\"synced\"} 90",
         "campaign_sync_campaigns{account=\"default\",state=\"removed\"} 1",
+        "campaign_sync_listed_campaigns{account=\"default\"} 97",
+        "campaign_sync_platform_campaigns{account=\"default\"} 100",
+        "campaign_sync_not_removed_campaigns{account=\"default\"} 2",
         "campaign_sync_dead_letters{account=\"default\"} 7",
         "# TYPE campaign_sync_requests_total counter",
         "campaign_sync_requests_total{account=\"default\",status=\"2xx\"} 100",
