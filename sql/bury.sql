@@ -4,17 +4,17 @@ WITH batch AS (
     FROM unnest($3::text[], $4::int[], $5::text[], $6::text[], $7::int[], $8::boolean[])
          AS b (id, attempt, cause, reason, attempts, retryable)
 ), done AS (
-    DELETE FROM sync_tasks t
+    DELETE FROM campaign_sync.sync_tasks t
     -- One probe of the primary key for each id, whatever is known of the table: a join would be planned by statistics.
     -- A row that another process changes in the meantime is another version by then, and stays.
     WHERE t.account = $1 AND t.worker_id = $2 AND t.ctid = ANY (ARRAY (
         SELECT (SELECT x.ctid
-                FROM sync_tasks x
+                FROM campaign_sync.sync_tasks x
                 WHERE x.account = $1 AND x.id = b.id AND x.worker_id = $2 AND x.attempt = b.attempt)
         FROM batch b))
     RETURNING t.id, t.attempt, t.run_id, t.payload
 ), buried AS (
-    INSERT INTO dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
+    INSERT INTO campaign_sync.dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
     SELECT $1, d.id, d.run_id, b.cause, b.reason, b.attempts, d.payload, b.retryable
     FROM done d JOIN batch b ON b.id = d.id AND b.attempt = d.attempt
     ORDER BY d.id
@@ -23,7 +23,7 @@ WITH batch AS (
         payload = excluded.payload, retryable = excluded.retryable, failed_at = excluded.failed_at
     RETURNING l.id
 ), counted AS (
-    UPDATE workers
+    UPDATE campaign_sync.workers
     SET failed = failed + (SELECT count(*) FROM done), heartbeat_at = now()
     WHERE account = $1 AND worker_id = $2
     RETURNING worker_id

@@ -2,13 +2,13 @@
 -- The rows are locked by then, so their places (ctid) stay theirs: no join, which a young table's statistics would spoil.
 WITH alive AS (
     -- Locked until the claim is committed: a lease that ends in between would leave tasks with nobody.
-    SELECT run_id FROM workers WHERE account = $1 AND worker_id = $2 FOR KEY SHARE
+    SELECT run_id FROM campaign_sync.workers WHERE account = $1 AND worker_id = $2 FOR KEY SHARE
 ), listing AS (
     -- What `retry` put back waits until the listing has shown it, and is worked with its record; or until all is listed.
-    SELECT s.listing_done FROM sync_runs s WHERE s.account = $1 AND s.run_id = (SELECT a.run_id FROM alive a)
+    SELECT s.listing_done FROM campaign_sync.sync_runs s WHERE s.account = $1 AND s.run_id = (SELECT a.run_id FROM alive a)
 ), free AS (
     SELECT ctid
-    FROM sync_tasks
+    FROM campaign_sync.sync_tasks
     -- A worker of a run that was abandoned has no part in the next one.
     WHERE account = $1 AND worker_id = 0 AND run_id = (SELECT a.run_id FROM alive a)
       AND seq <= (SELECT CASE WHEN l.listing_done THEN 9223372036854775807 ELSE 9223372036854775806 END FROM listing l)
@@ -16,7 +16,7 @@ WITH alive AS (
     LIMIT $3
     FOR UPDATE SKIP LOCKED
 )
-UPDATE sync_tasks t
+UPDATE campaign_sync.sync_tasks t
 SET worker_id = $2, attempt = t.attempt + 1
 WHERE t.account = $1 AND t.ctid = ANY (ARRAY (SELECT f.ctid FROM free f))
 RETURNING t.id, t.attempt, t.payload

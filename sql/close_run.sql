@@ -1,8 +1,8 @@
 -- Closes a run of which everything is done; exactly one process succeeds. Dead letters of this run make it partial. Old runs
 -- go when a new one is done: no housekeeping job is needed.
 WITH closed AS (
-    UPDATE sync_runs s
-    SET state = CASE WHEN EXISTS (SELECT FROM dead_letters l WHERE l.account = $1 AND l.run_id = $2)
+    UPDATE campaign_sync.sync_runs s
+    SET state = CASE WHEN EXISTS (SELECT FROM campaign_sync.dead_letters l WHERE l.account = $1 AND l.run_id = $2)
                      THEN 'partial' ELSE 'complete' END,
         -- A listing that was not whole removes nothing.
         not_removed_reason = CASE WHEN NOT s.lists THEN NULL
@@ -11,13 +11,13 @@ WITH closed AS (
                                   WHEN s.listed < s.total THEN 'below_total' END,
         finished_at = now(), lister = 0, last_error = NULL
     WHERE s.account = $1 AND s.run_id = $2 AND s.state = 'running' AND s.listing_done
-      AND NOT EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1 AND t.run_id = $2)
+      AND NOT EXISTS (SELECT FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.run_id = $2)
       -- The tasks are those of the statement's beginning, the run's row may be a newer one: then it was joined meanwhile, and
       -- tasks may have been put into it.
-      AND s.joins = (SELECT j.joins FROM sync_runs j WHERE j.account = $1 AND j.run_id = $2)
+      AND s.joins = (SELECT j.joins FROM campaign_sync.sync_runs j WHERE j.account = $1 AND j.run_id = $2)
     RETURNING s.lists, s.unnamed, s.listed, s.total, s.lowest_total, s.highest_total, s.not_removed_reason
 ), old AS (
-    DELETE FROM sync_runs
+    DELETE FROM campaign_sync.sync_runs
     WHERE account = $1 AND finished_at < now() - interval '90 days' AND EXISTS (SELECT FROM closed)
 )
 SELECT lists, unnamed, listed, total, lowest_total, highest_total, not_removed_reason FROM closed

@@ -7,17 +7,17 @@ WITH batch AS (
            unnest($9::bigint[]) AS clicks, unnest($10::bigint[]) AS conversions,
            unnest($11::timestamptz[]) AS created_at, unnest($12::text[]) AS extra
 ), done AS (
-    DELETE FROM sync_tasks t
+    DELETE FROM campaign_sync.sync_tasks t
     -- One probe of the primary key for each id, whatever is known of the table: a join would be planned by statistics.
     -- A row that another process changes in the meantime is another version by then, and stays.
     WHERE t.account = $1 AND t.worker_id = $2 AND t.ctid = ANY (ARRAY (
         SELECT (SELECT x.ctid
-                FROM sync_tasks x
+                FROM campaign_sync.sync_tasks x
                 WHERE x.account = $1 AND x.id = b.id AND x.worker_id = $2 AND x.attempt = b.attempt)
         FROM batch b))
     RETURNING t.id, t.attempt, t.run_id
 ), stored AS (
-    INSERT INTO campaigns AS c (account, id, name, status, budget, impressions, clicks, conversions, created_at, extra,
+    INSERT INTO campaign_sync.campaigns AS c (account, id, name, status, budget, impressions, clicks, conversions, created_at, extra,
                                 first_synced_at, synced_at, run_id)
     -- By id, so that two writers lock rows in the same order.
     SELECT $1, d.id, b.name, b.status, b.budget::numeric, b.impressions, b.clicks, b.conversions, b.created_at,
@@ -32,10 +32,10 @@ WITH batch AS (
 ), unkept AS (
     -- A trigger, rule or policy may drop a row without an error: the campaign is then a dead letter. Its record is still
     -- seen here, though its task is deleted above.
-    INSERT INTO dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
+    INSERT INTO campaign_sync.dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
     SELECT $1, d.id, d.run_id, 'unstorable',
            'the table campaigns does not keep the row: a trigger, rule or policy drops it without an error', 1,
-           (SELECT t.payload FROM sync_tasks t WHERE t.account = $1 AND t.id = d.id), true
+           (SELECT t.payload FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.id = d.id), true
     FROM done d
     WHERE (SELECT count(*) FROM stored) < (SELECT count(*) FROM done)
       AND d.id NOT IN (SELECT s.id FROM stored s)
@@ -45,11 +45,11 @@ WITH batch AS (
         payload = excluded.payload, retryable = excluded.retryable, failed_at = excluded.failed_at
     RETURNING l.id
 ), cleared AS (
-    DELETE FROM dead_letters l
-    WHERE l.account = $1 AND EXISTS (SELECT FROM dead_letters WHERE account = $1)
+    DELETE FROM campaign_sync.dead_letters l
+    WHERE l.account = $1 AND EXISTS (SELECT FROM campaign_sync.dead_letters WHERE account = $1)
       AND l.id = ANY (ARRAY (SELECT s.id FROM stored s))
 ), counted AS (
-    UPDATE workers
+    UPDATE campaign_sync.workers
     SET synced = synced + (SELECT count(*) FROM stored), failed = failed + (SELECT count(*) FROM unkept),
         heartbeat_at = now()
     WHERE account = $1 AND worker_id = $2

@@ -1,7 +1,7 @@
 -- Keeps the lease of all that a worker holds, with one small write; tells what it must know of its run. Now and then, and
 -- when it leaves ($11), one of the processes adds a point to the run's samples.
 WITH beat AS (
-    UPDATE workers
+    UPDATE campaign_sync.workers
     SET heartbeat_at = now(), requests = $4, limited = $5, retries = $6, rate_limited = $7, token_refreshes = $8,
         durations = $9, retried = $10
     WHERE account = $1 AND worker_id = $2
@@ -11,11 +11,11 @@ WITH beat AS (
     SELECT coalesce(sum(w.synced), 0) AS synced, coalesce(sum(w.failed), 0) AS failed,
            coalesce(sum(CASE WHEN w.worker_id = $2 THEN $5 ELSE w.limited END), 0) AS limited,
            coalesce(sum(CASE WHEN w.worker_id = $2 THEN $7 ELSE w.rate_limited END), 0) AS rate_limited
-    FROM workers w
+    FROM campaign_sync.workers w
     WHERE w.account = $1 AND w.run_id = $3
 ), noted AS (
     -- The condition is looked at again when another process was first: it then has no effect.
-    UPDATE sync_runs s
+    UPDATE campaign_sync.sync_runs s
     -- Whoever leaves as the last stops the run; one who joins just then, or whose lease had ended, is not seen by it.
     SET state = CASE WHEN s.state = 'stopped' THEN 'running' ELSE s.state END,
         samples = CASE WHEN jsonb_array_length(s.samples) < 256 THEN s.samples
@@ -36,8 +36,8 @@ WITH beat AS (
            OR s.sampled_at <= now() - make_interval(secs => s.sample_seconds))
 )
 SELECT s.state, s.lister, s.listing_done, s.lists,
-       EXISTS (SELECT FROM workers w WHERE w.account = $1 AND w.worker_id <> $2) AS neighbours,
-       (SELECT count(*) FROM workers w WHERE w.account = $1 AND w.run_id = $3 AND w.worker_id <> $2) AS others,
+       EXISTS (SELECT FROM campaign_sync.workers w WHERE w.account = $1 AND w.worker_id <> $2) AS neighbours,
+       (SELECT count(*) FROM campaign_sync.workers w WHERE w.account = $1 AND w.run_id = $3 AND w.worker_id <> $2) AS others,
        EXISTS (SELECT FROM beat) AS alive
-FROM sync_runs s
+FROM campaign_sync.sync_runs s
 WHERE s.account = $1 AND s.run_id = $3

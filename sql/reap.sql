@@ -1,15 +1,15 @@
 -- Ends the lease of workers that are locked already: their tasks are free again, their counts go to their runs, and none of
 -- them is a lister any more. A statement of its own after the lock: it must see the tasks that they were given until then.
 WITH gone AS (
-    SELECT worker_id FROM workers WHERE account = $1 AND worker_id = ANY ($2)
+    SELECT worker_id FROM campaign_sync.workers WHERE account = $1 AND worker_id = ANY ($2)
 ), freed AS (
-    UPDATE sync_tasks t SET worker_id = 0 FROM gone g WHERE t.account = $1 AND t.worker_id = g.worker_id
+    UPDATE campaign_sync.sync_tasks t SET worker_id = 0 FROM gone g WHERE t.account = $1 AND t.worker_id = g.worker_id
     RETURNING t.id
 ), left_over AS (
-    DELETE FROM workers w USING gone g WHERE w.account = $1 AND w.worker_id = g.worker_id
+    DELETE FROM campaign_sync.workers w USING gone g WHERE w.account = $1 AND w.worker_id = g.worker_id
     RETURNING w.*
 ), counted AS (
-    UPDATE sync_runs s
+    UPDATE campaign_sync.sync_runs s
     SET synced = s.synced + l.synced, failed = s.failed + l.failed, requests = s.requests + l.requests,
         limited = s.limited + l.limited, retries = s.retries + l.retries, rate_limited = s.rate_limited + l.rate_limited,
         token_refreshes = s.token_refreshes + l.token_refreshes,

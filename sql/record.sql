@@ -2,7 +2,7 @@
 -- first sends to a platform that may have no limit. No row means that the long way has to be gone: a limit or a gate is on
 -- record, or there is something to clean up, or the clock was turned back, or somebody else has sent less than $4 seconds
 -- ago: the newest send on record is not $3, this process's.
-INSERT INTO quotas AS q (account, sent_at, sent_count) VALUES ($1, ARRAY[clock_timestamp()], ARRAY[$2::integer])
+INSERT INTO campaign_sync.quotas AS q (account, sent_at, sent_count) VALUES ($1, ARRAY[clock_timestamp()], ARRAY[$2::integer])
 ON CONFLICT (account) DO UPDATE
 SET sent_at = q.sent_at || clock_timestamp(), sent_count = q.sent_count || $2::integer
 WHERE (q.gate_until IS NULL OR q.gate_until < clock_timestamp())

@@ -10,7 +10,7 @@ WITH row AS (
     SELECT sent_at, sent_count, gate_until, gate_set_at,
            coalesce($5, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
            coalesce($6, limit_window_ms / 1000.0::float8) AS seconds
-    FROM quotas
+    FROM campaign_sync.quotas
     WHERE account = $1
     FOR UPDATE
 ), clock AS MATERIALIZED (
@@ -42,7 +42,7 @@ WITH row AS (
            coalesce(array_agg(s.count ORDER BY s.up_to_here), '{}') AS counts
     FROM sends s
 ), written AS (
-    UPDATE quotas q
+    UPDATE campaign_sync.quotas q
     SET sent_at = CASE WHEN t.granted = 0 THEN k.ats
                        WHEN x.joins THEN k.ats[:cardinality(k.ats) - 1] || t.now
                        ELSE k.ats || t.now END,

@@ -9,12 +9,12 @@ SELECT s.run_id, s.state, s.lists, s.listing_done, s.total, s.listed, s.removed,
        (s.token_refreshes + coalesce(w.token_refreshes, 0))::bigint AS token_refreshes,
        ARRAY (SELECT sum(u.count)::bigint
               FROM (SELECT s.durations UNION ALL
-                    SELECT v.durations FROM workers v WHERE v.account = s.account AND v.run_id = s.run_id) AS d (counts),
+                    SELECT v.durations FROM campaign_sync.workers v WHERE v.account = s.account AND v.run_id = s.run_id) AS d (counts),
                    unnest(d.counts) WITH ORDINALITY AS u (count, place)
               GROUP BY u.place ORDER BY u.place) AS durations,
        ARRAY (SELECT sum(u.count)::bigint
               FROM (SELECT s.retried UNION ALL
-                    SELECT v.retried FROM workers v WHERE v.account = s.account AND v.run_id = s.run_id) AS d (counts),
+                    SELECT v.retried FROM campaign_sync.workers v WHERE v.account = s.account AND v.run_id = s.run_id) AS d (counts),
                    unnest(d.counts) WITH ORDINALITY AS u (count, place)
               GROUP BY u.place ORDER BY u.place) AS retried,
        -- One that was stopped or abandoned was at work until its last sample; rows of the first schema have none.
@@ -24,11 +24,11 @@ SELECT s.run_id, s.state, s.lists, s.listing_done, s.total, s.listed, s.removed,
                                ELSE coalesce(s.finished_at, s.started_at) END - s.started_at)::float8 AS lasted_s,
        s.started_at, s.last_error, s.binary_version, s.limit_requests, s.limit_window_ms,
        CASE WHEN $2 IS NOT NULL THEN s.samples::text END AS samples
-FROM sync_runs s
+FROM campaign_sync.sync_runs s
 LEFT JOIN LATERAL (
     SELECT sum(w.synced) AS synced, sum(w.failed) AS failed, sum(w.requests) AS requests, sum(w.limited) AS limited,
            sum(w.retries) AS retries, sum(w.rate_limited) AS rate_limited, sum(w.token_refreshes) AS token_refreshes
-    FROM workers w
+    FROM campaign_sync.workers w
     WHERE w.account = s.account AND w.run_id = s.run_id
 ) w ON true
 WHERE s.account = $1 AND ($2 IS NULL OR s.run_id = $2)

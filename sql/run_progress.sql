@@ -10,11 +10,11 @@ SELECT s.run_id, s.state, s.lists, s.listing_done, s.next_page, s.page_size, s.t
        (s.token_refreshes + coalesce(w.token_refreshes, 0))::bigint AS token_refreshes,
        extract(epoch FROM coalesce(s.finished_at, now()) - s.started_at)::float8 AS elapsed_s,
        s.last_error, s.binary_version, s.started_at, s.finished_at
-FROM sync_runs s
+FROM campaign_sync.sync_runs s
 LEFT JOIN LATERAL (
     SELECT sum(w.synced) AS synced, sum(w.failed) AS failed, sum(w.requests) AS requests, sum(w.limited) AS limited,
            sum(w.retries) AS retries, sum(w.rate_limited) AS rate_limited, sum(w.token_refreshes) AS token_refreshes
-    FROM workers w
+    FROM campaign_sync.workers w
     WHERE w.account = s.account AND w.run_id = s.run_id
 ) w ON true
 WHERE s.account = $1 AND s.run_id = $2

@@ -1,5 +1,5 @@
 -- So many ($2) of the newest sends on record do not count.
-UPDATE quotas q
+UPDATE campaign_sync.quotas q
 SET (sent_at, sent_count) = (
     SELECT coalesce(array_agg(k.at ORDER BY k.place), '{}'), coalesce(array_agg(k.count ORDER BY k.place), '{}')
     FROM (

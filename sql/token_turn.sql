@@ -2,7 +2,7 @@
 -- for at most $4 seconds. The row's lock is held for this statement only, never while a token is fetched. A turn that lasts
 -- longer was given before the database's clock was turned back, and is over.
 WITH row AS (
-    INSERT INTO access_tokens AS t (account, refresher, refresh_until)
+    INSERT INTO campaign_sync.access_tokens AS t (account, refresher, refresh_until)
     VALUES ($1, $3, now() + make_interval(secs => $4))
     ON CONFLICT (account) DO UPDATE
     SET (refresher, refresh_until) = (

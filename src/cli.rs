@@ -61,6 +61,7 @@ pub struct Flags {
     pub run: Option<String>,
     pub html: Option<String>,
     pub shell: Option<String>,
+    pub schema: Option<String>,
     pub fresh: bool,
     pub no_migrate: bool,
     pub allow_http: bool,
@@ -97,7 +98,9 @@ macro_rules! command {
     };
     (@ [$($head:tt)*] [$($field:tt)*] database $($rest:ident)*) => {
         command!(@ [#[argh(note = "Database: DATABASE_URL, or PGHOST, PGUSER, PGPASSWORD and the like, as libpq reads them.")]
-            $($head)*] [$($field)*] $($rest)*);
+            $($head)*] [$($field)*
+            ["schema of the tables (default: campaign_sync, or where an installation is found) [CAMPAIGN_SYNC_SCHEMA]", option, schema: Option<String>]
+        ] $($rest)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] accounts $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*

@@ -24,7 +24,8 @@
 //! `main` → [`commands`] → [`cli`], [`config`], [`sync`], [`report`]; `sync` → [`platform`], [`store`], [`http`];
 //! `platform` → `http`; nothing goes back up. All may use [`scope`] (whose part it is, for the log), [`foreign`],
 //! [`settings_file`], `in_time` (a timeout for what has none) and `own_machine` (its limits and shortages). Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/`
-//! and is called from [`store`] only.
+//! and is called from [`store`] only. There every statement names its tables as `campaign_sync.table`; [`store::Client`] puts
+//! another schema in place of it where the installation is elsewhere. [`config`] takes the schema's name from `store`.
 //!
 //! # Sessions and poolers
 //!

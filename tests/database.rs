@@ -217,17 +217,17 @@ fn a_lost_answer_loses_no_work(sign: &'static str, end: Option<&'static str>) {
 
 #[test]
 fn a_page_whose_commit_nobody_heard_of_is_worked() {
-    a_lost_answer_loses_no_work("INSERT INTO sync_tasks", None);
+    a_lost_answer_loses_no_work("INSERT INTO campaign_sync.sync_tasks", None);
 }
 
 #[test]
 fn a_claim_whose_commit_nobody_heard_of_is_worked() {
-    a_lost_answer_loses_no_work("FOR UPDATE SKIP LOCKED\n)\nUPDATE sync_tasks", Some("COMMIT"));
+    a_lost_answer_loses_no_work("FOR UPDATE SKIP LOCKED\n)\nUPDATE campaign_sync.sync_tasks", Some("COMMIT"));
 }
 
 #[test]
 fn a_result_whose_commit_nobody_heard_of_is_counted_once() {
-    a_lost_answer_loses_no_work("INSERT INTO campaigns", None);
+    a_lost_answer_loses_no_work("INSERT INTO campaign_sync.campaigns", None);
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_run_whose_end_cannot_be_looked_up_is_no_success() {
     // As soon as the run is closed, what its summary is made of is gone.
     database.execute(
         "CREATE FUNCTION hide() RETURNS trigger LANGUAGE plpgsql
-             AS $$ BEGIN ALTER TABLE workers RENAME TO hidden; RETURN NULL; END $$;
+             AS $$ BEGIN ALTER TABLE campaign_sync.workers RENAME TO hidden; RETURN NULL; END $$;
          CREATE TRIGGER hide AFTER UPDATE ON sync_runs FOR EACH ROW WHEN (NEW.state = 'complete')
              EXECUTE FUNCTION hide()",
     );

@@ -217,8 +217,9 @@ fn a_server_that_accepts_and_never_answers_is_unavailable_in_bounded_time() {
 fn connections_that_died_while_idle_are_replaced_without_a_wait() {
     let pool = cluster().pool(&[("PGAPPNAME", "to be killed")]);
     let (clock, stop) = (JumpingClock::new(), Stop::new());
-    let one =
-        |client: &mut postgres::Client| client.query_one("SELECT 1", &[]).map(|row| row.get::<_, i32>(0));
+    let one = |client: &mut campaign_sync::store::Client| {
+        client.query_one("SELECT 1", &[]).map(|row| row.get::<_, i32>(0))
+    };
     // Two idle connections that have served.
     let outer = pool.run(&clock, &stop, Duration::ZERO, |client| {
         assert_eq!(pool.run(&clock, &stop, Duration::ZERO, one), Ok(1));

@@ -61,7 +61,7 @@ fn a_missing_grant_is_a_matter_of_configuration_and_names_the_table() {
         let said = outcome.stderr.lines().last().unwrap();
         assert!(said.contains(table) && said.contains("permission denied"), "{table}: {outcome}");
         let outcome = run(&server, &url, &["check"]).expect_code(2);
-        let cure = format!("GRANT INSERT, UPDATE ON {table} TO {role}");
+        let cure = format!("GRANT INSERT, UPDATE ON campaign_sync.{table} TO {role}");
         assert!(outcome.stderr.contains(&cure), "{outcome}");
         database.execute(&format!("GRANT INSERT, UPDATE ON {table} TO {role}"));
     }

@@ -119,7 +119,7 @@ fn a_summary_is_about_its_own_run_alone() {
     // As soon as the run is closed, another process opens the next.
     database.execute(
         "CREATE FUNCTION go_on() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             INSERT INTO sync_tasks (account, id, run_id, seq, payload)
+             INSERT INTO campaign_sync.sync_tasks (account, id, run_id, seq, payload)
              VALUES (NEW.account, 'campaign_1', NEW.run_id + 1, 0, '{}');
              RETURN NULL;
          END $$;

@@ -41,7 +41,7 @@ fn tokens(ledger: &Ledger, seed: u64) -> Vec<String> {
 /// Every row of every table as text.
 fn dump(database: &Database) -> String {
     let tables: Vec<String> = database.column(
-        "SELECT quote_ident(table_name) FROM information_schema.tables WHERE table_schema = 'public'",
+        "SELECT quote_ident(table_name) FROM information_schema.tables WHERE table_schema = 'campaign_sync'",
     );
     assert!(tables.len() >= 8, "{tables:?}");
     let rows =
@@ -206,7 +206,7 @@ fn campaigns_that_come_while_an_empty_account_is_filled_are_replaced() {
     Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
     database.execute(
         "CREATE FUNCTION come() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             INSERT INTO campaigns (account, id, name, status, budget, impressions, clicks, conversions, created_at,
+             INSERT INTO campaign_sync.campaigns (account, id, name, status, budget, impressions, clicks, conversions, created_at,
                                     first_synced_at, synced_at, run_id)
              VALUES ('default', 'campaign_7', 'old', 'old', 0, 0, 0, 0, now(), now(), now(), 0);
              RETURN NULL;

@@ -1,22 +1,22 @@
     RETURNING id
 ), cleared AS (
-    DELETE FROM dead_letters l
-    WHERE l.account = $1 AND EXISTS (SELECT FROM dead_letters WHERE account = $1)
+    DELETE FROM campaign_sync.dead_letters l
+    WHERE l.account = $1 AND EXISTS (SELECT FROM campaign_sync.dead_letters WHERE account = $1)
       AND l.id = ANY (ARRAY (SELECT s.id FROM stored s))
 ), counted AS (
-    UPDATE workers
+    UPDATE campaign_sync.workers
     SET synced = synced + (SELECT count(*) FROM stored), heartbeat_at = now()
     WHERE account = $1 AND worker_id = $3 AND EXISTS (SELECT FROM stored)
     RETURNING worker_id
 ), advanced AS (
-    UPDATE sync_runs s
+    UPDATE campaign_sync.sync_runs s
     SET next_page = $13, listing_done = $14, total = coalesce($15, s.total),
         -- Rows that are written on their own, ahead of their page, leave the run where it is.
         page_size = CASE WHEN s.next_page = $13 THEN s.page_size ELSE $16 END,
         listed = s.listed + n.records + (SELECT count(*) FROM stored)
                  - (SELECT count(*) FROM done WHERE seq < 9223372036854775807)
                  -- What the whole listing has not shown is worked all the same.
-                 + CASE WHEN $14 THEN (SELECT count(*) FROM sync_tasks t
+                 + CASE WHEN $14 THEN (SELECT count(*) FROM campaign_sync.sync_tasks t
                                        WHERE t.account = $1 AND t.run_id = $2 AND t.seq = 9223372036854775807)
                                       - n.waiting - (SELECT count(*) FROM done WHERE seq = 9223372036854775807)
                         ELSE 0 END,
@@ -32,10 +32,10 @@
                 WHEN (SELECT count(*) FROM stored) < (SELECT count(*) FROM finished) AND EXISTS (
                     SELECT FROM finished f CROSS JOIN run r
                     WHERE f.id NOT IN (SELECT s.id FROM stored s)
-                      AND ((SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = f.id) IS NULL
+                      AND ((SELECT t.run_id FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.id = f.id) IS NULL
                            OR f.id IN (SELECT d.id FROM done d))
-                      AND (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = f.id) IS DISTINCT FROM $2
-                      AND (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = f.id) IS DISTINCT FROM $2)
+                      AND (SELECT c.run_id FROM campaign_sync.campaigns c WHERE c.account = $1 AND c.id = f.id) IS DISTINCT FROM $2
+                      AND (SELECT l.run_id FROM campaign_sync.dead_letters l WHERE l.account = $1 AND l.id = f.id) IS DISTINCT FROM $2)
                 THEN 'campaigns'
                 WHEN EXISTS (SELECT FROM stored) AND NOT EXISTS (SELECT FROM counted) THEN 'workers'
                 WHEN EXISTS (SELECT FROM run) AND NOT EXISTS (SELECT FROM advanced) THEN 'sync_runs' END AS name

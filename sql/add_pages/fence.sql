@@ -8,10 +8,10 @@
 WITH alive AS (
     -- Locked before the run, as by a heartbeat and by the end of a lease, which would otherwise leave the held tasks with
     -- nobody; and as strongly as it is written to below.
-    SELECT worker_id FROM workers WHERE account = $1 AND worker_id = $3 FOR NO KEY UPDATE
+    SELECT worker_id FROM campaign_sync.workers WHERE account = $1 AND worker_id = $3 FOR NO KEY UPDATE
 ), run AS (
     SELECT s.run_id
-    FROM alive a JOIN sync_runs s ON s.lister = a.worker_id
+    FROM alive a JOIN campaign_sync.sync_runs s ON s.lister = a.worker_id
     WHERE s.account = $1 AND s.run_id = $2 AND s.lister = $3 AND s.next_page = $4 AND s.state = 'running'
       AND NOT s.listing_done
     FOR UPDATE OF s

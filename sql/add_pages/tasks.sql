@@ -4,13 +4,13 @@
 ), page AS (
     SELECT * FROM unnest($5::text[], $6::bigint[], $7::text[], $8::boolean[]) AS p (id, seq, payload, held)
 ), added AS (
-    INSERT INTO sync_tasks (account, id, run_id, seq, worker_id, attempt, payload)
+    INSERT INTO campaign_sync.sync_tasks (account, id, run_id, seq, worker_id, attempt, payload)
     SELECT $1, p.id, r.run_id, p.seq, CASE WHEN p.held THEN $3 ELSE 0 END, CASE WHEN p.held THEN 1 ELSE 0 END, p.payload
     FROM page p CROSS JOIN run r
-    WHERE (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = p.id) IS DISTINCT FROM $2
+    WHERE (SELECT c.run_id FROM campaign_sync.campaigns c WHERE c.account = $1 AND c.id = p.id) IS DISTINCT FROM $2
       -- Most accounts have no dead letter: then there is nothing to look up.
-      AND (NOT EXISTS (SELECT FROM dead_letters WHERE account = $1)
-           OR (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = p.id) IS DISTINCT FROM $2)
+      AND (NOT EXISTS (SELECT FROM campaign_sync.dead_letters WHERE account = $1)
+           OR (SELECT l.run_id FROM campaign_sync.dead_letters l WHERE l.account = $1 AND l.id = p.id) IS DISTINCT FROM $2)
     ON CONFLICT (account, id) DO NOTHING
     RETURNING id
 ), known AS (
@@ -20,12 +20,12 @@
 ), waiting AS (
     -- Put back by `retry`, and shown by this listing only now.
     SELECT count(*) AS count
-    FROM sync_tasks t
+    FROM campaign_sync.sync_tasks t
     WHERE t.account = $1 AND t.id = ANY ((SELECT k.ids FROM known k)::text[]) AND t.seq = 9223372036854775807
 ), shown_again AS (
     -- A task takes the record of the listing. One that waited for it is held by the lister's process, if it would be as a new
     -- one; whoever holds one with another record holds it no more.
-    UPDATE sync_tasks t
+    UPDATE campaign_sync.sync_tasks t
     SET payload = p.payload, run_id = r.run_id,
         seq = CASE WHEN t.seq = 9223372036854775807 THEN p.seq ELSE t.seq END,
         worker_id = CASE WHEN t.seq = 9223372036854775807 AND p.held THEN $3 ELSE 0 END,
@@ -40,15 +40,15 @@
          AS i (id, reason, payload, named, cause, retryable)
 ), overruled AS (
     -- What `retry` put back, and the listing now shows to be no campaign.
-    DELETE FROM sync_tasks t
+    DELETE FROM campaign_sync.sync_tasks t
     WHERE t.account = $1 AND EXISTS (SELECT FROM run) AND t.id = ANY ($9::text[]) AND t.seq = 9223372036854775807
     RETURNING t.id
 ), buried AS (
-    INSERT INTO dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
+    INSERT INTO campaign_sync.dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
     SELECT $1, i.id, r.run_id, i.cause, i.reason, 0, i.payload, i.retryable
     FROM invalid i CROSS JOIN run r
-    WHERE (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = i.id) IS DISTINCT FROM $2
-      AND ((SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = i.id) IS NULL
+    WHERE (SELECT c.run_id FROM campaign_sync.campaigns c WHERE c.account = $1 AND c.id = i.id) IS DISTINCT FROM $2
+      AND ((SELECT t.run_id FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.id = i.id) IS NULL
            OR i.id = ANY (ARRAY (SELECT o.id FROM overruled o)))
     ON CONFLICT (account, id) DO UPDATE
     SET run_id = excluded.run_id, cause = excluded.cause, reason = excluded.reason, attempts = excluded.attempts,
@@ -69,16 +69,16 @@
            CASE WHEN (SELECT count(*) FROM added) < (SELECT count(*) FROM page) AND EXISTS (
                     SELECT FROM page p CROSS JOIN run r
                     WHERE p.id NOT IN (SELECT a.id FROM added a)
-                      AND (SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = p.id) IS NULL
-                      AND (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = p.id) IS DISTINCT FROM $2
-                      AND (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = p.id) IS DISTINCT FROM $2)
+                      AND (SELECT t.run_id FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.id = p.id) IS NULL
+                      AND (SELECT c.run_id FROM campaign_sync.campaigns c WHERE c.account = $1 AND c.id = p.id) IS DISTINCT FROM $2
+                      AND (SELECT l.run_id FROM campaign_sync.dead_letters l WHERE l.account = $1 AND l.id = p.id) IS DISTINCT FROM $2)
                 THEN 'sync_tasks'
                 WHEN b.count < (SELECT count(*) FROM invalid) AND EXISTS (
                     SELECT FROM invalid i CROSS JOIN run r
                     WHERE i.id NOT IN (SELECT u.id FROM buried u)
-                      AND ((SELECT t.run_id FROM sync_tasks t WHERE t.account = $1 AND t.id = i.id) IS NULL
+                      AND ((SELECT t.run_id FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.id = i.id) IS NULL
                            OR i.id IN (SELECT o.id FROM overruled o))
-                      AND (SELECT c.run_id FROM campaigns c WHERE c.account = $1 AND c.id = i.id) IS DISTINCT FROM $2
-                      AND (SELECT l.run_id FROM dead_letters l WHERE l.account = $1 AND l.id = i.id) IS DISTINCT FROM $2)
+                      AND (SELECT c.run_id FROM campaign_sync.campaigns c WHERE c.account = $1 AND c.id = i.id) IS DISTINCT FROM $2
+                      AND (SELECT l.run_id FROM campaign_sync.dead_letters l WHERE l.account = $1 AND l.id = i.id) IS DISTINCT FROM $2)
                 THEN 'dead_letters' END AS unkept
     FROM (SELECT count(*) FROM buried) b

@@ -26,13 +26,13 @@ pub(super) fn run(
         let prefix = if several { visible(&account.name) + ": " } else { String::new() };
         let mut passed = |what: &str, found: &str| says(stdout, &format!("{prefix}{what}"), found);
         check_account(&config, account, &mut passed)?;
-        if several { Ok(0) } else { check_database(environment, &config, &mut passed) }
+        if several { Ok(0) } else { check_database(flags, environment, &config, &mut passed) }
     })?;
     if !several {
         return Ok(code);
     }
     let mut passed = |what: &str, found: &str| says(stdout, what, found);
-    let database = check_database(environment, &config, &mut passed)?;
+    let database = check_database(flags, environment, &config, &mut passed)?;
     Ok(most_serious([code, database]))
 }
 
@@ -70,12 +70,13 @@ fn patience(timeout: Duration, config: &Config) -> Duration {
 }
 
 fn check_database(
+    flags: &Flags,
     environment: &dyn Fn(&str) -> Option<OsString>,
     config: &Config,
     passed: Passed<'_>,
 ) -> Result<i32, Failure> {
     let patience = patience(LONGEST, config);
-    let store = set_up::store(environment, "default", &Context::new(), patience)?;
+    let store = set_up::store(flags, environment, "default", &Context::new(), patience)?;
     let state = store.run(|client, _| schema::state(client)).map_err(set_up::from_store)?;
     match state {
         SchemaState::Current => {

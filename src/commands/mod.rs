@@ -99,7 +99,7 @@ fn dispatch(
         CommandName::List => list::run(&parsed.flags, environment, stdout),
         CommandName::Plan => plan::run(&parsed.flags, output, environment, stdout),
         CommandName::Check => check::run(&parsed.flags, environment, stdout),
-        CommandName::Migrate => migrate::run(environment, stdout),
+        CommandName::Migrate => migrate::run(&parsed.flags, environment, stdout),
         CommandName::Status => status::run(&parsed.flags, output, environment, stdout),
         CommandName::Retry => sync::retry(&parsed.flags, output, environment, stdout),
         CommandName::Report => report::run(&parsed.flags, environment, stdout),

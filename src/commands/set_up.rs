@@ -104,12 +104,17 @@ fn ledger(context: &Context, store: Option<&Store>) -> Box<dyn Ledger> {
 }
 
 /// The connections for so many accounts, to the database that the environment names.
-pub(super) fn pool(environment: &dyn Fn(&str) -> Option<OsString>, accounts: usize) -> Result<Pool, Failure> {
+pub(super) fn pool(
+    flags: &Flags,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    accounts: usize,
+) -> Result<Pool, Failure> {
+    let schema = Config::schema(flags, environment).map_err(Failure::usage)?;
     let conninfo = Conninfo::from_environment(environment).map_err(Failure::usage)?;
     let wanted = u32::try_from(accounts).unwrap_or(u32::MAX).saturating_mul(CONNECTIONS);
     // Refused to r2d2, a thread is a panic.
     std::thread::Builder::new().spawn(|| ()).map_err(no_thread)?;
-    let pool = Pool::new(&conninfo, wanted.min(MOST_CONNECTIONS)).map_err(Failure::usage)?;
+    let pool = Pool::in_schema(&conninfo, wanted.min(MOST_CONNECTIONS), schema).map_err(Failure::usage)?;
     let watched = pool.watch(LONGEST_TRANSACTION, |silence| {
         // The thread that waits cannot be freed: only the end of the process ends its wait. Leases end by themselves.
         crate::report::log::conclude(None, None, &format!("{silence}; run again to resume"));
@@ -125,12 +130,13 @@ fn no_thread(error: io::Error) -> Failure {
 
 /// The store of one account, in the database that the environment names.
 pub(super) fn store(
+    flags: &Flags,
     environment: &dyn Fn(&str) -> Option<OsString>,
     account: &str,
     context: &Context,
     give_up_after: Duration,
 ) -> Result<Store, Failure> {
-    let pool = pool(environment, 1)?;
+    let pool = pool(flags, environment, 1)?;
     Ok(Store::new(pool, account, context.clock.clone(), context.stop.clone(), give_up_after))
 }
 
@@ -143,7 +149,7 @@ pub(super) fn look(
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<(Store, Vec<String>), Failure> {
     let named = Config::account_names(flags, environment).map_err(Failure::usage)?;
-    let store = store(environment, "default", &Context::new(), LOOK_PATIENCE)?;
+    let store = store(flags, environment, "default", &Context::new(), LOOK_PATIENCE)?;
     ready(&store, false)?;
     let accounts = match named.is_empty() {
         true => store.run(|client, _| overview::accounts(client)).map_err(from_store)?,

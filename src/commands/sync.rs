@@ -91,7 +91,7 @@ fn work(
     };
     let worked = config.and_then(|config| {
         let results = Results::new(output, stdout, metrics.as_mut(), &config);
-        work_on(&config, output, environment, results, retry)
+        work_on(flags, &config, output, environment, results, retry)
     });
     if let Some(metrics) = &mut metrics {
         match &worked {
@@ -103,6 +103,7 @@ fn work(
 }
 
 fn work_on(
+    flags: &Flags,
     config: &Config,
     output: &Output,
     environment: &dyn Fn(&str) -> Option<OsString>,
@@ -112,7 +113,7 @@ fn work_on(
     let context = Context::new();
     let deadline = config.deadline.map(|deadline| context.clock.now() + deadline);
     let signalled = Signalled::listen()?;
-    let pool = set_up::pool(environment, config.accounts.len())?;
+    let pool = set_up::pool(flags, environment, config.accounts.len())?;
     let mut parts = parts(config, &pool);
     // A connection takes a while: until then everything else is made ready.
     let prepare = || prepare(&parts, config, &signalled);

@@ -26,6 +26,7 @@ use crate::cli::Flags;
 use crate::http::RateLimit;
 use crate::http::client::{Proxy, check_trusted_roots};
 use crate::settings_file::{self, CERTIFICATES_BYTES};
+use crate::store::SchemaName;
 
 /// How the environment is looked up: passed in, so that tests need no real one.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -198,6 +199,18 @@ impl Config {
         names.sort();
         names.dedup();
         Ok(names)
+    }
+
+    /// The schema of our tables, if it is set.
+    ///
+    /// # Errors
+    /// When it can be none.
+    pub fn schema(flags: &Flags, env: Environment<'_>) -> Result<Option<SchemaName>, ConfigError> {
+        Source::new("--schema", "CAMPAIGN_SYNC_SCHEMA", &flags.schema).parsed(
+            env,
+            "a schema's name of at most 63 bytes, of letters, digits, _ and -, not beginning with pg_, such as campaign_sync",
+            SchemaName::new,
+        )
     }
 
     /// The account of a command that takes one at a time.

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use postgres::types::{ToSql, Type};
-use postgres::{Client, Error, Row};
+use postgres::{Error, Row};
 
-use super::begin;
+use super::{Client, begin};
 
 /// So few tasks can be finished in a moment.
 const FEW: i64 = 16;
@@ -125,8 +125,8 @@ pub fn close(
     // Asked over and over by processes that wait for others.
     let row = client.query_typed_opt(
         "SELECT s.state, s.listing_done,
-                (SELECT count(*) FROM (SELECT FROM sync_tasks t WHERE t.account = $1 AND t.run_id = $2 LIMIT $3 + 1) few) AS tasks
-         FROM sync_runs s WHERE s.account = $1 AND s.run_id = $2",
+                (SELECT count(*) FROM (SELECT FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.run_id = $2 LIMIT $3 + 1) few) AS tasks
+         FROM campaign_sync.sync_runs s WHERE s.account = $1 AND s.run_id = $2",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&FEW, Type::INT8)],
     )?;
     match row {
@@ -176,7 +176,7 @@ fn try_to_close(
         };
         if let Some(reason) = reason {
             transaction.execute_typed(
-                "UPDATE sync_runs SET not_removed = $3, not_removed_reason = $4 WHERE account = $1 AND run_id = $2",
+                "UPDATE campaign_sync.sync_runs SET not_removed = $3, not_removed_reason = $4 WHERE account = $1 AND run_id = $2",
                 &[
                     (&account, Type::TEXT),
                     (&run_id, Type::INT8),

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use postgres::Client;
+use postgres::Client as Driver;
 use r2d2::ManageConnection;
 use r2d2_postgres::PostgresConnectionManager;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::client::Client;
 use super::conninfo::{Address, Conninfo, ConninfoError, Host, SslMode};
 use super::error::{StoreError, may_depend_on_tls};
+use super::place::Place;
 use super::tls;
 use crate::in_time::in_time;
 use crate::own_machine::spare_files;
@@ -38,6 +40,7 @@ pub(super) struct Attempt {
 /// r2d2's manager for the database that a `Conninfo` names.
 pub(super) struct Connector {
     hosts: Arc<Vec<Route>>,
+    place: Arc<Place>,
     longest: Duration,
     unanswered: Arc<AtomicUsize>,
     generation: Arc<AtomicU64>,
@@ -65,13 +68,19 @@ struct Route {
 }
 
 impl Connector {
-    pub(super) fn new(conninfo: &Conninfo) -> Result<Self, ConninfoError> {
+    pub(super) fn new(conninfo: &Conninfo, place: Place) -> Result<Self, ConninfoError> {
         let tls = tls::connector(conninfo)?;
         let hosts: Vec<_> = conninfo.hosts.iter().map(|host| Route::new(conninfo, host, &tls)).collect();
         let ways: usize = hosts.iter().map(|host| host.ways.len()).sum();
         // Twice, because a name may have an address of each family and the first may be a black hole.
         let longest = conninfo.connect_timeout * 2 * u32::try_from(ways).unwrap_or(u32::MAX);
-        Ok(Self { hosts: Arc::new(hosts), longest, unanswered: Arc::default(), generation: Arc::default() })
+        Ok(Self {
+            hosts: Arc::new(hosts),
+            place: Arc::new(place),
+            longest,
+            unanswered: Arc::default(),
+            generation: Arc::default(),
+        })
     }
 
     pub(super) fn generation(&self) -> Generation {
@@ -80,7 +89,7 @@ impl Connector {
 
     /// The driver's timeout ends with TCP's handshake: a server that accepts and then says nothing would hold it for
     /// ever. So the attempt has its own thread, and is left to itself when it takes too long.
-    fn connect_in_time(&self) -> Result<Client, StoreError> {
+    fn connect_in_time(&self) -> Result<Driver, StoreError> {
         let silent = || StoreError::Unavailable {
             message: format!(
                 "{}: the server does not answer (is it overloaded, stopped, or no Postgres at all?)",
@@ -113,7 +122,7 @@ impl ManageConnection for Connector {
 
     fn connect(&self) -> Result<Attempt, Infallible> {
         let generation = self.generation.load(Ordering::Relaxed);
-        let client = self.connect_in_time();
+        let client = self.connect_in_time().map(|driver| Client::new(driver, self.place.clone()));
         Ok(Attempt { client, finished: Instant::now(), used: false, spent: false, generation })
     }
 
@@ -124,12 +133,12 @@ impl ManageConnection for Connector {
     fn has_broken(&self, attempt: &mut Attempt) -> bool {
         attempt.spent
             || attempt.generation != self.generation.load(Ordering::Relaxed)
-            || attempt.client.as_ref().map_or(true, Client::is_closed)
+            || attempt.client.as_ref().map_or(true, |client| client.is_closed())
     }
 }
 
 /// Tries the hosts in order; one that refuses ends the search, as in libpq.
-fn connect(hosts: &[Route]) -> Result<Client, StoreError> {
+fn connect(hosts: &[Route]) -> Result<Driver, StoreError> {
     let mut last = StoreError::Internal { message: "no database host is configured".into() };
     for host in hosts {
         match host.connect() {
@@ -154,7 +163,7 @@ impl Route {
         Self { subject: format!("database {}", conninfo.at(host)), ways: modes.iter().map(way).collect() }
     }
 
-    fn connect(&self) -> Result<Client, StoreError> {
+    fn connect(&self) -> Result<Driver, StoreError> {
         let mut ways = self.ways.iter().peekable();
         while let Some(way) = ways.next() {
             if let Err(shortage) = spare_files(DRIVER_FILES) {

@@ -2,8 +2,10 @@
 
 use std::time::SystemTime;
 
+use postgres::Error;
 use postgres::types::Type;
-use postgres::{Client, Error};
+
+use super::Client;
 
 /// Which dead letters are to be retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +90,7 @@ pub fn by_cause(client: &mut Client, account: &str) -> Result<Vec<Heap>, Error> 
     let rows = client.query_typed(
         "SELECT cause, count(*), count(*) FILTER (WHERE retryable), (array_agg(id ORDER BY failed_at DESC, id))[1],
                 (array_agg(reason ORDER BY failed_at DESC, id))[1]
-         FROM dead_letters WHERE account = $1 GROUP BY cause ORDER BY 2 DESC, 1",
+         FROM campaign_sync.dead_letters WHERE account = $1 GROUP BY cause ORDER BY 2 DESC, 1",
         &[(&account, Type::TEXT)],
     )?;
     Ok(rows
@@ -136,7 +138,7 @@ pub fn of_run(client: &mut Client, account: &str, run_id: i64, most: i64) -> Res
         "SELECT cause, count, id, reason, attempts, failed_at
          FROM (SELECT l.*, row_number() OVER (PARTITION BY cause ORDER BY id) AS place,
                       count(*) OVER (PARTITION BY cause) AS count
-               FROM dead_letters l WHERE account = $1 AND run_id = $2) l
+               FROM campaign_sync.dead_letters l WHERE account = $1 AND run_id = $2) l
          WHERE place <= $3
          ORDER BY count DESC, cause, place",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&most, Type::INT8)],

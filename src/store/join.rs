@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use postgres::types::Type;
-use postgres::{Client, Error, Row};
+use postgres::{Error, Row};
 
-use super::begin;
 use super::dead_letters::{self, Retry};
 use super::leases;
 use super::process::Process;
 use super::queue::{self, WorkerId};
 use super::runs::{self, OpenRun, Opening};
+use super::{Client, begin};
 
 /// What joining a run has come to.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ fn resume(client: &mut Client, account: &str, opening: &Opening, run: OpenRun) -
     let key: [(&(dyn postgres::types::ToSql + Sync), Type); 2] =
         [(&account, Type::TEXT), (&run.run_id, Type::INT8)];
     client.execute_typed(
-        "UPDATE sync_runs SET state = 'running', joins = joins + 1 WHERE account = $1 AND run_id = $2",
+        "UPDATE campaign_sync.sync_runs SET state = 'running', joins = joins + 1 WHERE account = $1 AND run_id = $2",
         &key,
     )?;
     if run.lists || !opening.lists {

@@ -4,11 +4,11 @@
 use std::array;
 
 use postgres::types::Type;
-use postgres::{Client, Error, Row};
+use postgres::{Error, Row};
 
-use super::begin;
 use super::process::Process;
 use super::queue::WorkerId;
+use super::{Client, begin};
 use crate::http::retry::Cause;
 use crate::http::{RateLimit, spread};
 
@@ -96,7 +96,7 @@ pub fn register(
     let pid = i32::try_from(process.pid).unwrap_or(0);
     // A row that is not kept is an error.
     client.query_typed_one(
-        "INSERT INTO workers (account, worker_id, run_id, host, pid, machine, process_start)
+        "INSERT INTO campaign_sync.workers (account, worker_id, run_id, host, pid, machine, process_start)
          OVERRIDING SYSTEM VALUE
          VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (account, worker_id) DO UPDATE
@@ -201,8 +201,10 @@ pub fn end(transaction: &mut Client, account: &str, leaving: WorkerId) -> Result
 /// # Errors
 /// The database's.
 pub fn all(client: &mut Client, account: &str) -> Result<Vec<WorkerId>, Error> {
-    let rows =
-        client.query_typed("SELECT worker_id FROM workers WHERE account = $1", &[(&account, Type::TEXT)])?;
+    let rows = client.query_typed(
+        "SELECT worker_id FROM campaign_sync.workers WHERE account = $1",
+        &[(&account, Type::TEXT)],
+    )?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -213,7 +215,7 @@ fn gone(client: &mut Client, account: &str) -> Result<Vec<WorkerId>, Error> {
         return Ok(Vec::new());
     }
     let rows = client.query_typed(
-        "SELECT worker_id, host, pid, machine, process_start FROM workers WHERE account = $1 AND machine = $2",
+        "SELECT worker_id, host, pid, machine, process_start FROM campaign_sync.workers WHERE account = $1 AND machine = $2",
         &[(&account, Type::TEXT), (&current.machine, Type::TEXT)],
     )?;
     let process = |row: &Row| Process {
@@ -238,8 +240,8 @@ pub fn take_listing(
 ) -> Result<Option<(i64, i32)>, Error> {
     let row = client.query_typed_opt(
         // Locked, as its lease might end in between: then the lister would be one that is not there.
-        "WITH alive AS (SELECT worker_id FROM workers WHERE account = $1 AND worker_id = $3 FOR KEY SHARE)
-         UPDATE sync_runs SET lister = $3
+        "WITH alive AS (SELECT worker_id FROM campaign_sync.workers WHERE account = $1 AND worker_id = $3 FOR KEY SHARE)
+         UPDATE campaign_sync.sync_runs SET lister = $3
          WHERE account = $1 AND run_id = $2 AND state = 'running' AND NOT listing_done AND lister IN (0, $3)
            AND EXISTS (SELECT FROM alive)
          RETURNING next_page, page_size",

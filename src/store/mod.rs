@@ -1,5 +1,6 @@
 //! Postgres, and the only place with SQL calls.
 
+mod client;
 pub mod closing;
 mod connect;
 pub mod conninfo;
@@ -8,6 +9,7 @@ pub mod error;
 pub mod join;
 pub mod leases;
 pub mod overview;
+mod place;
 pub mod pool;
 pub mod process;
 pub mod queue;
@@ -15,6 +17,8 @@ pub mod quota;
 pub mod runs;
 pub mod samples;
 pub mod schema;
+mod schema_name;
+mod survey;
 pub mod tls;
 pub mod tokens;
 
@@ -22,11 +26,14 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postgres::{Client, Error};
+use postgres::Error;
 
+pub use client::Client;
 pub use conninfo::{Conninfo, ConninfoError};
 pub use error::{StoreError, UNIQUE_VIOLATION};
 pub use pool::{Connection, Pool};
+pub use schema_name::SchemaName;
+pub use survey::{Namesake, Survey};
 
 use crate::http::{Clock, Stop};
 use crate::scope::Scope;

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use postgres::Error;
 use postgres::types::Type;
-use postgres::{Client, Error};
 
 use super::dead_letters::{self, Heap};
 use super::runs::{self, Progress};
-use super::{queue, quota};
+use super::{Client, queue, quota};
 use crate::http::RateLimit;
 
 /// An account at one moment.
@@ -79,14 +79,17 @@ pub struct Worker {
 /// The database's.
 pub fn look(client: &mut Client, account: &str) -> Result<Overview, Error> {
     let key = [(&account as &(dyn postgres::types::ToSql + Sync), Type::TEXT)];
-    let latest = client.query_typed_opt("SELECT max(run_id) FROM sync_runs WHERE account = $1", &key)?;
+    let latest =
+        client.query_typed_opt("SELECT max(run_id) FROM campaign_sync.sync_runs WHERE account = $1", &key)?;
     let run = match latest.and_then(|row| row.get::<_, Option<i64>>(0)) {
         Some(run_id) => runs::progress(client, account, run_id)?,
         None => None,
     };
     let pending = run.as_ref().map_or(Ok(0), |run| queue::count(client, account, run.run_id))?;
-    let quota = client
-        .query_typed_opt("SELECT limit_requests, limit_window_ms FROM quotas WHERE account = $1", &key)?;
+    let quota = client.query_typed_opt(
+        "SELECT limit_requests, limit_window_ms FROM campaign_sync.quotas WHERE account = $1",
+        &key,
+    )?;
     let learned_limit = quota.as_ref().and_then(quota::limit);
     Ok(Overview {
         run,
@@ -104,7 +107,7 @@ fn freshness(client: &mut Client, account: &str) -> Result<Freshness, Error> {
         "SELECT success, finished, extract(epoch FROM now() - success)::float8 AS success_s,
                 extract(epoch FROM now() - finished)::float8 AS finished_s
          FROM (SELECT max(finished_at) FILTER (WHERE state = 'complete') AS success, max(finished_at) AS finished
-               FROM sync_runs
+               FROM campaign_sync.sync_runs
                WHERE account = $1 AND lists AND state IN ('complete', 'partial')) f",
         &[(&account, Type::TEXT)],
     )?;
@@ -120,9 +123,9 @@ fn freshness(client: &mut Client, account: &str) -> Result<Freshness, Error> {
 fn abandoned(client: &mut Client, account: &str) -> Result<Option<Abandoned>, Error> {
     let row = client.query_typed_opt(
         "SELECT run_id, listed, synced, extract(epoch FROM now() - finished_at)::float8 AS age
-         FROM sync_runs a
+         FROM campaign_sync.sync_runs a
          WHERE account = $1 AND state = 'abandoned' AND finished_at IS NOT NULL
-           AND NOT EXISTS (SELECT FROM sync_runs l
+           AND NOT EXISTS (SELECT FROM campaign_sync.sync_runs l
                            WHERE l.account = $1 AND l.run_id > a.run_id AND l.lists
                              AND l.state IN ('complete', 'partial'))
          ORDER BY run_id DESC LIMIT 1",
@@ -144,8 +147,8 @@ fn workers(client: &mut Client, account: &str) -> Result<Vec<Worker>, Error> {
     let rows = client.query_typed(
         "SELECT host, pid, extract(epoch FROM now() - heartbeat_at)::float8 AS silent,
                 extract(epoch FROM now() - started_at)::float8 AS age, synced,
-                (SELECT count(*) FROM sync_tasks t WHERE t.account = $1 AND t.worker_id = w.worker_id) AS holds
-         FROM workers w WHERE account = $1 ORDER BY started_at, worker_id",
+                (SELECT count(*) FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.worker_id = w.worker_id) AS holds
+         FROM campaign_sync.workers w WHERE account = $1 ORDER BY started_at, worker_id",
         &[(&account, Type::TEXT)],
     )?;
     Ok(rows
@@ -176,7 +179,7 @@ pub struct Standing {
 /// The database's.
 pub fn standing(client: &mut Client, account: &str) -> Result<Standing, Error> {
     let row = client.query_typed_one(
-        "SELECT count(*) AS dead_letters FROM dead_letters WHERE account = $1",
+        "SELECT count(*) AS dead_letters FROM campaign_sync.dead_letters WHERE account = $1",
         &[(&account, Type::TEXT)],
     )?;
     Ok(Standing { freshness: freshness(client, account)?, dead_letters: row.get("dead_letters") })
@@ -187,6 +190,7 @@ pub fn standing(client: &mut Client, account: &str) -> Result<Standing, Error> {
 /// # Errors
 /// The database's.
 pub fn accounts(client: &mut Client) -> Result<Vec<String>, Error> {
-    let rows = client.query_typed("SELECT DISTINCT account FROM sync_runs ORDER BY account", &[])?;
+    let rows =
+        client.query_typed("SELECT DISTINCT account FROM campaign_sync.sync_runs ORDER BY account", &[])?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }

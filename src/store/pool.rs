@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use postgres::Client;
 use r2d2::PooledConnection;
 
+use super::client::Client;
 use super::connect::{Connector, Generation};
 use super::conninfo::{Conninfo, ConninfoError};
 use super::error::{READ_ONLY, StoreError, leaves_connection_usable};
+use super::place::Place;
+use super::schema_name::SchemaName;
 use crate::http::lock::lock;
 use crate::http::{Clock, Stop};
 
@@ -105,7 +107,19 @@ impl Pool {
     /// # Errors
     /// When a certificate or key cannot be read.
     pub fn new(conninfo: &Conninfo, size: u32) -> Result<Self, ConninfoError> {
-        let connector = Connector::new(conninfo)?;
+        Self::in_schema(conninfo, size, None)
+    }
+
+    /// The same, for the tables in one schema; without one, for those of the installation that is found.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn in_schema(
+        conninfo: &Conninfo,
+        size: u32,
+        schema: Option<SchemaName>,
+    ) -> Result<Self, ConninfoError> {
+        let connector = Connector::new(conninfo, Place::new(schema))?;
         let generation = connector.generation();
         let connections = r2d2::Pool::builder()
             .max_size(size.max(1))
@@ -247,7 +261,7 @@ impl Pool {
     ) -> Result<T, Failure> {
         let mut connection = self.get().map_err(|error| Failure { error, stale: false })?;
         let _under_way = self.under_way.begin();
-        match transaction(&mut connection) {
+        match connection.locate().and_then(|()| transaction(&mut connection)) {
             Ok(value) => {
                 connection.0.used = true;
                 connection.0.spent |= large;

@@ -4,9 +4,9 @@
 use std::time::SystemTime;
 
 use postgres::types::Type;
-use postgres::{Client, Error, Row};
+use postgres::{Error, Row};
 
-use super::begin;
+use super::{Client, begin};
 use crate::platform::Campaign;
 
 /// A process at work on an account's run; it holds tasks.
@@ -218,7 +218,7 @@ pub fn has_reached(
     page: i64,
 ) -> Result<bool, Error> {
     let row = client.query_typed_one(
-        "SELECT EXISTS (SELECT FROM sync_runs s JOIN workers w USING (account)
+        "SELECT EXISTS (SELECT FROM campaign_sync.sync_runs s JOIN campaign_sync.workers w USING (account)
                         WHERE s.account = $1 AND s.run_id = $2 AND s.lister = $3 AND w.worker_id = $3
                           AND s.next_page = $4 AND s.state = 'running')",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&lister, Type::INT8), (&page, Type::INT8)],
@@ -241,7 +241,7 @@ pub fn add_pages_after_another(
     let ids: Vec<&str> = pages.tasks.iter().map(|task| task.id).collect();
     let mut transaction = begin(client)?;
     transaction.query_typed(
-        "SELECT FROM sync_tasks WHERE account = $1 AND id = ANY ($2) FOR UPDATE",
+        "SELECT FROM campaign_sync.sync_tasks WHERE account = $1 AND id = ANY ($2) FOR UPDATE",
         &[(&account, Type::TEXT), (&ids, Type::TEXT_ARRAY)],
     )?;
     let added = add_pages(&mut transaction, account, run_id, lister, pages)?;
@@ -369,7 +369,7 @@ pub fn bury(
 /// The database's.
 pub fn release(client: &mut Client, account: &str, worker: WorkerId) -> Result<u64, Error> {
     client.execute_typed(
-        "UPDATE sync_tasks SET worker_id = 0 WHERE account = $1 AND worker_id = $2",
+        "UPDATE campaign_sync.sync_tasks SET worker_id = 0 WHERE account = $1 AND worker_id = $2",
         &[(&account, Type::TEXT), (&worker, Type::INT8)],
     )
 }
@@ -380,7 +380,7 @@ pub fn release(client: &mut Client, account: &str, worker: WorkerId) -> Result<u
 /// The database's.
 pub fn held(client: &mut Client, account: &str, worker: WorkerId) -> Result<Vec<Held>, Error> {
     let rows = client.query_typed(
-        "SELECT id, attempt, payload FROM sync_tasks WHERE account = $1 AND worker_id = $2 ORDER BY seq",
+        "SELECT id, attempt, payload FROM campaign_sync.sync_tasks WHERE account = $1 AND worker_id = $2 ORDER BY seq",
         &[(&account, Type::TEXT), (&worker, Type::INT8)],
     )?;
     Ok(rows.iter().map(held_task).collect())
@@ -396,7 +396,7 @@ fn held_task(row: &Row) -> Held {
 /// The database's.
 pub fn any(client: &mut Client, account: &str, run_id: i64) -> Result<bool, Error> {
     let row = client.query_typed_one(
-        "SELECT EXISTS (SELECT FROM sync_tasks
+        "SELECT EXISTS (SELECT FROM campaign_sync.sync_tasks
                         WHERE account = $1 AND run_id = $2 AND (seq < $3 OR worker_id <> 0))",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&UNLISTED, Type::INT8)],
     )?;
@@ -409,7 +409,7 @@ pub fn any(client: &mut Client, account: &str, run_id: i64) -> Result<bool, Erro
 /// The database's.
 pub fn count(client: &mut Client, account: &str, run_id: i64) -> Result<i64, Error> {
     let row = client.query_typed_one(
-        "SELECT count(*) FROM sync_tasks WHERE account = $1 AND run_id = $2",
+        "SELECT count(*) FROM campaign_sync.sync_tasks WHERE account = $1 AND run_id = $2",
         &[(&account, Type::TEXT), (&run_id, Type::INT8)],
     )?;
     Ok(row.get(0))

@@ -80,7 +80,7 @@ impl Ledger for SharedLedger {
             }
             // The account's first send ever, under a limit that was given: its row is not there yet.
             client.execute_typed(
-                "INSERT INTO quotas (account) VALUES ($1) ON CONFLICT (account) DO NOTHING",
+                "INSERT INTO campaign_sync.quotas (account) VALUES ($1) ON CONFLICT (account) DO NOTHING",
                 &ask[..1],
             )?;
             client.query_typed_one(include_str!("../../sql/reserve.sql"), &ask).map(Asked::Reserved)
@@ -117,7 +117,7 @@ impl Ledger for SharedLedger {
         let rows = self.store.run(|client, account| {
             client.query_typed(
                 "SELECT extract(epoch FROM clock_timestamp() - u.at)::float8, u.count
-                 FROM quotas q, unnest(q.sent_at, q.sent_count) WITH ORDINALITY AS u (at, count, place)
+                 FROM campaign_sync.quotas q, unnest(q.sent_at, q.sent_count) WITH ORDINALITY AS u (at, count, place)
                  WHERE q.account = $1 ORDER BY u.at, u.place",
                 &[(&account, Type::TEXT)],
             )
@@ -145,7 +145,7 @@ impl Ledger for SharedLedger {
         let millis = i64::try_from(limit.window.as_millis()).unwrap_or(i64::MAX);
         self.store.run(|client, account| {
             client.execute_typed(
-                "INSERT INTO quotas (account, limit_requests, limit_window_ms, learned_at) VALUES ($1, $2, $3, now())
+                "INSERT INTO campaign_sync.quotas (account, limit_requests, limit_window_ms, learned_at) VALUES ($1, $2, $3, now())
                  ON CONFLICT (account) DO UPDATE
                  SET limit_requests = excluded.limit_requests, limit_window_ms = excluded.limit_window_ms,
                      learned_at = excluded.learned_at",
@@ -159,7 +159,7 @@ impl Ledger for SharedLedger {
         let seconds = wait.as_secs_f64();
         self.store.run(|client, account| {
             client.execute_typed(
-                "INSERT INTO quotas AS q (account, gate_set_at, gate_until)
+                "INSERT INTO campaign_sync.quotas AS q (account, gate_set_at, gate_until)
                  SELECT $1, c.now, c.now + make_interval(secs => $2) FROM clock_timestamp() AS c (now)
                  ON CONFLICT (account) DO UPDATE
                  -- A gate that was closed in the future was closed before the clock was turned back.

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use postgres::Error;
 use postgres::types::Type;
-use postgres::{Client, Error};
+
+use super::Client;
 
 /// The open run of an account, new or found.
 #[derive(Clone, Debug)]
@@ -130,8 +132,8 @@ pub fn progress(client: &mut Client, account: &str, run_id: i64) -> Result<Optio
 /// The database's.
 pub fn stop(client: &mut Client, account: &str, run_id: i64, reason: &str) -> Result<(), Error> {
     client.execute_typed(
-        "UPDATE sync_runs SET last_error = $3,
-                state = CASE WHEN EXISTS (SELECT FROM workers w WHERE w.account = $1 AND w.run_id = $2)
+        "UPDATE campaign_sync.sync_runs SET last_error = $3,
+                state = CASE WHEN EXISTS (SELECT FROM campaign_sync.workers w WHERE w.account = $1 AND w.run_id = $2)
                              THEN state ELSE 'stopped' END
          WHERE account = $1 AND run_id = $2 AND state = 'running'",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&reason, Type::TEXT)],
@@ -145,9 +147,9 @@ pub fn stop(client: &mut Client, account: &str, run_id: i64, reason: &str) -> Re
 /// The database's.
 pub fn abandon(client: &mut Client, account: &str, run_id: i64, reason: &str) -> Result<(), Error> {
     client.execute_typed(
-        "UPDATE sync_runs SET state = 'abandoned', finished_at = now(), lister = 0, last_error = $3
+        "UPDATE campaign_sync.sync_runs SET state = 'abandoned', finished_at = now(), lister = 0, last_error = $3
          WHERE account = $1 AND run_id = $2 AND state IN ('running', 'stopped')
-           AND NOT EXISTS (SELECT FROM sync_tasks t WHERE t.account = $1 AND t.run_id = $2)",
+           AND NOT EXISTS (SELECT FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.run_id = $2)",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&reason, Type::TEXT)],
     )?;
     Ok(())

@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use postgres::types::Type;
-use postgres::{Client, Error, Row};
+use postgres::{Error, Row};
 
-use super::quota;
+use super::{Client, quota};
 use crate::http::RateLimit;
 
 /// A run at one moment.

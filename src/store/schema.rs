@@ -2,10 +2,14 @@
 
 use std::fmt::Write as _;
 
-use postgres::error::SqlState;
+use postgres::Error;
 use postgres::types::Type;
-use postgres::{Client, Error};
 use ring::digest::{SHA256, digest};
+
+use super::place::Choice;
+use super::schema_name::SchemaName;
+use super::survey::{HISTORY, Namesake, Survey};
+use super::{Client, Transaction};
 
 /// All migrations, oldest first; the first has version 1. An applied one is never edited.
 const MIGRATIONS: [(&str, &str); 5] = [
@@ -18,9 +22,12 @@ const MIGRATIONS: [(&str, &str); 5] = [
 
 /// Two processes that migrate at once wait for each other. The lock is the transaction's, so it also works behind a
 /// pooler; the number says "campsync" in ASCII.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(7161677084962221667)";
+const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(7161677084962221667)";
 
-const HISTORY: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
+/// What runs in a migration finds nothing of other roles, not even by a function's name.
+const PINNED: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
+
+const CREATE_HISTORY: &str = "CREATE TABLE IF NOT EXISTS campaign_sync.schema_migrations (
     version    integer     PRIMARY KEY,
     name       text        NOT NULL,
     checksum   text        NOT NULL,
@@ -34,8 +41,21 @@ pub enum SchemaState {
     Current,
     /// So many migrations are missing.
     Behind(usize),
-    /// Made by a newer version, or changed by hand: not to be touched. The line says what to do.
+    /// Made by a newer version or another program, or changed by hand: not to be touched. The line says what to do.
     Foreign(String),
+}
+
+/// Where our tables are or will be, and what is around them.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The schema.
+    pub schema: SchemaName,
+    /// The database and all namesakes of our tables.
+    pub survey: Survey,
+    /// How far the schema is.
+    pub state: SchemaState,
+    /// A line on tables of another program that do no harm where they are.
+    pub note: Option<String>,
 }
 
 /// How far the database's schema is.
@@ -43,15 +63,110 @@ pub enum SchemaState {
 /// # Errors
 /// The database's.
 pub fn state(client: &mut Client) -> Result<SchemaState, Error> {
-    let rows =
-        client.query_typed("SELECT version, name, checksum FROM schema_migrations ORDER BY version", &[]);
-    let rows = match rows {
-        // Without privileges on the schema the table may be invisible, but then nothing else works either.
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
-            return Ok(SchemaState::Behind(MIGRATIONS.len()));
-        }
-        rows => rows?,
+    Ok(find(client)?.state)
+}
+
+/// The same, with what is around it.
+///
+/// # Errors
+/// The database's.
+pub fn find(client: &mut Client) -> Result<Found, Error> {
+    client.locate()?;
+    let (schema, choice) = (client.place().schema().clone(), client.place().choice());
+    let survey = Survey::take(client, &schema)?;
+    let note = (choice == Choice::Default).then(|| note(&survey, &schema)).flatten();
+    let state = match foreign(&survey, &schema, choice) {
+        Some(message) => SchemaState::Foreign(message),
+        None if survey.within(schema.as_str()).next().is_none() => SchemaState::Behind(MIGRATIONS.len()),
+        None if !survey.may_use => SchemaState::Foreign(format!(
+            "role {0} may not use schema {schema}: GRANT USAGE ON SCHEMA {schema} TO {0}",
+            survey.role
+        )),
+        None => applied(client)?,
     };
+    Ok(Found { schema, survey, state, note })
+}
+
+/// Why nothing may be done in this schema, as it is; `None` when nothing is in the way.
+fn foreign(survey: &Survey, schema: &SchemaName, choice: Choice) -> Option<String> {
+    if !survey.there && choice == Choice::SearchPath && *schema != SchemaName::default() {
+        return Some(format!(
+            "search_path (options, PGOPTIONS) names schema {schema}, which is not there: CREATE SCHEMA {schema}, or leave \
+             search_path out: campaign-sync makes a schema of its own"
+        ));
+    }
+    let ours: Vec<&Namesake> = survey.within(schema.as_str()).collect();
+    if let Some(bad) = ours.iter().find(|found| !found.is_table || !found.trusted || found.attached.is_some())
+    {
+        return Some(distrust(bad, &survey.role));
+    }
+    let history = ours.iter().find(|found| found.name == HISTORY);
+    if let Some(other) = history.map_or(ours.first(), |history| (!history.is_history).then_some(history)) {
+        return Some(another_programs(other) + &own_schema(schema));
+    }
+    if choice != Choice::Default || !ours.is_empty() {
+        return None;
+    }
+    // Before there was a schema of our own, ours were there. Whether these are, their owner has to say.
+    let elsewhere = || survey.namesakes.iter().filter(|found| found.schema != schema.as_str());
+    elsewhere().find(|found| found.name == HISTORY && found.is_history).or_else(|| {
+        elsewhere().find(|found| found.name == "campaigns")
+    })
+    .map(|found| {
+        format!(
+            "{}; campaign-sync keeps its tables in a schema of its own: say so by --schema {schema} (CAMPAIGN_SYNC_SCHEMA), \
+             or, if that table is campaign-sync's, run as {}",
+            another_programs(found), found.owner
+        )
+    })
+}
+
+fn another_programs(found: &Namesake) -> String {
+    let Namesake { schema, name, owner, .. } = found;
+    format!("table {schema}.{name} (owner {owner}) belongs to another program")
+}
+
+fn own_schema(schema: &SchemaName) -> String {
+    let example = if *schema == SchemaName::default() { "campaign_sync_2" } else { "campaign_sync" };
+    format!(
+        ": give campaign-sync a schema of its own by --schema {example} (CAMPAIGN_SYNC_SCHEMA), without search_path in DATABASE_URL"
+    )
+}
+
+fn distrust(found: &Namesake, role: &str) -> String {
+    let Namesake { schema, name, owner, .. } = found;
+    let name = format!("{schema}.{name}");
+    match &found.attached {
+        _ if !found.is_table => format!(
+            "{name} is no table (owner {owner}): it belongs to another program; give campaign-sync a schema of its own by \
+             --schema NAME (CAMPAIGN_SYNC_SCHEMA)"
+        ),
+        _ if !found.trusted => format!(
+            "table {name} belongs to role {owner}, whose code would run as {role}: run as {owner}, or ALTER TABLE {name} \
+             OWNER TO {role} if you trust it, or give campaign-sync a schema of its own by --schema NAME"
+        ),
+        Some(attached) => format!(
+            "table {name} (owner {owner}) has a {attached}, which would run as {role}: remove it, or run as {owner}"
+        ),
+        None => format!("table {name} (owner {owner}) is not campaign-sync's"),
+    }
+}
+
+/// A table of another program that stays where it is, beside ours.
+fn note(survey: &Survey, schema: &SchemaName) -> Option<String> {
+    let other = survey.namesakes.iter().find(|found| found.schema != schema.as_str())?;
+    Some(format!(
+        "{}: it is left alone; campaign-sync has a schema of its own, {schema}",
+        another_programs(other)
+    ))
+}
+
+/// How far the migrations of a schema are that is ours.
+fn applied(client: &mut Client) -> Result<SchemaState, Error> {
+    let rows = client.query_typed(
+        "SELECT version, name, checksum FROM campaign_sync.schema_migrations ORDER BY version",
+        &[],
+    )?;
     for (index, row) in rows.iter().enumerate() {
         let (version, name, found): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
         let Some((expected_name, sql)) = MIGRATIONS.get(index) else {
@@ -81,7 +196,10 @@ pub fn state(client: &mut Client) -> Result<SchemaState, Error> {
 /// # Errors
 /// The database's.
 pub fn missing_grants(client: &mut Client) -> Result<Vec<String>, Error> {
-    let rows = client.query_typed(include_str!("../../sql/missing_privileges.sql"), &[])?;
+    let rows = client.query_typed(
+        include_str!("../../sql/missing_privileges.sql"),
+        &[(&client.place().schema().as_str().to_owned(), Type::TEXT)],
+    )?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -95,25 +213,69 @@ pub fn migrate(client: &mut Client) -> Result<Result<usize, String>, Error> {
         return Ok(Ok(0));
     }
     let mut transaction = super::begin(client)?;
+    transaction.batch_execute(PINNED)?;
     transaction.batch_execute(LOCK)?;
-    transaction.batch_execute(HISTORY)?;
     // The state again, now that nobody else can change it.
-    let missing = match state(&mut transaction)? {
-        SchemaState::Current => 0,
+    let found = find(&mut transaction)?;
+    let missing = match found.state {
+        SchemaState::Current => return Ok(Ok(0)),
         SchemaState::Behind(missing) => missing,
         SchemaState::Foreign(message) => return Ok(Err(message)),
     };
-    let applied = MIGRATIONS.len() - missing;
+    if let Some(message) = wrong_encoding(&found.survey).or_else(|| may_not_create(&found)) {
+        return Ok(Err(message));
+    }
+    apply(&mut transaction, &found, MIGRATIONS.len() - missing)?;
+    transaction.commit()?;
+    Ok(Ok(missing))
+}
+
+/// What the platform sends is UTF-8, and has to be kept as it came.
+pub fn wrong_encoding(survey: &Survey) -> Option<String> {
+    let Survey { database, encoding, .. } = survey;
+    (encoding != "UTF8").then(|| {
+        format!(
+            "the encoding of database {database} is {encoding}, which cannot hold every campaign: make one by \
+             CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
+    })
+}
+
+/// Why this role cannot make the schema that is missing.
+pub fn may_not_create(found: &Found) -> Option<String> {
+    let (Survey { role, database, there, may_create_schemas, .. }, schema) = (&found.survey, &found.schema);
+    (!there && !may_create_schemas).then(|| {
+        format!(
+            "there is no schema {schema} in database {database}, and role {role} may not create it: CREATE SCHEMA {schema} \
+             AUTHORIZATION {role}, as a role that may, or set --schema (CAMPAIGN_SYNC_SCHEMA)"
+        )
+    })
+}
+
+fn apply(transaction: &mut Transaction<'_>, found: &Found, applied: usize) -> Result<(), Error> {
+    if !found.survey.there {
+        transaction.batch_execute(&found.schema.creation())?;
+    }
+    transaction.batch_execute(CREATE_HISTORY)?;
+    // The oldest migrations name no schema: what they create goes to this one. pg_catalog comes first even so.
+    transaction.query_typed(
+        "SELECT pg_catalog.set_config('search_path', pg_catalog.quote_ident($1) || ', pg_temp', true)",
+        &[(&found.schema.as_str(), Type::TEXT)],
+    )?;
     for (index, (name, sql)) in MIGRATIONS.iter().enumerate().skip(applied) {
         transaction.batch_execute(sql)?;
         let version = i32::try_from(index + 1).unwrap_or(i32::MAX);
         transaction.execute_typed(
-            "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+            "INSERT INTO campaign_sync.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
             &[(&version, Type::INT4), (name, Type::TEXT), (&checksum(sql), Type::TEXT)],
         )?;
     }
-    transaction.commit()?;
-    Ok(Ok(missing))
+    Ok(())
+}
+
+/// What tells an installation of ours.
+pub(super) fn first_checksum() -> String {
+    checksum(MIGRATIONS[0].1)
 }
 
 fn checksum(sql: &str) -> String {

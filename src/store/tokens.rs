@@ -120,7 +120,7 @@ impl Shared {
         let sealed = self.seal(&grant.access_token);
         let kept = self.store.run(|client, account| {
             client.execute_typed(
-                "UPDATE access_tokens SET sealed = $3, refresher = 0, refresh_until = '-infinity'
+                "UPDATE campaign_sync.access_tokens SET sealed = $3, refresher = 0, refresh_until = '-infinity'
                  WHERE account = $1 AND generation = $2 AND refresher = $4",
                 &[
                     (&account, Type::TEXT),
@@ -185,7 +185,7 @@ impl Vault for SharedVault {
         let lifetime = grant.lifetime.map(|lifetime| lifetime.as_secs_f64().min(10.0 * 365.0 * 86_400.0));
         let row = shared.store.run(|client, account| {
             client.query_typed_one(
-                "UPDATE access_tokens
+                "UPDATE campaign_sync.access_tokens
                  SET generation = generation + 1, sealed = $2, expires_at = now() + make_interval(secs => $3),
                      refresher = CASE WHEN $4 THEN refresher ELSE 0 END,
                      -- The key takes a moment. Whoever dies in it holds up nobody for long.
@@ -213,7 +213,7 @@ impl Vault for SharedVault {
     fn release(&self) {
         let released = self.shared.store.run(|client, account| {
             client.execute_typed(
-                "UPDATE access_tokens SET refresher = 0, refresh_until = '-infinity'
+                "UPDATE campaign_sync.access_tokens SET refresher = 0, refresh_until = '-infinity'
                  WHERE account = $1 AND refresher = $2",
                 &[(&account, Type::TEXT), (&self.shared.myself, Type::INT8)],
             )

@@ -25,7 +25,7 @@ use crate::store::leases::{self, Beat, Effort};
 use crate::store::process::{self, Process};
 use crate::store::queue::{self, Failed, Held, WorkerId};
 use crate::store::runs::OpenRun;
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 
 /// The most tasks that this process holds without having begun them; each is about half a kilobyte.
 pub(crate) const MOST_HELD: usize = 1_024;
@@ -215,7 +215,7 @@ impl Session {
     /// Runs a transaction; a failure ends this account's part.
     pub fn transact<T>(
         &self,
-        transaction: impl FnMut(&mut postgres::Client, &str) -> Result<T, postgres::Error>,
+        transaction: impl FnMut(&mut store::Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
         self.store.run(transaction).inspect_err(|error| self.end_by(error))
     }
@@ -224,7 +224,7 @@ impl Session {
     pub fn transact_rows<T>(
         &self,
         bytes: usize,
-        transaction: impl FnMut(&mut postgres::Client, &str) -> Result<T, postgres::Error>,
+        transaction: impl FnMut(&mut store::Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
         self.store.run_sized(bytes, transaction).inspect_err(|error| {
             if !matches!(error, StoreError::Row { .. }) {
@@ -238,7 +238,7 @@ impl Session {
     pub fn transact_gift<T>(
         &self,
         bytes: usize,
-        mut transaction: impl FnMut(&mut postgres::Client, &str) -> Result<T, postgres::Error>,
+        mut transaction: impl FnMut(&mut store::Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
         let mut tries = 0;
         let given = self.transact_rows(bytes, |client, account| {

@@ -303,7 +303,7 @@ fn complete_together(session: &Session, synced: &[(i32, &Campaign)]) -> Result<O
     let step = session.caller.trace.begin();
     let bytes = synced.iter().map(|(_, campaign)| campaign.extra.len()).sum();
     let complete =
-        |client: &mut postgres::Client, account: &str| queue::complete(client, account, worker, synced);
+        |client: &mut crate::store::Client, account: &str| queue::complete(client, account, worker, synced);
     let stored = session.transact_rows(bytes, complete);
     session.caller.trace.commit(step, "campaigns", synced.len(), &stored);
     stored

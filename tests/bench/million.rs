@@ -8,7 +8,7 @@ use campaign_sync::platform::Campaign;
 use campaign_sync::store::process::Process;
 use campaign_sync::store::queue::{self, NewTask, Pages};
 use campaign_sync::store::runs::Opening;
-use campaign_sync::store::{join, leases, schema};
+use campaign_sync::store::{Client, join, leases, schema};
 
 const BATCH: usize = 1_000;
 
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let url = arguments.first().ok_or("usage: million DATABASE_URL [TASKS]")?;
     let tasks: usize = arguments.get(1).map_or(Ok(1_000_000), |tasks| tasks.parse())?;
-    let client = &mut postgres::Client::connect(url, postgres::NoTls)?;
+    let client = &mut Client::from(postgres::Client::connect(url, postgres::NoTls)?);
     schema::migrate(client)??;
     let opening =
         Opening { page_size: 1_000, max_age: Duration::from_secs(86_400), fresh: true, lists: true };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use campaign_sync::http::{Stop, SystemClock};
-use campaign_sync::store::{Conninfo, Pool, Store, schema};
+use campaign_sync::store::{Client, Conninfo, Pool, Store, schema};
 use postgres::types::{FromSqlOwned, ToSql};
-use postgres::{Client, NoTls, Row};
+use postgres::{NoTls, Row};
 
 use super::Cluster;
 use super::cluster::shared_url;
@@ -47,9 +47,11 @@ impl Database {
         format!("{server}/{}", self.name)
     }
 
-    /// A new connection.
+    /// A new connection, which finds our tables without their schema's name.
     pub fn connect(&self) -> Client {
-        connect(&self.url())
+        let mut config: postgres::Config = self.url().parse().expect("a URL");
+        let connected = config.options("-c search_path=campaign_sync,public").connect(NoTls);
+        connected.unwrap_or_else(|e| panic!("cannot connect to {}: {e}", self.url())).into()
     }
 
     /// The default account's way into it, with its schema.
@@ -100,12 +102,12 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         // Its server may have been taken away by the test, and goes as a whole then.
-        if let Ok(mut client) = Client::connect(&self.server, NoTls) {
+        if let Ok(mut client) = postgres::Client::connect(&self.server, NoTls) {
             let _ = client.batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
         }
     }
 }
 
-fn connect(url: &str) -> Client {
-    Client::connect(url, NoTls).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
+fn connect(url: &str) -> postgres::Client {
+    postgres::Client::connect(url, NoTls).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
 }

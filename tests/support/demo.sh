@@ -67,7 +67,7 @@ look() {
     psql=$("$postgres" bin)/psql
     [ -x "$psql" ] || psql=$(command -v psql) || return 0
     printf '\n'
-    "$psql" -XqP pager=off "$POSTGRES_URL" \
+    PGOPTIONS="-c search_path=campaign_sync,public" "$psql" -XqP pager=off "$POSTGRES_URL" \
         -c 'SELECT id, name, status, budget, impressions, synced_at FROM campaigns ORDER BY id LIMIT 5' \
         -c 'SELECT count(*) FROM campaigns'
 }
@@ -126,7 +126,7 @@ database() {
         [ "$code" = 0 ] || exit "$code"
         trap - EXIT
     fi
-    printf '\nThe database is up. To look into it:\n\n    psql %s\n\nTo end and remove it:\n\n    make demo-db-stop\n\n' \
+    printf '\nThe database is up. To look into it:\n\n    PGOPTIONS="-c search_path=campaign_sync" psql %s\n\nTo end and remove it:\n\n    make demo-db-stop\n\n' \
         "$POSTGRES_URL"
 }
 

@@ -100,7 +100,7 @@ impl Gauges {
                     (xpath('/row/c/text()', query_to_xml(format('SELECT count(*) AS c FROM %I', c.relname),
                         false, true, '')))[1]::text::float8 AS rows
              FROM pg_class c LEFT JOIN pg_stat_user_tables s ON s.relid = c.oid
-             WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
+             WHERE c.relkind = 'r' AND c.relnamespace = 'campaign_sync'::regnamespace
                AND c.relname NOT IN ('torture_faults', 'torture_effects', 'schema_migrations')
              ORDER BY 1",
         );

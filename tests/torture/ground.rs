@@ -34,7 +34,8 @@ pub struct Database {
     name: String,
 }
 
-const OPTIONS: &str = "-c torture.exempt=on -c lock_timeout=300 -c statement_timeout=10000";
+const OPTIONS: &str =
+    "-c search_path=campaign_sync,public -c torture.exempt=on -c lock_timeout=300 -c statement_timeout=10000";
 const TEMPLATE: &str = "torture_template";
 
 impl Ground {

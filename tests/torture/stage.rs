@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use campaign_sync::store::leases;
+use campaign_sync::store::{Client, leases};
 use mock_api::{EMAIL, PASSWORD, Server};
 
 use crate::beside::Beside;
@@ -273,7 +273,7 @@ impl<'a> Stage<'a> {
     /// once, by the statement with which processes find it out.
     pub fn end_leases(&mut self, at_once: bool) {
         self.tally.count("leases: ended");
-        let Ok(mut client) = self.database.connect() else { return };
+        let Ok(mut client) = self.database.connect().map(Client::from) else { return };
         let aged = client.batch_execute(
             "UPDATE workers SET heartbeat_at = heartbeat_at - interval '11 s';
              UPDATE access_tokens SET refresh_until = '-infinity'",

@@ -318,7 +318,7 @@ fn secrets(stage: &Stage<'_>) {
         stage.ends.iter().flat_map(|end| [end.outcome.stdout.clone(), end.outcome.stderr.clone()]).collect();
     let tables = stage.database.rows(
         "SELECT query_to_xml(format('SELECT to_jsonb(t)::text AS r FROM %I t', relname), true, true, '')::text
-         FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'torture%'",
+         FROM pg_class WHERE relkind = 'r' AND relnamespace = 'campaign_sync'::regnamespace AND relname NOT LIKE 'torture%'",
     );
     outputs.extend(tables.iter().map(|row| row.get(0)));
     outputs.extend(stage.beside.written());
