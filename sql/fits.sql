@@ -3,7 +3,7 @@
 -- gate is on record, or no row at all, or there is something to clean up, or the clock was turned back.
 UPDATE campaign_sync.quotas
 SET sent_at = sent_at || clock_timestamp(), sent_count = sent_count || $2::integer
-WHERE account = $1 AND (gate_until IS NULL OR gate_until < clock_timestamp())
+WHERE account = $1 AND (gate_until IS NULL OR gate_until < clock_timestamp()) AND gate_asked_s IS NULL
   AND cardinality(sent_at) BETWEEN 1 AND 255 AND sent_at[cardinality(sent_at)] <= clock_timestamp()
   AND (SELECT sum(u.count) FROM unnest(sent_count) AS u (count)) + $2 <= $5
 RETURNING (SELECT sum(u.count) FROM unnest(sent_count) AS u (count)) AS sends, sent_at[cardinality(sent_at)] AS at

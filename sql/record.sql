@@ -5,7 +5,7 @@
 INSERT INTO campaign_sync.quotas AS q (account, sent_at, sent_count) VALUES ($1, ARRAY[clock_timestamp()], ARRAY[$2::integer])
 ON CONFLICT (account) DO UPDATE
 SET sent_at = q.sent_at || clock_timestamp(), sent_count = q.sent_count || $2::integer
-WHERE (q.gate_until IS NULL OR q.gate_until < clock_timestamp())
+WHERE (q.gate_until IS NULL OR q.gate_until < clock_timestamp()) AND q.gate_asked_s IS NULL
   AND (q.learned_at IS NULL OR q.learned_at < now() - interval '1 day')
   AND cardinality(q.sent_at) BETWEEN 1 AND 255 AND q.sent_at[1] > clock_timestamp() - interval '2 minutes'
   AND q.sent_at[cardinality(q.sent_at)] <= clock_timestamp()

@@ -6,8 +6,11 @@
 --
 -- Sends that lie in the future are there because the database's clock was turned back: they count as made now, and a gate
 -- closed in the future opens as much earlier. So nobody waits for the clock to catch up.
+--
+-- A gate that is doubted (gate_asked_s) lets one send through when it opens, and closes again for 5 seconds: within these its
+-- answer says whether the gate is to be opened for all.
 WITH row AS (
-    SELECT sent_at, sent_count, gate_until, gate_set_at,
+    SELECT sent_at, sent_count, gate_until, gate_set_at, gate_asked_s IS NOT NULL AS doubted,
            coalesce($5, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
            coalesce($6, limit_window_ms / 1000.0::float8) AS seconds
     FROM campaign_sync.quotas
@@ -15,7 +18,7 @@ WITH row AS (
     FOR UPDATE
 ), clock AS MATERIALIZED (
     -- Read only when the row is ours: waiting for its lock takes time.
-    SELECT sent_at, sent_count, most, seconds, now,
+    SELECT sent_at, sent_count, most, seconds, now, doubted,
            CASE WHEN sent_at[cardinality(sent_at)] <> coalesce($3, '-infinity')
                 THEN least(sent_at[cardinality(sent_at)], now) + make_interval(secs => $4) END AS apart_until,
            make_interval(secs => coalesce(seconds, 120) + $7) AS span,
@@ -29,10 +32,10 @@ WITH row AS (
 ), used AS (
     SELECT coalesce(sum(count), 0)::bigint AS sends FROM sends
 ), turn AS MATERIALIZED (
-    SELECT c.*, u.sends,
+    SELECT c.*, u.sends, coalesce(c.gate_until > c.now, false) AS closed,
            CASE WHEN c.gate_until > c.now THEN 0
-                WHEN c.most IS NULL THEN CASE WHEN c.apart_until > c.now THEN 0 ELSE $2 END
-                ELSE greatest(0, least($2::bigint, c.most - u.sends)) END AS granted,
+                WHEN c.most IS NULL THEN CASE WHEN c.apart_until > c.now THEN 0 WHEN c.doubted THEN 1 ELSE $2 END
+                ELSE greatest(0, least(CASE WHEN c.doubted THEN 1 ELSE $2::bigint END, c.most - u.sends)) END AS granted,
            CASE WHEN c.gate_until > c.now THEN c.gate_until
                 WHEN c.most IS NULL THEN greatest(c.apart_until, c.now)
                 ELSE (SELECT min(s.at) + c.span FROM sends s WHERE u.sends - s.up_to_here < c.most) END AS free_at
@@ -50,15 +53,19 @@ WITH row AS (
                           WHEN x.joins THEN k.counts[:cardinality(k.counts) - 1]
                                             || (k.counts[cardinality(k.counts)] + t.granted)::integer
                           ELSE k.counts || t.granted::integer END,
-        gate_until = t.gate_until, gate_set_at = least(q.gate_set_at, t.now)
+        gate_until = CASE WHEN x.probes THEN t.now + interval '5 seconds' ELSE t.gate_until END,
+        gate_set_at = CASE WHEN x.probes THEN t.now ELSE least(q.gate_set_at, t.now) END
     FROM turn t, kept k,
-         LATERAL (SELECT cardinality(k.ats) > 500 AND k.ats[cardinality(k.ats)] + t.span / 500 > t.now AS joins) x
+         LATERAL (SELECT cardinality(k.ats) > 500 AND k.ats[cardinality(k.ats)] + t.span / 500 > t.now AS joins,
+                        t.doubted AND t.granted > 0 AS probes) x
     WHERE q.account = $1
     RETURNING q.account
 )
 -- An error when the row was dropped: see NOT_KEPT_SIGN in src/store/error.rs. Nobody may send what is not on record.
 SELECT granted::bigint
        + CASE WHEN EXISTS (SELECT FROM written) THEN 0
-              ELSE (SELECT 'campaign-sync: no row kept in quotas' FROM row LIMIT 1)::bigint END AS granted, sends, now AS at, most::integer AS most, seconds,
+              ELSE (SELECT 'campaign-sync: no row kept in quotas' FROM row LIMIT 1)::bigint END AS granted,
+       sends, now AS at, doubted, closed,
+       most::integer AS most, seconds,
        coalesce(extract(epoch FROM free_at - now), 0)::float8 AS wait_s
 FROM turn

@@ -11,8 +11,8 @@
 //!    belongs to the process and lives by its heartbeat (`sync::keeper`, [`store::leases`]).
 //! 3. The *pump* waits until a request may be sent ([`http::limiter`], [`http::concurrency`], [`http::health`]) and gives
 //!    the task to the *crew*, a rayon pool of fixed size (`sync::crew`), which makes one attempt ([`platform::Api`]) with
-//!    the account's token ([`http::token`]). What fails is judged ([`http::retry`]) and comes back later, or becomes a
-//!    *dead letter* with its reason.
+//!    the account's token ([`http::token`]). What comes of it is decided in one place (`sync::decision`): it is done, comes
+//!    back later, or becomes a *dead letter* with its reason.
 //! 4. The *writer* (`sync::writer`) commits the pages, and results in batches: the task is deleted, and only if it was still
 //!    held by this process under this attempt number, the campaign is stored, in one statement (`sql/complete.sql`). That
 //!    makes the effect exactly once.

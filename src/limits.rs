@@ -20,6 +20,9 @@
 //! | a listing's campaigns | 10^9, and twice what the platform says and 10,000 more | the run stops, to be resumed | `a_listing_that_grows_beyond_all_reason_has_no_end` |
 //! | a wait or window that it tells | 366 days | ignored | `no_text_makes_it_panic_or_wait_for_years` |
 //! | a wait that it asks for | `--max-wait` | the run stops, to be resumed | `a_token_endpoint_that_asks_to_wait_is_asked_no_sooner` |
+//! | such a wait after a 429, until it is believed | 60 s without any success | one request at a time finds out | `a_wait_that_is_asked_for_again_and_again_ends_the_run_and_the_next_one_finds_out_with_one_request` |
+//! | a gate that is on record for all processes | `--max-wait` | it opens | `a_wait_that_is_asked_for_again_and_again_ends_the_run_and_the_next_one_finds_out_with_one_request` |
+//! | the one request that finds out | 5 s | another one may | `a_gate_that_is_doubted_lets_one_request_of_all_processes_through_until_it_was_accepted` |
 //! | its words in a message of ours | 200 characters | cut | `nothing_that_the_platform_says_commands_a_terminal_a_browser_or_a_log` |
 //!
 //! # Attempts
@@ -30,6 +33,7 @@
 //! | time without any success | `--give-up-after` | the run stops, to be resumed | `a_platform_that_is_not_there_ends_the_run_when_patience_ends` |
 //! | refusals (429) without any success | `--give-up-after` and 4 times `--max-wait` | the run stops, to be resumed | `a_platform_that_refuses_everything_is_given_up` |
 //! | retries at once | 100, and one for every two successes | each further one waits 1 s more | `a_dead_lane_is_tried_once_an_interval` |
+//! | 403s in a row to what was permitted before | `--max-attempts` | the credentials are refused | `a_403_among_good_answers_is_tried_again_and_one_that_stays_is_final` |
 //! | a wait of our own between two attempts | 20 s | it grows no more | `waits_grow_to_the_cap_and_are_spread_over_the_whole_range` |
 //! | fresh tokens for one 401 | one | the credentials are refused | `a_hundred_refusals_of_one_token_cause_one_fetch` |
 //! | the whole command | `--deadline` | it stops in order, to be resumed | `a_deadline_stops_it_in_order` |
@@ -154,6 +158,8 @@ mod tests {
                     crate::commands::MOST_CONNECTIONS
                 ),
             ),
+            ("such a wait after a 429", format!("{} s", crate::sync::DOUBTED.as_secs())),
+            ("the one request that finds out", format!("{} s", crate::http::limiter::PROBE.as_secs())),
             ("the turn to fetch", format!("{} s", crate::store::tokens::FETCH_SECONDS)),
             ("large pages of all accounts", mib(crate::http::budget::PAGE_BYTES)),
             ("an answer to what is under way", format!("{} s", crate::sync::GRACE.as_secs_f64())),

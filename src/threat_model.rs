@@ -22,6 +22,8 @@
 //! | command a terminal, a log, a browser or a collector by names and messages | `nothing_that_the_platform_says_commands_a_terminal_a_browser_or_a_log` |
 //! | spoil later runs by a token that cannot be sent | `a_token_that_no_header_can_hold_is_not_kept_for_later_runs` |
 //! | break the arithmetic by a number of campaigns | `a_total_beyond_all_reason_is_no_total_and_breaks_nothing` |
+//! | keep the account from its work for long by one word about waits | `one_senseless_word_about_waits_ends_no_run_and_closes_nothing_for_long` |
+//! | have an answer that he sent ahead counted for the next request | `an_answer_that_was_there_before_the_request_is_not_taken_for_its_answer` |
 //! | keep a run from ending by refusing everything … | `a_platform_that_refuses_everything_is_given_up` |
 //! | … or by a listing that goes round in circles | `a_listing_without_an_end_stops_with_a_message_and_keeps_what_it_has` |
 //! | have rows marked as removed beyond `--max-removed` | `too_many_at_once_are_refused_with_a_warning_unless_allowed` |

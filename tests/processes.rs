@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use campaign_sync::http::ledger::Ledger;
 use campaign_sync::http::token::{Grant, Turn, Vault};
+use campaign_sync::http::window::Gate;
 use campaign_sync::http::{RateLimit, Secret};
 use campaign_sync::store::quota::SharedLedger;
 use campaign_sync::store::tokens::SharedVault;
@@ -168,6 +169,28 @@ fn the_first_sends_of_several_processes_are_apart_while_no_limit_is_known() {
     one.close_gate(2 * PATIENCE).unwrap();
     let gate = ask(&other);
     assert!(gate.granted == 0 && gate.wait > PATIENCE, "{gate:?}");
+}
+
+#[test]
+fn a_gate_that_is_doubted_lets_one_request_of_all_processes_through_until_it_was_accepted() {
+    let database = Database::create();
+    let (one, other) = (SharedLedger::new(database.store()), SharedLedger::new(database.store()));
+    for limit in [None, RateLimit::new(1_000_000, PATIENCE)] {
+        let ask = |ledger: &SharedLedger| ledger.reserve(limit, Duration::ZERO, 9, Duration::ZERO).unwrap();
+        one.doubt(Duration::from_millis(1), 1_000 * PATIENCE).unwrap();
+        let mut probe = ask(&one);
+        while probe.gate == Gate::Doubted {
+            probe = ask(&one);
+        }
+        assert_eq!((probe.granted, probe.gate), (1, Gate::Probe), "{limit:?}");
+        for ledger in [&one, &other] {
+            let next = ask(ledger);
+            assert_eq!((next.granted, next.gate), (0, Gate::Doubted), "{limit:?}");
+            assert!(next.wait < PATIENCE, "{next:?}");
+        }
+        one.open_gate().unwrap();
+        assert_eq!((ask(&other).granted, ask(&one).granted), (9, 9), "{limit:?}");
+    }
 }
 
 #[test]

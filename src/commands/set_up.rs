@@ -79,7 +79,8 @@ pub(super) fn caller(
     let api = Api::new(client, &account.email, &password, stats.clone());
     let scope = store.map_or_else(|| Scope::new(&account.name), |store| store.scope().clone());
     let (clock, stop) = (context.clock.clone(), context.stop.clone());
-    let limiter = Limiter::new(account.rate_limit, ledger(context, store), clock.clone(), scope.clone());
+    let limiter = Limiter::new(account.rate_limit, ledger(context, store), clock.clone(), scope.clone())
+        .believing(config.max_wait);
     let patience = Patience {
         max_attempts: account.max_attempts,
         max_wait: config.max_wait,

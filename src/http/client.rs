@@ -400,7 +400,7 @@ fn body_retry_after(status: u16, body: &[u8]) -> Option<f64> {
     struct Hint {
         retry_after: Option<f64>,
     }
-    if status != 429 && status != 503 {
+    if ![403, 429, 503].contains(&status) {
         return None;
     }
     serde_json::from_slice::<Hint>(body).ok()?.retry_after

@@ -264,7 +264,7 @@ mod tests {
     }
 
     /// Whether a request comes, rather than the end of the connection.
-    fn is_asked(stream: &mut impl io::Read) -> bool {
+    fn is_asked(stream: &mut std::net::TcpStream) -> bool {
         stream.read(&mut [0; 4096]).is_ok_and(|length| length > 0)
     }
 

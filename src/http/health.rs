@@ -17,6 +17,10 @@ const BUDGET_PER_SUCCESS: f64 = 0.5;
 /// Waits of the longest kind that a rate limiter may ask for in a row, without any success, before that is given up too:
 /// enough to find out any window of up to an hour.
 const MOST_WAITS: u32 = 4;
+/// So many failures without one success, over so long, are worth a warning where something had succeeded before: fewer are
+/// the daily bread of an unreliable API.
+const WARNS_AFTER: u32 = 3;
+const WARNS_AFTER_TIME: Duration = Duration::from_secs(1);
 /// What a retry beyond the budget waits in addition.
 const OVER_BUDGET_WAIT: Duration = Duration::from_secs(1);
 
@@ -37,10 +41,17 @@ pub struct Health {
     state: Mutex<State>,
 }
 
+#[derive(Default)]
 struct State {
     failing_since: Option<Instant>,
     /// The first failure or refusal since the last success; waits that the server asked for count here.
     luckless_since: Option<Instant>,
+    /// Failures since the last success.
+    row: u32,
+    /// When the row of failures began that was worth a warning.
+    warned: Option<Instant>,
+    /// Something has succeeded.
+    proven: bool,
     budget: f64,
     lanes: [Breaker; 2],
 }
@@ -63,16 +74,16 @@ impl Health {
     /// Healthy until failures are seen.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, give_up_after: Duration, max_wait: Duration) -> Self {
-        let state =
-            State { failing_since: None, luckless_since: None, budget: BUDGET, lanes: Default::default() };
+        let state = State { budget: BUDGET, ..State::default() };
         let longest_refused = max_wait.saturating_mul(MOST_WAITS).saturating_add(give_up_after);
         Self { clock, give_up_after, longest_refused, state: Mutex::new(state) }
     }
 
-    /// A call that was sent at `sent_at` succeeded.
-    pub fn success(&self, lane: Lane, sent_at: Instant) {
+    /// A call that was sent at `sent_at` succeeded. After failures that were worth a warning, tells since when they lasted.
+    pub fn success(&self, lane: Lane, sent_at: Instant) -> Option<Duration> {
         let mut state = lock(&self.state);
-        (state.failing_since, state.luckless_since) = (None, None);
+        (state.failing_since, state.luckless_since, state.row, state.proven) = (None, None, 0, true);
+        let warned = state.warned.take();
         state.budget = (state.budget + BUDGET_PER_SUCCESS).min(BUDGET);
         let breaker = &mut state.lanes[lane as usize];
         breaker.failures_in_row = 0;
@@ -81,6 +92,32 @@ impl Health {
         if breaker.open.take().is_some() {
             breaker.times_closed += 1;
         }
+        warned.map(|since| self.clock.now().saturating_duration_since(since))
+    }
+
+    /// Something else than a call of a lane has succeeded: the API is there.
+    pub fn answers(&self) {
+        lock(&self.state).proven = true;
+    }
+
+    /// Whether anything has succeeded.
+    #[must_use]
+    pub fn proven(&self) -> bool {
+        lock(&self.state).proven
+    }
+
+    /// Whether the failure that was just seen is worth a warning: once for each row of failures. `no_connection` tells more
+    /// than an answer, of which the next may be a better one.
+    #[must_use]
+    pub fn is_worth_a_warning(&self, no_connection: bool) -> bool {
+        let state = &mut *lock(&self.state);
+        let Some(since) = state.failing_since.filter(|_| state.warned.is_none()) else { return false };
+        let lasting = state.row >= WARNS_AFTER && self.clock.now() - since >= WARNS_AFTER_TIME;
+        let never = !state.proven && (no_connection || state.row >= 2);
+        if lasting || never {
+            state.warned = Some(since);
+        }
+        lasting || never
     }
 
     /// A call failed in a way that another attempt might cure. A 429 is no failure.
@@ -89,6 +126,7 @@ impl Health {
         let mut state = lock(&self.state);
         state.failing_since.get_or_insert(now);
         state.luckless_since.get_or_insert(now);
+        state.row = state.row.saturating_add(1);
         let breaker = &mut state.lanes[lane as usize];
         breaker.failures_in_row = breaker.failures_in_row.saturating_add(1);
         if breaker.failures_in_row >= OPENS_AFTER && breaker.open.is_none() {
@@ -118,15 +156,25 @@ impl Health {
         Ok(())
     }
 
-    /// Takes a retry from the budget; beyond it, the additional wait that keeps a failing API from being hammered.
+    /// What a retry would have to wait beyond the budget, which keeps a failing API from being hammered.
     #[must_use]
-    pub fn spend_retry(&self) -> Duration {
+    pub fn over_budget(&self) -> Duration {
+        if lock(&self.state).budget >= 1.0 { Duration::ZERO } else { OVER_BUDGET_WAIT }
+    }
+
+    /// Takes a retry from the budget.
+    pub fn spend_retry(&self) {
         let mut state = lock(&self.state);
         if state.budget >= 1.0 {
             state.budget -= 1.0;
-            return Duration::ZERO;
         }
-        OVER_BUDGET_WAIT
+    }
+
+    /// How long nothing at all has succeeded, refusals included and whatever was asked for.
+    #[must_use]
+    pub fn luckless_for(&self) -> Duration {
+        let since = lock(&self.state).luckless_since;
+        since.map_or(Duration::ZERO, |since| self.clock.now().saturating_duration_since(since))
     }
 
     /// A wait that the server asked for is no time of failing: moves the start of the failing on by it.
@@ -234,6 +282,28 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_failures_is_worth_one_warning_and_single_ones_are_worth_none() {
+        let (clock, health) = health();
+        let fail = |no_connection| {
+            health.failure(Lane::Sync);
+            health.is_worth_a_warning(no_connection)
+        };
+        assert!(
+            !fail(false) && fail(false) && !fail(true),
+            "nothing has succeeded yet: the second, and once"
+        );
+        clock.sleep(Duration::from_secs(9));
+        assert_eq!(health.success(Lane::List, clock.now()), Some(Duration::from_secs(9)));
+        for _ in 0..100 {
+            assert!(!fail(true) && !fail(false));
+            assert_eq!(health.success(Lane::Sync, clock.now()), None);
+        }
+        assert!(!fail(true) && !fail(true));
+        clock.sleep(WARNS_AFTER_TIME);
+        assert!(fail(false) && !fail(false));
+    }
+
+    #[test]
     fn only_a_later_call_proves_that_the_api_was_up() {
         let (clock, health) = health();
         let straggler_sent = clock.now();
@@ -250,11 +320,16 @@ mod tests {
     #[test]
     fn retries_beyond_the_budget_wait() {
         let (clock, health) = health();
-        let free = (0..1000).take_while(|_| health.spend_retry().is_zero()).count();
+        let spend = || {
+            let wait = health.over_budget();
+            health.spend_retry();
+            wait
+        };
+        let free = (0..1000).take_while(|_| spend().is_zero()).count();
         assert_eq!(free, 100);
         health.success(Lane::Sync, clock.now());
         health.success(Lane::Sync, clock.now());
-        assert!(health.spend_retry().is_zero());
-        assert!(!health.spend_retry().is_zero());
+        assert!(spend().is_zero());
+        assert!(!spend().is_zero());
     }
 }

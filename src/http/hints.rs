@@ -67,6 +67,18 @@ pub fn may_be_in(name: &str) -> bool {
 }
 
 impl Hints {
+    /// Whether they say when to come back, or that nothing is left.
+    #[must_use]
+    pub fn speak_of_a_limit(&self) -> bool {
+        self.retry_after.is_some() || self.remaining == Some(0)
+    }
+
+    /// How long to wait, in whatever form it was said.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        self.retry_after.or(self.reset)
+    }
+
     /// `RateLimit: "default";r=0;t=37`, the most restrictive member; or `limit=10, remaining=0, reset=37`.
     fn read_ratelimit(&mut self, text: &str) {
         for member in members(text) {

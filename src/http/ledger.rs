@@ -7,7 +7,7 @@ use super::clock::Clock;
 use super::lock::lock;
 use super::rate_limit::RateLimit;
 use super::sharing::SharingError;
-use super::window::{Reservation, Window};
+use super::window::{Gate, Reservation, Window};
 
 /// While no limit is known, sends are on record for so long.
 const UNLIMITED_SPAN: Duration = Duration::from_secs(120);
@@ -46,6 +46,22 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// As above.
     fn close_gate(&self, wait: Duration) -> Result<(), SharingError>;
+    /// Lets nobody send for this time, and then one request alone, until [`Self::open_gate`]: the platform asked to wait for
+    /// `asked`, which is longer than anybody waits.
+    ///
+    /// # Errors
+    /// As above.
+    fn doubt(&self, wait: Duration, asked: Duration) -> Result<(), SharingError> {
+        let _not_kept = asked;
+        self.close_gate(wait)
+    }
+    /// Opens the gate: that one request was accepted.
+    ///
+    /// # Errors
+    /// As above.
+    fn open_gate(&self) -> Result<(), SharingError> {
+        Ok(())
+    }
 }
 
 /// The ledger of a process that has nobody to share a limit with.
@@ -78,7 +94,7 @@ impl Ledger for MemoryLedger {
                 let lately = window.ages(now).iter().filter(|age| **age < UNLIMITED_SPAN).count();
                 window.record(now, want);
                 let before = u32::try_from(lately).unwrap_or(u32::MAX);
-                Reservation { granted: want, wait: Duration::ZERO, limit: None, before }
+                Reservation { granted: want, wait: Duration::ZERO, limit: None, before, gate: Gate::Open }
             }
         })
     }

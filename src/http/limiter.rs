@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use super::advance::{self, ADVANCE, Advance};
 use super::clock::Clock;
 use super::hints::Hints;
-use super::learning::{self, Refusals};
+use super::learning::{self, FIRST_WAIT, Refusals};
 use super::ledger::Ledger;
 use super::lock::lock;
 use super::pacing::Pacing;
 use super::rate_limit::RateLimit;
 use super::sharing::SharingError;
-use super::window::Reservation;
+use super::window::{Gate, Reservation};
 use crate::scope::Scope;
 
 /// What a request may need to the server more than another, at least: a cold connection and a busy machine.
@@ -22,6 +22,8 @@ const LEAST_MARGIN: Duration = Duration::from_millis(10);
 /// After the last refusal of a burst, so long until the limit behind it is worked out: by then all of the burst was
 /// answered that is answered at once.
 const SETTLE: Duration = Duration::from_millis(100);
+/// A request that finds out whether a long wait is meant has so long to be answered, before another one may.
+pub(crate) const PROBE: Duration = Duration::from_secs(5);
 /// Sends that are remembered to learn a limit from.
 const REMEMBERED: usize = 10_000;
 /// Whether to send.
@@ -36,8 +38,10 @@ pub enum Turn {
 /// What a wait is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// A 429, or a response that said that nothing is left.
+    /// The platform asked for it: by a 429, or a response that said that nothing is left.
     Gate,
+    /// A wait of our own after a refusal: the platform gave no hint, or one that proved wrong or is beyond belief.
+    Backoff,
     /// The window is full.
     RateLimit,
     /// No limit is known, and the first sends are held back to find one gently.
@@ -51,7 +55,7 @@ pub struct Observation<'a> {
     pub sent_at: Instant,
     /// When it was answered.
     pub answered_at: Instant,
-    /// Whether the answer was a 429.
+    /// Whether a rate limiter refused it.
     pub refused: bool,
     /// What the answer said.
     pub hints: &'a Hints,
@@ -60,6 +64,8 @@ pub struct Observation<'a> {
 /// An account's limiter.
 pub struct Limiter {
     configured: Option<RateLimit>,
+    /// A longer wait is not believed at once.
+    max_wait: Duration,
     ledger: Box<dyn Ledger>,
     clock: Arc<dyn Clock>,
     scope: Scope,
@@ -72,7 +78,15 @@ pub struct Limiter {
 #[derive(Default)]
 struct State {
     learned: Option<RateLimit>,
-    gate: Option<Instant>,
+    gate: Option<(Instant, Why)>,
+    /// Until when the last hint said to wait: an answer to what is sent later proves or disproves it.
+    hint_until: Option<Instant>,
+    /// It was waited for, and the next answer was a refusal again.
+    disproved: bool,
+    /// Since when one request at a time is to find out whether a wait beyond all patience is meant.
+    doubted_since: Option<Instant>,
+    /// It was not: so long a reset of an answer that said that nothing is left is ignored.
+    reset_distrusted: bool,
     pacing: Pacing,
     /// The sends of others during the pacing are among `accepted`.
     succeeded: bool,
@@ -108,6 +122,7 @@ impl Limiter {
     ) -> Self {
         Self {
             configured,
+            max_wait: Duration::MAX,
             scope,
             ledger,
             clock,
@@ -115,6 +130,19 @@ impl Limiter {
             state: Mutex::default(),
             advance: Mutex::default(),
         }
+    }
+
+    /// Has it believe no wait that is longer than this at once.
+    #[must_use]
+    pub fn believing(mut self, max_wait: Duration) -> Self {
+        self.max_wait = max_wait;
+        self
+    }
+
+    /// Whether the limit is the user's own.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.configured.is_some()
     }
 
     /// True when a request may be sent without asking.
@@ -203,20 +231,21 @@ impl Limiter {
         if let Some(discovery) = state.discovery {
             return Ok(Turn::Wait((discovery.last + SETTLE).saturating_duration_since(now), Why::Gate));
         }
-        if let Some(gate) = state.gate {
+        if let Some((gate, why)) = state.gate {
             if now < gate {
-                return Ok(Turn::Wait(gate - now, Why::Gate));
+                return Ok(Turn::Wait(gate - now, why));
             }
             state.gate = None;
         }
         let limit = self.configured.or(state.learned);
-        let searching = state.refusals.searching();
+        let doubted = state.doubted_since.is_some();
+        let searching = state.refusals.searching() || doubted;
         if searching {
             if let Some(next) = state.next_try.filter(|next| now < *next) {
-                return Ok(Turn::Wait(next - now, Why::Pacing));
+                return Ok(Turn::Wait((next - now).min(SETTLE), Why::Pacing));
             }
             // A refusal is quick: it comes before the next is sent, and a try costs one.
-            state.next_try = Some(now + SETTLE);
+            state.next_try = Some(now + if doubted { PROBE } else { SETTLE });
         } else if limit.is_none() {
             return self.try_paced(state, want, now);
         }
@@ -281,6 +310,12 @@ impl Limiter {
 
     /// The limit that others have learned in the meantime.
     fn take_over(&self, known: Option<RateLimit>, reserved: &Reservation) {
+        if reserved.gate == Gate::Probe {
+            let now = self.clock.now();
+            let mut state = lock(&self.state);
+            state.doubted_since.get_or_insert(now);
+            state.next_try = Some(now + PROBE);
+        }
         if self.configured.is_none() && reserved.limit != known {
             lock(&self.state).learned = reserved.limit;
         }
@@ -317,9 +352,11 @@ impl Limiter {
             }
             state.accepted.push_back(seen.sent_at);
         }
+        let opened = !seen.refused && state.proved(seen.sent_at);
         let told = self.told_limit(&mut state, seen.hints);
-        let exhausted = seen.hints.remaining == Some(0) && seen.hints.reset.is_some();
-        if !seen.refused && !exhausted && told.is_none() && !state.refusals.searching() {
+        let believable = |reset| reset <= self.max_wait || !state.reset_distrusted;
+        let exhausted = seen.hints.remaining == Some(0) && seen.hints.reset.is_some_and(believable);
+        if !seen.refused && !exhausted && !opened && told.is_none() && !state.refusals.searching() {
             return;
         }
         let found = if seen.refused { None } else { state.refusals.accepted(seen.sent_at) };
@@ -327,12 +364,18 @@ impl Limiter {
         if let Some(wait) = wait {
             self.unlimited.store(false, Ordering::Relaxed);
             self.forfeit();
-            state.gate = state.gate.max(Some(seen.answered_at + wait));
+            let until = seen.answered_at + wait.time;
+            if state.gate.is_none_or(|(before, _)| before < until) {
+                state.gate = Some((until, wait.why));
+            }
         }
         let known = self.configured.or(state.learned).or(told).is_some();
         let recorded = !state.pacing.over();
         let forfeited = if seen.refused { state.pacing.forfeit() } else { 0 };
         drop(state);
+        if opened {
+            self.tolerate(self.ledger.open_gate());
+        }
         self.share(seen, wait, told.or(found), known, (recorded, forfeited));
     }
 
@@ -340,15 +383,20 @@ impl Limiter {
     fn share(
         &self,
         seen: &Observation<'_>,
-        wait: Option<Duration>,
+        wait: Option<Wait>,
         told: Option<RateLimit>,
         known: bool,
         (recorded, forfeited): (bool, u32),
     ) {
         // First of all, others are to send no more.
         if let Some(wait) = wait {
-            self.tolerate(self.ledger.close_gate(wait));
+            let time = wait.time.min(self.max_wait);
+            self.tolerate(match wait.beyond {
+                Some(asked) => self.ledger.doubt(time, asked),
+                None => self.ledger.close_gate(time),
+            });
         }
+        let hint = wait.filter(|wait| wait.why == Why::Gate).map(|wait| wait.time);
         let mut learned = told;
         let uncounted = seen.refused && learned.is_none() && !known && recorded;
         if uncounted || forfeited > 0 {
@@ -357,14 +405,14 @@ impl Limiter {
         if seen.refused && learned.is_none() {
             let ages = self.ages(seen.answered_at, recorded);
             let mut state = lock(&self.state);
-            if !known && let Some(hint) = seen.hints.retry_after.or(seen.hints.reset) {
+            if !known && let Some(hint) = hint {
                 // Only now that what was refused is no longer on record: the ledger may be slow, and others would count it.
                 let now = self.clock.now();
                 let fresh = Discovery { first: seen.answered_at, last: now, hint, recorded };
                 state.discovery.get_or_insert(fresh).last = now;
             }
             let limit = self.configured.or(state.learned);
-            match seen.hints.retry_after.or(seen.hints.reset) {
+            match hint {
                 Some(hint) if known && state.corrected.is_none_or(|at| seen.sent_at > at) => {
                     state.corrected = Some(seen.answered_at);
                     learned = learning::from_refusal(limit, &ages, hint);
@@ -429,7 +477,7 @@ impl Limiter {
         }
         let told = match (hints.limit, hints.quota, hints.reset) {
             (Some(limit), _, _) => limit,
-            (None, Some(quota), Some(reset)) => {
+            (None, Some(quota), Some(reset)) if reset <= self.max_wait => {
                 // The longest reset seen is the best guess at the window; `remaining` 0 covers for a wrong one.
                 state.longest_reset = state.longest_reset.max(reset);
                 RateLimit::new(quota, state.longest_reset)?
@@ -440,29 +488,83 @@ impl Limiter {
     }
 
     /// How long nobody may send after this answer.
-    fn wait_of(&self, state: &mut State, seen: &Observation<'_>, exhausted: bool) -> Option<Duration> {
+    fn wait_of(&self, state: &mut State, seen: &Observation<'_>, exhausted: bool) -> Option<Wait> {
         if !seen.refused {
-            return if exhausted { seen.hints.reset } else { None };
+            let reset = seen.hints.reset.filter(|_| exhausted)?;
+            if reset <= self.max_wait {
+                return Some(Wait::asked(reset));
+            }
+            // It may be senseless: whoever asks now is told soon enough.
+            let news = state.doubted_since.is_none();
+            state.doubted_since.get_or_insert(seen.answered_at);
+            return news.then(|| Wait { beyond: Some(reset), ..Wait::own(self.jittered(FIRST_WAIT)) });
         }
         if self.configured.or(state.learned).is_some() {
             // The server counts differently than we do: keep a little more distance.
             state.extra_margin = (state.extra_margin * 2).max(LEAST_MARGIN);
         }
-        let hint = seen.hints.retry_after.or(seen.hints.reset);
-        // Jittered, lest all accounts try again at the same moment.
-        let unhinted = || state.refusals.wait(seen.answered_at).mul_f64(1.0 + self.clock.random() / 50.0);
-        Some(hint.unwrap_or_else(unhinted))
+        state.disproved |= state.hint_until.is_some_and(|until| seen.sent_at >= until);
+        let own = Wait::own(self.jittered(state.refusals.wait(seen.answered_at)));
+        Some(match seen.hints.wait() {
+            Some(hint) if hint > self.max_wait => {
+                (state.doubted_since, state.next_try) = (Some(seen.answered_at), None);
+                Wait { beyond: Some(hint), ..own }
+            }
+            Some(hint) if !hint.is_zero() && !state.disproved => {
+                state.hint_until = state.hint_until.max(Some(seen.answered_at + hint));
+                Wait::asked(hint)
+            }
+            // It was wrong, or says nothing: it lengthens our own wait, and that is all.
+            hint => Wait { time: own.time.max(hint.unwrap_or_default()), ..own },
+        })
+    }
+
+    /// Lest all accounts try again at the same moment.
+    fn jittered(&self, wait: Duration) -> Duration {
+        wait.mul_f64(1.0 + self.clock.random() / 50.0)
     }
 
     /// How long the gate stays closed.
     #[must_use]
     pub fn gate_closed_for(&self) -> Duration {
         let gate = lock(&self.state).gate;
-        gate.map_or(Duration::ZERO, |gate| gate.saturating_duration_since(self.clock.now()))
+        gate.map_or(Duration::ZERO, |(gate, _)| gate.saturating_duration_since(self.clock.now()))
+    }
+}
+
+/// How long nobody may send.
+#[derive(Clone, Copy)]
+struct Wait {
+    time: Duration,
+    why: Why,
+    /// What the platform asked for, where that is beyond belief.
+    beyond: Option<Duration>,
+}
+
+impl Wait {
+    fn asked(time: Duration) -> Self {
+        Self { time, why: Why::Gate, beyond: None }
+    }
+
+    fn own(time: Duration) -> Self {
+        Self { time, why: Why::Backoff, beyond: None }
     }
 }
 
 impl State {
+    /// A request that was sent then was accepted: what the last hint said was true, and a wait that was doubted is not meant.
+    /// Tells whether one was.
+    fn proved(&mut self, sent_at: Instant) -> bool {
+        if self.hint_until.is_some_and(|until| sent_at >= until) {
+            (self.hint_until, self.disproved) = (None, false);
+        }
+        let opened = self.doubted_since.is_some_and(|since| sent_at >= since);
+        if opened {
+            (self.doubted_since, self.next_try, self.reset_distrusted) = (None, None, true);
+        }
+        opened
+    }
+
     /// What a window is lengthened by: requests need different times to the server, and it is the arrivals that it counts.
     /// A two-hundredth of the window, at least 10 ms (at 11 windows a job that is 0.5 % of its time), and more on a machine
     /// that is seen to be slow with its turns.
@@ -477,7 +579,14 @@ impl State {
 
 fn turn(reserved: &Reservation) -> Turn {
     match reserved.granted {
-        0 => Turn::Wait(reserved.wait.max(Duration::from_millis(1)), Why::RateLimit),
+        0 => {
+            let why = match reserved.gate {
+                Gate::Open | Gate::Probe => Why::RateLimit,
+                Gate::Closed => Why::Gate,
+                Gate::Doubted => Why::Backoff,
+            };
+            Turn::Wait(reserved.wait.max(Duration::from_millis(1)), why)
+        }
         granted => Turn::Go(granted),
     }
 }

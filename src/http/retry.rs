@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::client::NoReply;
-use super::clock::Clock;
+use super::hints::Hints;
 
 /// What an HTTP status means for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +38,15 @@ pub enum Cause {
     Redirect,
     /// 401.
     Unauthorized,
-    /// 429.
+    /// 429, or a 403 that speaks of a limit.
     RateLimited,
+    /// 403 to what was permitted before.
+    Forbidden,
 }
 
 impl Cause {
     /// Every cause, in the order of declaration. Runs keep their counts in this order: a new one comes last.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Connect,
         Self::Timeout,
         Self::Interrupted,
@@ -53,6 +55,7 @@ impl Cause {
         Self::Redirect,
         Self::Unauthorized,
         Self::RateLimited,
+        Self::Forbidden,
     ];
 
     /// The word used in metrics, logs and dead letters.
@@ -67,6 +70,7 @@ impl Cause {
             Self::Redirect => "redirect",
             Self::Unauthorized => "unauthorized",
             Self::RateLimited => "rate_limited",
+            Self::Forbidden => "forbidden",
         }
     }
 
@@ -110,6 +114,16 @@ pub fn classify(status: u16) -> Verdict {
     }
 }
 
+/// Classifies a reply: as [`classify`], except that a 403 that says when to come back, or that nothing is left of a limit, is
+/// a 429 under another number.
+#[must_use]
+pub fn classify_reply(status: u16, hints: &Hints) -> Verdict {
+    match classify(status) {
+        Verdict::Refused if status == 403 && hints.speak_of_a_limit() => Verdict::RateLimited,
+        verdict => verdict,
+    }
+}
+
 /// Waits between attempts: exponential, with full jitter, so that a crowd does not come back in step.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -126,24 +140,22 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// How long to wait after the `failures`-th failure in a row (from 1); a server's `hint` is a floor, never shortened.
+    /// How long to wait after the `failures`-th failure in a row (from 1), at the place `chance` (0 to 1) of the range. A
+    /// server's `hint` is a floor: it lengthens the wait and never shortens it.
     #[must_use]
-    pub fn after(&self, failures: u32, hint: Option<Duration>, clock: &dyn Clock) -> Duration {
+    pub fn after(&self, failures: u32, hint: Option<Duration>, chance: f64) -> Duration {
         let doubled = 2u32.saturating_pow(failures.saturating_sub(1).min(20));
         let ceiling = self.base.saturating_mul(doubled).min(self.cap);
-        let jittered = ceiling.mul_f64(clock.random());
-        match hint {
-            // Some jitter above the floor, for the crowd that got the same hint.
-            Some(hint) => hint.saturating_add(jittered.min(hint / 20)),
-            None => jittered,
-        }
+        let jittered = ceiling.mul_f64(chance.clamp(0.0, 1.0));
+        // Some jitter above the floor, for the crowd that got the same hint.
+        hint.map_or(jittered, |hint| hint.saturating_add(jittered.min(hint / 20)).max(jittered))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::clock::VirtualClock;
+    use crate::http::clock::{Clock, VirtualClock};
 
     #[test]
     fn every_status_has_its_verdict() {
@@ -167,7 +179,8 @@ mod tests {
         let clock = VirtualClock::new(3);
         let backoff = Backoff::default();
         for failures in 1..40 {
-            let waits: Vec<Duration> = (0..400).map(|_| backoff.after(failures, None, &clock)).collect();
+            let waits: Vec<Duration> =
+                (0..400).map(|_| backoff.after(failures, None, clock.random())).collect();
             let ceiling = (backoff.base * 2u32.pow((failures - 1).min(10))).min(backoff.cap);
             assert!(waits.iter().all(|wait| *wait <= ceiling));
             assert!(waits.iter().any(|wait| *wait < ceiling / 10));
@@ -176,11 +189,37 @@ mod tests {
     }
 
     #[test]
+    fn a_403_that_speaks_of_a_limit_is_a_429() {
+        let second = Some(Duration::from_secs(1));
+        let waits = Hints { retry_after: second, ..Hints::default() };
+        let nothing_left = Hints { remaining: Some(0), reset: second, ..Hints::default() };
+        let some_left = Hints { remaining: Some(3), reset: second, ..Hints::default() };
+        for (hints, expected) in [
+            (waits, Verdict::RateLimited),
+            (nothing_left, Verdict::RateLimited),
+            (some_left, Verdict::Refused),
+            (Hints::default(), Verdict::Refused),
+        ] {
+            assert_eq!(classify_reply(403, &hints), expected, "{hints:?}");
+            assert_eq!(classify_reply(404, &hints), Verdict::Refused, "{hints:?}");
+            assert_eq!(classify_reply(429, &hints), Verdict::RateLimited, "{hints:?}");
+        }
+    }
+
+    #[test]
+    fn a_hint_of_nothing_does_not_shorten_the_own_growing_wait() {
+        for failures in 1..10 {
+            let own = Backoff::default().after(failures, None, 0.9);
+            assert_eq!(Backoff::default().after(failures, Some(Duration::ZERO), 0.9), own);
+        }
+    }
+
+    #[test]
     fn a_hint_is_never_shortened() {
         let clock = VirtualClock::new(4);
         let hint = Duration::from_secs(60);
         for failures in 1..30 {
-            let wait = Backoff::default().after(failures, Some(hint), &clock);
+            let wait = Backoff::default().after(failures, Some(hint), clock.random());
             assert!(wait >= hint && wait <= hint + hint / 20);
         }
     }

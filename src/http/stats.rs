@@ -63,10 +63,10 @@ impl Counts {
 }
 
 impl Stats {
-    /// A request was answered, or not (`status` none).
-    pub(crate) fn exchanged(&self, status: Option<u16>, latency: Duration) {
+    /// A request was answered, or not (`status` none); `refused` by a rate limiter, whatever its status.
+    pub(crate) fn exchanged(&self, status: Option<u16>, refused: bool, latency: Duration) {
         let class = match status {
-            Some(429) => 2,
+            Some(_) if refused => 2,
             Some(200..=399) => 0,
             Some(400..=499) => 1,
             Some(_) => 3,

@@ -171,6 +171,11 @@ impl TokenCache {
         }
     }
 
+    /// Whether any token of these credentials was accepted.
+    pub fn any_accepted(&self) -> bool {
+        self.accepted.load(Ordering::Acquire) > 0
+    }
+
     fn token(&self, text: &str, generation: u64, lifetime: Option<Duration>) -> Token {
         let replace_at = lifetime.filter(|life| *life >= SHORTEST_LIFE).map(|life| {
             let life = life.min(Duration::from_secs(10 * 365 * 86_400));

@@ -16,6 +16,22 @@ pub struct Reservation {
     pub limit: Option<RateLimit>,
     /// When no limit is known: how many sends were on record before.
     pub before: u32,
+    /// Whether a gate had a part in it.
+    pub gate: Gate,
+}
+
+/// A gate that is on record, as it is to whoever asks for sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gate {
+    /// There is none, or it has opened.
+    #[default]
+    Open,
+    /// Closed, for as long as the platform asked.
+    Closed,
+    /// Closed for a while, where the platform asked for longer than anybody waits.
+    Doubted,
+    /// As before, and this one send is to find out whether the platform meant it.
+    Probe,
 }
 
 /// The sends of one window, in batches of the same moment.
@@ -35,7 +51,7 @@ impl Window {
         let granted = limit.requests.get().saturating_sub(used).min(want);
         self.record(now, granted);
         let wait = if granted == 0 { self.until_free(limit, span, now, used) } else { Duration::ZERO };
-        Reservation { granted, wait, limit: Some(limit), before: 0 }
+        Reservation { granted, wait, limit: Some(limit), before: 0, gate: Gate::Open }
     }
 
     /// Adds sends that were made at `now`.

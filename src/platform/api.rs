@@ -20,7 +20,7 @@ use crate::foreign::one_line;
 use crate::http::budget::Memory;
 use crate::http::client::{Call, Client, LONG_BODY, NoReply, Reply, SHORT_BODY};
 use crate::http::hints::Hints;
-use crate::http::retry::{Cause, Verdict, classify};
+use crate::http::retry::{Cause, Verdict, classify_reply};
 use crate::http::secret::Secret;
 use crate::http::stats::Stats;
 use crate::http::token::{Grant, Token};
@@ -78,6 +78,8 @@ pub struct Exchange<'a> {
     pub answered_at: Instant,
     /// The status; none when there was no reply.
     pub status: Option<u16>,
+    /// A rate limiter refused it: 429, or a 403 that speaks of a limit.
+    pub refused: bool,
     /// What the reply said of limits.
     pub hints: Hints,
 }
@@ -85,8 +87,13 @@ pub struct Exchange<'a> {
 /// What came of an attempt that did not succeed.
 #[derive(Debug)]
 pub enum CallError {
-    /// 429: no attempt at all. The limiter knows from the exchange when to come back.
-    RateLimited,
+    /// 429, or a 403 that speaks of a limit: no attempt at all. The limiter knows from the exchange when to come back.
+    RateLimited {
+        /// The status.
+        status: u16,
+        /// The server's word on when to come back.
+        hint: Option<Duration>,
+    },
     /// 401.
     Unauthorized,
     /// Another attempt may succeed; not before `hint`, when there is one.
@@ -114,7 +121,7 @@ impl CallError {
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
-            Self::RateLimited => Cause::RateLimited.word(),
+            Self::RateLimited { .. } => Cause::RateLimited.word(),
             Self::Unauthorized => Cause::Unauthorized.word(),
             Self::Retry { cause, .. } => cause.word(),
             Self::Shortage(_) => "shortage",
@@ -126,7 +133,7 @@ impl CallError {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RateLimited => f.write_str("refused by the rate limiter (429)"),
+            Self::RateLimited { status, .. } => write!(f, "refused by the rate limiter ({status})"),
             Self::Unauthorized => f.write_str("the token was refused (401)"),
             Self::Shortage(shortage) => shortage.fmt(f),
             Self::Retry { message, .. } | Self::Refused { message, .. } => f.write_str(message),
@@ -289,6 +296,7 @@ impl Api {
                 sent_at: reply.sent_at,
                 answered_at: reply.answered_at,
                 status: Some(reply.status),
+                refused: classify_reply(reply.status, &reply.hints) == Verdict::RateLimited,
                 hints: reply.hints.clone(),
             },
             Err(_) => Exchange {
@@ -297,16 +305,19 @@ impl Api {
                 sent_at: started,
                 answered_at: Instant::now(),
                 status: None,
+                refused: false,
                 hints: Hints::default(),
             },
         };
-        self.stats
-            .exchanged(exchange.status, exchange.answered_at.saturating_duration_since(exchange.sent_at));
+        let took = exchange.answered_at.saturating_duration_since(exchange.sent_at);
+        self.stats.exchanged(exchange.status, exchange.refused, took);
         watch(&exchange);
         let reply = sent.map_err(|failure| no_reply(&failure))?;
-        match classify(reply.status) {
+        match classify_reply(reply.status, &reply.hints) {
             Verdict::Success => Ok(reply),
-            Verdict::RateLimited => Err(CallError::RateLimited),
+            Verdict::RateLimited => {
+                Err(CallError::RateLimited { status: reply.status, hint: reply.hints.wait() })
+            }
             Verdict::Unauthorized => Err(CallError::Unauthorized),
             Verdict::Refused => {
                 let secrets = self.secrets(call.authorization.unwrap_or(&self.basic));

@@ -166,6 +166,7 @@ fn listing(outcome: &Outcome) -> Listing {
                 | Ending::ListingMoved { .. }
                 | Ending::GaveUp { .. }
                 | Ending::WaitTooLong { .. }
+                | Ending::LimitTooSlow { .. }
                 | Ending::RequestRefused(_)
         )
     );

@@ -13,10 +13,13 @@ use crate::config;
 use crate::http::RateLimit;
 use crate::http::lock::lock;
 use crate::store::runs::Progress;
-use crate::sync::Watcher;
+use crate::sync::{Pace, Watcher};
 
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// With and without a number of campaigns: of nothing, a bar would be full.
+const COUNTED: &str = "{prefix} {bar:30} {pos}/{len} synced, {elapsed} {msg}";
+const UNCOUNTED: &str = "{prefix} {msg}, {elapsed}";
 /// More bars than this are no longer read; one more tells of all accounts together.
 const MOST_BARS: usize = 8;
 
@@ -45,6 +48,8 @@ struct Shown {
     failed: i64,
     total: i64,
     message: String,
+    /// The bar counts.
+    counted: bool,
     finished: bool,
 }
 
@@ -83,7 +88,7 @@ impl Display {
         let busy = state.shown.values().filter(|shown| shown.bar.is_some()).count();
         let Some(shown) = state.shown.get_mut(account) else { return };
         if shown.bar.is_none() && busy < MOST_BARS && !shown.finished {
-            let bar = bar("{prefix} {bar:30} {pos}/{len} synced, {elapsed} {msg}");
+            let bar = bar(UNCOUNTED);
             bar.set_prefix(visible(account));
             shown.bar = Some(match &state.all {
                 Some(all) => bars.insert_before(all, bar),
@@ -91,6 +96,10 @@ impl Display {
             });
         }
         if let Some(bar) = &shown.bar {
+            if shown.counted != (shown.total > 0) {
+                shown.counted = !shown.counted;
+                restyle(bar, if shown.counted { COUNTED } else { UNCOUNTED });
+            }
             bar.set_length(u64::try_from(shown.total).unwrap_or(0));
             bar.set_position(u64::try_from(shown.done).unwrap_or(0));
             bar.set_message(shown.message.clone());
@@ -108,6 +117,8 @@ impl Display {
         state.last_line = Some(Instant::now());
         if self.accounts > 1 {
             say(&format!("{} of {} accounts done {}", state.finished, self.accounts, sum(&state.shown)));
+        } else if let Some(shown) = state.shown.get(account).filter(|shown| shown.total == 0) {
+            say(&format!("{}: {}", visible(account), shown.message));
         } else if let Some(shown) = state.shown.get(account) {
             let comma = if shown.message.is_empty() { "" } else { ", " };
             let synced = shown.done - shown.failed;
@@ -125,12 +136,18 @@ fn sum(shown: &BTreeMap<String, Shown>) -> String {
 }
 
 impl Shown {
-    fn update(&mut self, run: &Progress, waiting: Option<Duration>, limit: Option<RateLimit>) {
+    fn update(&mut self, run: &Progress, pace: &Pace) {
+        let Pace { connecting, waiting, limit } = *pace;
         self.failed = run.failed;
         self.done = run.synced + run.failed;
         self.total = run.total.unwrap_or(0).max(run.listed);
         let left = self.total - self.done;
         let mut parts = Vec::new();
+        if connecting {
+            parts.push("connecting".to_owned());
+        } else if self.total == 0 && !run.listing_done {
+            parts.push("listing".to_owned());
+        }
         if run.failed > 0 {
             parts.push(format!("{} failed", run.failed));
         }
@@ -176,10 +193,10 @@ impl Watcher for Display {
         self.bars.is_some() || self.lines
     }
 
-    fn progress(&self, account: &str, run: &Progress, waiting: Option<Duration>, limit: Option<RateLimit>) {
+    fn progress(&self, account: &str, run: &Progress, pace: &Pace) {
         let state = &mut *lock(&self.state);
         let Some(shown) = state.shown.get_mut(account) else { return };
-        shown.update(run, waiting, limit);
+        shown.update(run, pace);
         self.update_bars(state, account);
         self.write_line(state, account);
     }
@@ -198,11 +215,15 @@ impl Watcher for Display {
 
 fn bar(template: &str) -> ProgressBar {
     let bar = ProgressBar::hidden();
+    restyle(&bar, template);
+    bar
+}
+
+fn restyle(bar: &ProgressBar, template: &str) {
     // The templates are constants; should one ever be wrong, the default style does too.
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
-    bar
 }
 
 #[cfg(test)]

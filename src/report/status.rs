@@ -71,6 +71,16 @@ pub fn text(account: &str, overview: &Overview) -> String {
             }
         }
     }
+    if let Some(closed) = overview.gate {
+        lines.push(match overview.gate_asked {
+            Some(asked) => format!(
+                "  no request for another {}: the platform asked to wait {}, longer than --max-wait allows; then one request finds out, and sync --fresh does not wait",
+                duration(closed),
+                duration(asked)
+            ),
+            None => format!("  no request for another {}: a rate limit was met", duration(closed)),
+        });
+    }
     for worker in &overview.workers {
         let silent = worker.heartbeat_age.as_secs_f64() > LEASE_SECONDS;
         lines.push(format!(
@@ -161,6 +171,7 @@ pub fn json(account: &str, overview: &Overview) -> String {
             "run_id": lost.run_id, "age_s": seconds(lost.age), "listed": lost.listed, "synced": lost.synced,
         })), "pace_per_s": (pace(overview) * 10.0).round() / 10.0,
         "expected_s": expected(overview).map(seconds),
+        "gate_s": overview.gate.map(seconds), "gate_asked_s": overview.gate_asked.map(seconds),
         "rate_limit": overview.learned_limit.map(|limit| limit.to_string()),
     });
     foreign::json(object.to_string())

@@ -7,11 +7,10 @@ use postgres::types::Type;
 use postgres::{Error, Row};
 
 use super::dead_letters::{self, Retry};
-use super::leases;
 use super::process::Process;
 use super::queue::{self, WorkerId};
 use super::runs::{self, OpenRun, Opening};
-use super::{Client, begin};
+use super::{Client, begin, leases, quota};
 
 /// What joining a run has come to.
 #[derive(Clone, Debug)]
@@ -88,6 +87,10 @@ pub fn open(
         Some((run, idle_s)) => Some(abandon(transaction, account, run.run_id, idle_s)?),
         None => None,
     };
+    if opening.fresh {
+        // What an earlier answer said of waits and limits is forgotten as well, should it have been senseless.
+        quota::forget(transaction, account)?;
+    }
     let row = transaction.query_typed_one(
         include_str!("../../sql/new_run.sql"),
         &[

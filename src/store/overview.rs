@@ -27,6 +27,10 @@ pub struct Overview {
     pub abandoned: Option<Abandoned>,
     /// The rate limit that was learned.
     pub learned_limit: Option<RateLimit>,
+    /// For how long nobody may send, because a rate limit was met.
+    pub gate: Option<Duration>,
+    /// What the platform asked for, where that is more than is waited for: one request at a time finds out.
+    pub gate_asked: Option<Duration>,
 }
 
 /// How fresh an account's campaigns are. One definition for all who tell it: only a run that lists all campaigns counts; one of
@@ -87,10 +91,13 @@ pub fn look(client: &mut Client, account: &str) -> Result<Overview, Error> {
     };
     let pending = run.as_ref().map_or(Ok(0), |run| queue::count(client, account, run.run_id))?;
     let quota = client.query_typed_opt(
-        "SELECT limit_requests, limit_window_ms FROM campaign_sync.quotas WHERE account = $1",
+        "SELECT limit_requests, limit_window_ms, gate_asked_s, greatest(0,
+                    extract(epoch FROM gate_until - greatest(now(), gate_set_at)))::float8 AS gate_s
+             FROM campaign_sync.quotas WHERE account = $1",
         &key,
     )?;
     let learned_limit = quota.as_ref().and_then(quota::limit);
+    let gate = quota.as_ref().and_then(quota::gate);
     Ok(Overview {
         run,
         workers: workers(client, account)?,
@@ -99,6 +106,8 @@ pub fn look(client: &mut Client, account: &str) -> Result<Overview, Error> {
         freshness: freshness(client, account)?,
         abandoned: abandoned(client, account)?,
         learned_limit,
+        gate: gate.map(|(closed, _)| closed),
+        gate_asked: gate.and_then(|(_, asked)| asked),
     })
 }
 

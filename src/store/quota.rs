@@ -3,15 +3,15 @@
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use postgres::Row;
 use postgres::types::{ToSql, Type};
+use postgres::{Error, Row};
 
-use super::Store;
+use super::{Client, Store};
 use crate::http::RateLimit;
 use crate::http::ledger::Ledger;
 use crate::http::lock::lock;
 use crate::http::sharing::SharingError;
-use crate::http::window::Reservation;
+use crate::http::window::{Gate, Reservation};
 
 /// A longer wait than ten years is none that a clock could reckon with.
 const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -31,6 +31,46 @@ impl SharedLedger {
     pub fn new(store: Store) -> Self {
         Self { store, newest: Mutex::default() }
     }
+}
+
+impl SharedLedger {
+    /// Closes the gate; `asked` is what the platform asked for, where that is more than is waited for.
+    fn close(&self, wait: Duration, asked: Option<f64>) -> Result<(), SharingError> {
+        let seconds = wait.as_secs_f64();
+        self.store.run(|client, account| {
+            client.execute_typed(
+                "INSERT INTO campaign_sync.quotas AS q (account, gate_set_at, gate_until, gate_asked_s)
+                 SELECT $1, c.now, c.now + make_interval(secs => $2), $3 FROM clock_timestamp() AS c (now)
+                 ON CONFLICT (account) DO UPDATE
+                 -- A gate that was closed in the future was closed before the clock was turned back.
+                 SET gate_until = greatest(
+                         q.gate_until - greatest(q.gate_set_at - excluded.gate_set_at, interval '0'), excluded.gate_until),
+                     gate_set_at = excluded.gate_set_at, gate_asked_s = excluded.gate_asked_s",
+                &[(&account, Type::TEXT), (&seconds, Type::FLOAT8), (&asked, Type::FLOAT8)],
+            )
+        })?;
+        Ok(())
+    }
+}
+
+/// Forgets the gate and the limit that was learned; what was sent stays on record.
+pub(super) fn forget(client: &mut Client, account: &str) -> Result<(), Error> {
+    client.execute_typed(
+        "UPDATE campaign_sync.quotas SET gate_until = NULL, gate_set_at = NULL, gate_asked_s = NULL, learned_at = NULL
+         WHERE account = $1",
+        &[(&account, Type::TEXT)],
+    )?;
+    Ok(())
+}
+
+/// The gate in a row's `gate_s` and `gate_asked_s`: for how long it is still closed, and what the platform asked for, where
+/// that is more than is waited for.
+pub(super) fn gate(row: &Row) -> Option<(Duration, Option<Duration>)> {
+    let seconds = |name| {
+        let value = row.get::<_, Option<f64>>(name)?;
+        Duration::try_from_secs_f64(value).ok().filter(|time| !time.is_zero())
+    };
+    Some((seconds("gate_s")?, seconds("gate_asked_s")))
 }
 
 /// The rate limit in a row's `limit_requests` and `limit_window_ms`, when it has one.
@@ -92,7 +132,8 @@ impl Ledger for SharedLedger {
             Asked::Recorded(row) => {
                 recorded(&row);
                 let before = whole(row.get::<_, i64>("sends") - count);
-                return Ok(Reservation { granted: want, wait: Duration::ZERO, limit, before });
+                let (wait, gate) = (Duration::ZERO, Gate::Open);
+                return Ok(Reservation { granted: want, wait, limit, before, gate });
             }
         };
         let kept = match (row.get::<_, Option<i32>>("most"), row.get::<_, Option<f64>>("seconds")) {
@@ -110,7 +151,13 @@ impl Ledger for SharedLedger {
         let wait = Duration::try_from_secs_f64(row.get("wait_s")).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
         // A row that somebody else has written may permit nothing and tell no time: never ask again without a pause.
         let wait = if granted == 0 && wait.is_zero() { PAUSE } else { wait };
-        Ok(Reservation { granted, wait, limit: limit.or(kept), before })
+        let gate = match (row.get::<_, bool>("doubted"), row.get::<_, bool>("closed")) {
+            (true, true) => Gate::Doubted,
+            (true, false) if granted > 0 => Gate::Probe,
+            (false, true) => Gate::Closed,
+            (_, false) => Gate::Open,
+        };
+        Ok(Reservation { granted, wait, limit: limit.or(kept), before, gate })
     }
 
     fn ages(&self) -> Result<Vec<Duration>, SharingError> {
@@ -156,17 +203,18 @@ impl Ledger for SharedLedger {
     }
 
     fn close_gate(&self, wait: Duration) -> Result<(), SharingError> {
-        let seconds = wait.as_secs_f64();
+        self.close(wait, None)
+    }
+
+    fn doubt(&self, wait: Duration, asked: Duration) -> Result<(), SharingError> {
+        self.close(wait, Some(asked.as_secs_f64()))
+    }
+
+    fn open_gate(&self) -> Result<(), SharingError> {
         self.store.run(|client, account| {
             client.execute_typed(
-                "INSERT INTO campaign_sync.quotas AS q (account, gate_set_at, gate_until)
-                 SELECT $1, c.now, c.now + make_interval(secs => $2) FROM clock_timestamp() AS c (now)
-                 ON CONFLICT (account) DO UPDATE
-                 -- A gate that was closed in the future was closed before the clock was turned back.
-                 SET gate_until = greatest(
-                         q.gate_until - greatest(q.gate_set_at - excluded.gate_set_at, interval '0'), excluded.gate_until),
-                     gate_set_at = excluded.gate_set_at",
-                &[(&account, Type::TEXT), (&seconds, Type::FLOAT8)],
+                "UPDATE campaign_sync.quotas SET gate_until = NULL, gate_set_at = NULL, gate_asked_s = NULL WHERE account = $1",
+                &[(&account, Type::TEXT)],
             )
         })?;
         Ok(())

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::http::RateLimit;
 use crate::http::sharing::SharingError;
 use crate::store::error::StoreError;
 
@@ -25,6 +26,17 @@ pub enum Ending {
     /// The server asks to wait for longer than `--max-wait`.
     WaitTooLong {
         /// How long it asks.
+        wait: Duration,
+        /// How long is allowed.
+        allowed: Duration,
+    },
+    /// The rate limit makes the next request wait for longer than `--max-wait`.
+    LimitTooSlow {
+        /// The limit.
+        limit: RateLimit,
+        /// It is the user's own, and not what the platform has shown.
+        own: bool,
+        /// How long the wait is.
         wait: Duration,
         /// How long is allowed.
         allowed: Duration,
@@ -67,6 +79,7 @@ impl Ending {
             Self::Deadline
             | Self::GaveUp { .. }
             | Self::WaitTooLong { .. }
+            | Self::LimitTooSlow { .. }
             | Self::Listing(_)
             | Self::ListingMoved { .. }
             | Self::Abandoned
@@ -104,6 +117,14 @@ impl fmt::Display for Ending {
                 "the platform asks to wait {} s, longer than --max-wait allows ({} s); run again after that to resume",
                 wait.as_secs(),
                 allowed.as_secs()
+            ),
+            Self::LimitTooSlow { limit, own, wait, allowed } => write!(
+                f,
+                "the next request is {} s away under {} {limit}, longer than --max-wait allows ({} s); raise --max-wait{}, or run again after that to resume",
+                wait.as_secs(),
+                if *own { "--rate-limit" } else { "the platform's rate limit of" },
+                allowed.as_secs(),
+                if *own { " or --rate-limit" } else { "" },
             ),
             Self::CredentialsRefused(cause) => write!(
                 f,

@@ -5,7 +5,10 @@
 
 mod attempt;
 mod caller;
+mod calls;
+mod conclude;
 mod crew;
+mod decision;
 mod ending;
 mod hand;
 mod inbox;
@@ -33,6 +36,8 @@ pub use ending::{Ending, most_serious};
 pub use lister::{Entry, Listing};
 pub use spans::{Recorder, Span, Value};
 
+#[cfg(test)]
+pub(crate) use decision::DOUBTED;
 #[cfg(test)]
 pub(crate) use lister::{BARREN_PAGES, LONGEST, PAGES_AHEAD, REMEMBERED, UNCOMMITTED};
 #[cfg(test)]
@@ -141,6 +146,17 @@ impl Outcome {
     }
 }
 
+/// What this process waits for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    /// Nothing has succeeded yet.
+    pub connecting: bool,
+    /// How long it still waits for the rate limit, as far as is known.
+    pub waiting: Option<Duration>,
+    /// The rate limit, when one is known.
+    pub limit: Option<RateLimit>,
+}
+
 /// Watches a run from outside, for progress.
 pub trait Watcher: Send + Sync {
     /// The run has been opened or joined.
@@ -148,7 +164,7 @@ pub trait Watcher: Send + Sync {
     /// Whether anybody sees what [`Self::progress`] is told.
     fn watching(&self) -> bool;
     /// A look at the run, a few times a second.
-    fn progress(&self, account: &str, run: &Progress, waiting: Option<Duration>, limit: Option<RateLimit>);
+    fn progress(&self, account: &str, run: &Progress, pace: &Pace);
     /// This process's part is over.
     fn finished(&self, account: &str);
 }
@@ -314,7 +330,7 @@ fn conduct(
         if job.tells_standing {
             outcome.standing = job.store.run(overview::standing).ok();
         }
-        watcher.progress(account, run, None, job.caller.limiter.limit());
+        watcher.progress(account, run, &Pace { limit: job.caller.limiter.limit(), ..Pace::default() });
     }
 }
 
@@ -408,7 +424,10 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<NotRemov
 fn look(session: &Session, watcher: &dyn Watcher) -> Option<Progress> {
     let run_id = session.run.run_id;
     let run = session.store.run(|client, account| runs::progress(client, account, run_id)).ok().flatten()?;
-    watcher.progress(session.store.account(), &run, session.caller.waiting(), session.caller.limiter.limit());
+    let caller = &session.caller;
+    let pace =
+        Pace { connecting: caller.connecting(), waiting: caller.waiting(), limit: caller.limiter.limit() };
+    watcher.progress(session.store.account(), &run, &pace);
     Some(run)
 }
 

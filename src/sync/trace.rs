@@ -48,7 +48,14 @@ struct Kept {
     base_url: String,
 }
 
-/// An exchange, remembered until it is known what its reply means.
+/// An attempt whose exchange is over, remembered until it is known what comes of it.
+#[derive(Debug)]
+pub(super) struct Attempted {
+    id: SpanId,
+    seen: Seen,
+}
+
+#[derive(Debug)]
 struct Seen {
     method: String,
     path: String,
@@ -85,32 +92,33 @@ impl Trace {
         Step { id: SpanId::random(&*self.clock), begun: self.clock.now() }
     }
 
-    /// Makes one attempt: `call` is given the value of `traceparent` and whom to tell of the exchange.
+    /// Makes one attempt: `call` is given the value of `traceparent` and whom to tell of the exchange. What is remembered of
+    /// it is for [`Self::attempted`].
     pub fn attempt<T>(
         &self,
-        purpose: &Purpose<'_>,
         call: impl FnOnce(&str, &mut dyn FnMut(&Exchange<'_>)) -> Result<T, CallError>,
-    ) -> Result<T, CallError> {
+    ) -> (Result<T, CallError>, Option<Attempted>) {
         let id = SpanId::random(&*self.clock);
         let header = traceparent(self.id, id, self.kept.is_some());
-        let Some(kept) = &self.kept else { return call(&header, &mut |_| {}) };
+        if self.kept.is_none() {
+            return (call(&header, &mut |_| {}), None);
+        }
         let mut seen = None;
         let called = call(&header, &mut |exchange| seen = Some(Seen::of(exchange)));
-        if let Some(seen) = seen {
-            self.exchanged(kept, id, purpose, &seen, called.as_ref().err());
-        }
-        called
+        (called, seen.map(|seen| Attempted { id, seen }))
     }
 
+    /// It is known what an attempt came to, and what comes next.
     /// Names of attributes are those of OpenTelemetry's conventions for HTTP clients, where there is one.
-    fn exchanged(
+    pub fn attempted(
         &self,
-        kept: &Kept,
-        id: SpanId,
+        attempted: Option<Attempted>,
         purpose: &Purpose<'_>,
-        seen: &Seen,
         error: Option<&CallError>,
+        next: Option<&dyn fmt::Display>,
     ) {
+        let (Some(kept), Some(Attempted { id, seen })) = (&self.kept, attempted) else { return };
+        let next = next.filter(|_| error.is_some()).map(ToString::to_string);
         let url = format!("{}{}", kept.base_url, seen.path);
         let (host, port, path) = parts_of(&url);
         let mut attributes = vec![
@@ -135,6 +143,9 @@ impl Trace {
         if let Some(cause) = cause {
             attributes.push(("error.type", Value::Text(status.as_deref().unwrap_or(cause))));
             attributes.push(("campaign_sync.cause", Value::Text(cause)));
+        }
+        if let Some(next) = &next {
+            attributes.push(("campaign_sync.next", Value::Text(next)));
         }
         let parent = purpose.step.unwrap_or(self.run).id;
         let message = error.map(ToString::to_string);

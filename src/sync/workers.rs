@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::caller::After;
+use super::caller::Halt;
+use super::decision::Decision;
 use super::inbox::Work;
 use super::session::{Done, Session};
 use super::trace::CampaignSpan;
@@ -83,9 +84,12 @@ fn begin(session: &Arc<Session>, work: Work, asked: Instant) {
 fn run(session: &Arc<Session>, mut work: Work) {
     loop {
         let key = session.idempotency_key(&work.campaign.id);
-        let (after, outcome, sent_at) = session.caller.sync(&mut work, &key);
-        session.seat.answered(sent_at.elapsed() < SILENCE || !failed(&after, outcome));
-        settle(session, work, after);
+        let is_last = |work: &Work| is_last(session, work);
+        let (decision, outcome, sent_at) = session.caller.sync(&mut work, &key, is_last);
+        let failed =
+            outcome == Outcome::Overload || decision.as_ref().is_ok_and(|decision| decision.is_retry());
+        session.seat.answered(sent_at.elapsed() < SILENCE || !failed);
+        settle(session, work, decision);
         session.concurrency.release(outcome, sent_at);
         match next(session) {
             Some(another) => work = another,
@@ -94,10 +98,6 @@ fn run(session: &Arc<Session>, mut work: Work) {
     }
     session.seat.leave_place();
     session.job_ended();
-}
-
-fn failed(after: &After, outcome: Outcome) -> bool {
-    outcome == Outcome::Overload || matches!(after, After::Again(_))
 }
 
 fn next(session: &Session) -> Option<Work> {
@@ -130,9 +130,17 @@ fn past_breaker(session: &Session, work: Work) -> Option<Work> {
     }
 }
 
-fn settle(session: &Session, mut work: Work, after: After) {
-    match after {
-        After::Synced => {
+/// The page size by which to ask whether the listing answers, when no other campaign may ever go well any more.
+fn is_last(session: &Session, work: &Work) -> Option<i32> {
+    let view = session.view();
+    let remaining = session.inbox.len() + 1;
+    let last = view.listing_done && view.others == 0 && work.tries > 0;
+    (last && session.caller.are_few(remaining, !session.lists())).then_some(session.run.page_size)
+}
+
+fn settle(session: &Session, mut work: Work, decision: Result<Decision, Halt>) {
+    match decision {
+        Ok(Decision::Done) => {
             work.span.as_deref_mut().into_iter().for_each(CampaignSpan::synced);
             session.deliver(Done::Synced {
                 attempt: work.attempt,
@@ -141,24 +149,11 @@ fn settle(session: &Session, mut work: Work, after: After) {
                 grip: work.grip,
             });
         }
-        After::Dead { cause, reason } => bury(session, work, cause, reason),
-        After::Again(wait) if wait.is_zero() => session.inbox.put_back(work),
-        After::Again(wait) => {
-            let view = session.view();
-            let remaining = session.inbox.len() + 1;
-            let last = view.listing_done && view.others == 0 && work.tries > 0;
-            if last && session.caller.is_last_straw(&work, remaining, !session.lists(), session.run.page_size)
-            {
-                let reason = format!("failed {} times, while the listing answers", work.tries);
-                let (scope, id) = (session.store.scope(), work.campaign.id.as_str());
-                log::debug!(account = scope.account(), run = scope.run(), campaign = id, attempt = work.tries; "{reason}: a dead letter");
-                bury(session, work, "failing", reason);
-            } else {
-                session.inbox.push_later(work, wait);
-            }
-        }
+        Ok(Decision::DeadLetter { cause, reason }) => bury(session, work, cause, reason),
+        Ok(Decision::WhenGateOpens | Decision::WithFreshToken) => session.inbox.put_back(work),
+        Ok(Decision::Again(wait, _)) => session.inbox.push_later(work, wait),
         // It stays held in the database, and is free again as soon as this process leaves.
-        After::Halted => {}
+        Ok(Decision::PageGone | Decision::Left | Decision::Stop(_)) | Err(Halt) => {}
     }
 }
 

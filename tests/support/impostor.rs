@@ -27,8 +27,23 @@ impl Impostor {
         Self::closing("connection: close\r\n", answer)
     }
 
-    /// The same, with this in its header of the fact that it closes the connection behind each answer.
+    /// One that also says lines of its header, each with its end: the status, these, and the body.
+    pub fn with_header(answer: impl Fn(&str) -> (u16, String, String) + Send + Sync + 'static) -> Self {
+        Self::answering("connection: close\r\n", answer)
+    }
+
+    /// As [`Self::new`], with this in its header of the fact that it closes the connection behind each answer.
     fn closing(said: &'static str, answer: impl Fn(&str) -> Said + Send + Sync + 'static) -> Self {
+        Self::answering(said, move |line| {
+            let (status, body) = answer(line);
+            (status, String::new(), body)
+        })
+    }
+
+    fn answering(
+        said: &'static str,
+        answer: impl Fn(&str) -> (u16, String, String) + Send + Sync + 'static,
+    ) -> Self {
         let (listener, url) = listen("http");
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (answer, ears) = (Arc::new(answer), heard.clone());
@@ -99,7 +114,7 @@ pub fn record(id: &str, name: &str, more: &str) -> String {
 fn serve(
     mut stream: TcpStream,
     closing: &str,
-    answer: &(impl Fn(&str) -> Said + ?Sized),
+    answer: &(impl Fn(&str) -> (u16, String, String) + ?Sized),
     heard: &Mutex<Vec<String>>,
 ) {
     let mut request = Vec::new();
@@ -111,9 +126,10 @@ fn serve(
         }
     }
     let request = String::from_utf8_lossy(&request).into_owned();
-    let (status, body) = answer(request.lines().next().unwrap_or_default());
+    let (status, header, body) = answer(request.lines().next().unwrap_or_default());
     heard.lock().unwrap().push(request);
-    let head = format!("HTTP/1.1 {status} Status\r\ncontent-length: {}\r\n{closing}\r\n", body.len());
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status} Status\r\ncontent-length: {length}\r\n{header}{closing}\r\n");
     let _gone = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
 }
 

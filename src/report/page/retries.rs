@@ -58,5 +58,6 @@ fn words(cause: Cause) -> &'static str {
         Cause::Redirect => "redirect",
         Cause::Unauthorized => "token refused (401)",
         Cause::RateLimited => "rate limit (429)",
+        Cause::Forbidden => "refused (403)",
     }
 }
