@@ -70,6 +70,12 @@
 //! | the same pages fetched again, without a commit | `--give-up-after` | the run stops, to be resumed | `pages_that_cannot_be_committed_are_fetched_a_few_times_and_given_up` |
 //! | a run that stands still with nothing left to be done for it | `--give-up-after`, at least 5 s | the run stops with exit code 2 | `rows_that_nobody_can_take_out_of_the_queue_end_the_run_as_well` |
 //! | a user's function in a message of ours | 120 characters | cut | `a_users_function_is_named_and_only_faults_of_the_data_are_the_rows` |
+//! | an unanswered statement that waits for others | `--give-up-after`, and 1 s once a stop is requested | cancelled, then the connection is cut | `the_first_signal_is_heeded_while_a_table_is_locked` |
+//! | an unanswered statement before its blocker is named | 5 s | one warning | `patience_ends_while_a_table_is_locked_and_one_warning_says_who_holds_it` |
+//! | a heartbeat's wait | 3 s | the next one is due | `a_heartbeat_finds_a_slot_while_all_others_wait` |
+//! | one message of the server's | 64 MiB | the connection is left | `what_is_too_long_is_refused_by_its_header_alone` |
+//! | an answer to one statement | 512 MiB, 128 bytes of overhead for each message included | the connection is left | `rows_without_an_end_notices_and_notifications_are_refused` |
+//! | notifications and parameters that nobody asked for | 1 MiB | the connection is left | `rows_without_an_end_notices_and_notifications_are_refused` |
 //! | one transaction | 1,800 s | the process ends with exit code 5 | `a_database_that_takes_a_question_and_never_answers_is_noticed` |
 //! | silence within a transaction, for others' sake | 5 s | the server ends it | `a_process_that_is_suspended_in_a_transaction_does_not_hold_up_the_others` |
 //! | silence of a process | 10 s | its tasks go to others | `held_work_of_a_dead_process_is_free_within_15_s_and_other_work_at_once` |
@@ -170,6 +176,12 @@ mod tests {
             ("a password", kib(crate::config::PASSWORD_BYTES as u64)),
             ("a file of certificates", mib(crate::settings_file::CERTIFICATES_BYTES as u64)),
             ("silence of a process", format!("{} s", crate::store::leases::LEASE_SECONDS)),
+            ("an unanswered statement that", "`--give-up-after`, and 1 s".into()),
+            ("an unanswered statement before", format!("{} s", crate::store::ASK_AFTER.as_secs())),
+            ("a heartbeat's wait", format!("{} s", crate::store::BEAT_PATIENCE.as_secs())),
+            ("one message of the server's", mib(crate::store::MESSAGE_BYTES)),
+            ("an answer to one statement", mib(crate::store::ANSWER_BYTES)),
+            ("notifications and", mib(crate::store::ASIDE_BYTES)),
             ("one transaction", format!("1,{} s", crate::commands::LONGEST_TRANSACTION.as_secs() - 1000)),
         ] {
             let row = rows.iter().find(|row| row[0].starts_with(what)).unwrap_or_else(|| panic!("{what}"));

@@ -62,8 +62,9 @@ impl Pair {
 
     fn assert_whole(&self) {
         let mut client = self.promoted();
-        let mut count =
-            |table: &str| client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).unwrap().get(0);
+        let mut count = |table: &str| {
+            client.query_one(&format!("SELECT count(*) FROM campaign_sync.{table}"), &[]).unwrap().get(0)
+        };
         let counts: [i64; 3] = ["campaigns", "sync_tasks", "dead_letters"].map(&mut count);
         assert_eq!(counts, [i64::from(CAMPAIGNS), 0, 0]);
     }

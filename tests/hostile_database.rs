@@ -121,6 +121,22 @@ fn no_server_that_speaks_nonsense_takes_the_program_down() {
 }
 
 #[test]
+fn a_server_that_floods_the_connection_is_left() {
+    const READY: &[u8] = &[b'R', 0, 0, 0, 8, 0, 0, 0, 0, b'Z', 0, 0, 0, 5, b'I'];
+    let notification: &[u8] = b"A\x00\x00\x00\x0c\x00\x00\x00\x01a\0b\0";
+    let floods = [
+        (&b"T\x7f\xff\xff\xff"[..], 1, "a message of 2147483647 bytes"),
+        (notification, 100_000, "more than 1 MiB that nobody asked for"),
+        (b"S\x00\x00\x00\x08a\0b\0", 100_000, "more than 1 MiB that nobody asked for"),
+    ];
+    for (message, times, expected) in floods {
+        let reply = [READY, &message.repeat(times)].concat();
+        let outcome = FakePostgres::new(reply.leak()).told_to("sslmode=disable").expect_code(5);
+        assert!(outcome.stderr.contains(expected), "{outcome}");
+    }
+}
+
+#[test]
 fn a_database_that_takes_a_question_and_never_answers_is_noticed() {
     let database = Database::create();
     let conninfo =

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -31,6 +31,10 @@ use crate::sync::{Caller, Ending, GRACE, Patience};
 pub(crate) const CONNECTIONS: u32 = 5;
 /// Connections for any number of accounts: a server permits 100 to all its users, if nobody has raised it.
 pub(crate) const MOST_CONNECTIONS: u32 = 20;
+
+/// Those of r2d2.
+const POOL_THREADS: usize = 3;
+const SPARE_STACK: usize = 64 << 10;
 
 /// No transaction of ours takes so long: a database that lets it is silent for good.
 pub(crate) const LONGEST_TRANSACTION: Duration = Duration::from_secs(1800);
@@ -113,8 +117,7 @@ pub(super) fn pool(
     let schema = Config::schema(flags, environment).map_err(Failure::usage)?;
     let conninfo = Conninfo::from_environment(environment).map_err(Failure::usage)?;
     let wanted = u32::try_from(accounts).unwrap_or(u32::MAX).saturating_mul(CONNECTIONS);
-    // Refused to r2d2, a thread is a panic.
-    std::thread::Builder::new().spawn(|| ()).map_err(no_thread)?;
+    spare_threads(POOL_THREADS).map_err(no_thread)?;
     let pool = Pool::in_schema(&conninfo, wanted.min(MOST_CONNECTIONS), schema).map_err(Failure::usage)?;
     let watched = pool.watch(LONGEST_TRANSACTION, |silence| {
         // The thread that waits cannot be freed: only the end of the process ends its wait. Leases end by themselves.
@@ -123,6 +126,22 @@ pub(super) fn pool(
     });
     watched.map_err(no_thread)?;
     Ok(pool)
+}
+
+/// Whether so many threads can be started now: refused to r2d2, one is a panic.
+fn spare_threads(count: usize) -> io::Result<()> {
+    std::thread::scope(|scope| {
+        let (held, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        for _ in 0..count {
+            let wait = wait.clone();
+            std::thread::Builder::new().stack_size(SPARE_STACK).spawn_scoped(scope, move || {
+                let _until_all_are_there = lock(&wait).recv();
+            })?;
+        }
+        drop(held);
+        Ok(())
+    })
 }
 
 fn no_thread(error: io::Error) -> Failure {
@@ -186,8 +205,8 @@ pub(super) fn ready(store: &Store, migrate: bool) -> Result<usize, Failure> {
     })
 }
 
-/// Called with the signal's number, once.
-type Stopper = Box<dyn Fn(i32) + Send>;
+/// Called with the reason: a signal, or the deadline.
+type Stopper = Box<dyn Fn(&Ending) + Send>;
 
 /// Called when what is under way has had its time.
 type Abandoner = Box<dyn Fn() + Send>;
@@ -195,13 +214,14 @@ type Abandoner = Box<dyn Fn() + Send>;
 /// Called before the process ends at once.
 type LastWords = Box<dyn Fn() + Send>;
 
-/// What the first SIGINT or SIGTERM is to stop.
+/// What the first SIGINT or SIGTERM, or the deadline, is to stop.
 #[derive(Clone, Default)]
 pub(super) struct Signalled(Arc<Mutex<Stoppers>>);
 
 #[derive(Default)]
 struct Stoppers {
-    signal: Option<i32>,
+    /// The reason to stop, once there is one.
+    ended: Option<Ending>,
     stoppers: Vec<Stopper>,
     abandoners: Vec<Abandoner>,
     last_words: Vec<LastWords>,
@@ -225,10 +245,7 @@ impl Signalled {
                     "stopping in order: what is under way has {} s to finish; a second signal ends at once, and either way the next sync goes on from there",
                     GRACE.as_secs_f64()
                 );
-                let mut stoppers = lock(&shared);
-                stoppers.signal = Some(signal);
-                stoppers.stoppers.iter().for_each(|stop| stop(signal));
-                drop(stoppers);
+                stop(&shared, Ending::Interrupted(signal));
                 let late = shared.clone();
                 let abandon = move || {
                     std::thread::sleep(GRACE);
@@ -242,16 +259,29 @@ impl Signalled {
         Ok(signalled)
     }
 
-    /// Which signal has come, if one has.
-    pub fn by(&self) -> Option<i32> {
-        lock(&self.0).signal
+    /// Ends everything at the deadline, whatever it is waiting for then.
+    pub fn expire_at(&self, deadline: Instant) -> Result<(), Failure> {
+        let shared = self.0.clone();
+        let expire = move || {
+            std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+            stop(&shared, Ending::Deadline);
+        };
+        std::thread::Builder::new().name("deadline".into()).spawn(expire).map(drop).map_err(no_thread)
     }
 
-    /// Has this called at the signal; at once when it has come already.
-    pub fn stops(&self, stopper: impl Fn(i32) + Send + 'static) {
+    /// Which signal has come, if one has.
+    pub fn by(&self) -> Option<i32> {
+        match lock(&self.0).ended {
+            Some(Ending::Interrupted(signal)) => Some(signal),
+            _ => None,
+        }
+    }
+
+    /// Has this called when there is a reason to stop; at once when there is one already.
+    pub fn stops(&self, stopper: impl Fn(&Ending) + Send + 'static) {
         let mut stoppers = lock(&self.0);
-        match stoppers.signal {
-            Some(signal) => stopper(signal),
+        match &stoppers.ended {
+            Some(ended) => stopper(ended),
             None => stoppers.stoppers.push(Box::new(stopper)),
         }
     }
@@ -266,8 +296,18 @@ impl Signalled {
         let late = caller.clone();
         lock(&self.0).abandoners.push(Box::new(move || late.abandon()));
         let caller = caller.clone();
-        self.stops(move |signal| {
-            caller.end(Ending::Interrupted(signal));
+        self.stops(move |ended| {
+            caller.end(ended.clone());
         });
     }
+}
+
+/// The first reason counts, but a signal is told as such also after the deadline.
+fn stop(stoppers: &Mutex<Stoppers>, ended: Ending) {
+    let mut stoppers = lock(stoppers);
+    if stoppers.ended.is_none() || matches!(ended, Ending::Interrupted(_)) {
+        stoppers.ended = Some(ended.clone());
+    }
+    // The last first: whoever knows what to do with the reason has come after who only stops.
+    stoppers.stoppers.iter().rev().for_each(|stop| stop(&ended));
 }

@@ -113,6 +113,7 @@ fn work_on(
     let context = Context::new();
     let deadline = config.deadline.map(|deadline| context.clock.now() + deadline);
     let signalled = Signalled::listen()?;
+    deadline.map_or(Ok(()), |deadline| signalled.expire_at(deadline))?;
     let pool = set_up::pool(flags, environment, config.accounts.len())?;
     let mut parts = parts(config, &pool);
     // A connection takes a while: until then everything else is made ready.

@@ -17,6 +17,9 @@ pub const UNIQUE_VIOLATION: &str = "23505";
 /// PostgreSQL's code for a write on a server that takes none: a standby, or a primary that was demoted in place.
 pub(super) const READ_ONLY: &str = "25006";
 
+/// PostgreSQL's code for a connection beyond a limit: the server's, the database's or the role's.
+pub(super) const TOO_MANY_CONNECTIONS: &str = "53300";
+
 /// Every message is one line, names the cause, and holds neither a password nor the data of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
@@ -186,8 +189,9 @@ fn from_server(said: &DbError) -> StoreError {
         "28000" => {
             StoreError::Refused { message: with_cure(&text, "check PGUSER, PGSSLMODE and pg_hba.conf") }
         }
-        "53300" => {
-            StoreError::Unavailable { message: with_cure(&text, "raise max_connections or lower --workers") }
+        TOO_MANY_CONNECTIONS => {
+            let cure = "raise max_connections, or the CONNECTION LIMIT of the role or database";
+            StoreError::Unavailable { message: with_cure(&text, cure) }
         }
         "53100" => StoreError::Unavailable { message: with_cure(&text, "free space on the database's disk") },
         "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" => {
@@ -307,6 +311,11 @@ fn from_client(error: &postgres::Error) -> StoreError {
     } else {
         StoreError::Internal { message }
     }
+}
+
+/// The server cannot be reached.
+pub(super) fn unreachable_server(error: &io::Error) -> StoreError {
+    StoreError::Unavailable { message: io_message(error, &one_line(&error.to_string())) }
 }
 
 fn is_tls(error: &postgres::Error) -> bool {

@@ -1,5 +1,6 @@
 //! Postgres, and the only place with SQL calls.
 
+mod away;
 mod client;
 pub mod closing;
 mod connect;
@@ -8,7 +9,10 @@ pub mod dead_letters;
 pub mod error;
 pub mod join;
 pub mod leases;
+mod line;
+mod messages;
 pub mod overview;
+mod patience;
 mod place;
 pub mod pool;
 pub mod process;
@@ -18,11 +22,14 @@ pub mod runs;
 pub mod samples;
 pub mod schema;
 mod schema_name;
+mod slots;
 mod survey;
 pub mod tls;
 pub mod tokens;
+mod under_way;
 
 use std::ops::{Deref, DerefMut};
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +42,17 @@ pub use pool::{Connection, Pool};
 pub use schema_name::SchemaName;
 pub use survey::{Namesake, Survey};
 
+#[cfg(test)]
+pub(crate) use messages::{ANSWER_BYTES, ASIDE_BYTES, MESSAGE_BYTES};
+#[cfg(test)]
+pub(crate) use patience::ASK_AFTER;
+
 use crate::http::{Clock, Stop};
 use crate::scope::Scope;
+use pool::Manner;
+
+/// How long a heartbeat waits for the database: two more can follow within a lease.
+pub(crate) const BEAT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A transaction of several statements; rolled back when it is dropped.
 pub(crate) struct Transaction<'a> {
@@ -127,6 +143,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Pool::run`].
+    #[track_caller]
     pub fn run<T>(
         &self,
         transaction: impl FnMut(&mut Client, &str) -> Result<T, postgres::Error>,
@@ -138,14 +155,34 @@ impl Store {
     ///
     /// # Errors
     /// As [`Pool::run`].
+    #[track_caller]
     pub fn run_sized<T>(
         &self,
         bytes: usize,
         mut transaction: impl FnMut(&mut Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        let (clock, large) = (&*self.clock, bytes > LARGE_BYTES);
-        let transaction = |client: &mut Client| transaction(client, self.account());
-        self.pool.run_sized(clock, &self.stop, self.give_up_after, large, transaction)
+        let manner = Manner { large: bytes > LARGE_BYTES, ..self.manner(Location::caller()) };
+        self.pool.run_in(&manner, |client| transaction(client, self.account()))
+    }
+
+    /// The same for a heartbeat: it waits behind nobody, and never for long, as the next one follows soon.
+    ///
+    /// # Errors
+    /// As [`Pool::run`].
+    #[track_caller]
+    pub fn beat<T>(
+        &self,
+        mut transaction: impl FnMut(&mut Client, &str) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let manner = self.manner(Location::caller());
+        let give_up_after = manner.give_up_after.min(BEAT_PATIENCE);
+        let manner = Manner { urgent: true, give_up_after, ..manner };
+        self.pool.run_in(&manner, |client| transaction(client, self.account()))
+    }
+
+    fn manner(&self, kind: &'static Location<'static>) -> Manner<'_> {
+        let (clock, stop, give_up_after) = (&*self.clock, &self.stop, self.give_up_after);
+        Manner { clock, stop, give_up_after, large: false, urgent: false, kind }
     }
 
     /// Brings the schema up to date; gives how many migrations were applied.

@@ -1,28 +1,32 @@
 //! The pool of connections, and the loop that carries a transaction over what passes: restarts, deadlocks, full pools.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use r2d2::PooledConnection;
 
+use super::away::{Away, Kind};
 use super::client::Client;
-use super::connect::{Connector, Generation};
+use super::connect::{Attempt, Connector};
 use super::conninfo::{Conninfo, ConninfoError};
 use super::error::{READ_ONLY, StoreError, leaves_connection_usable};
 use super::place::Place;
 use super::schema_name::SchemaName;
-use crate::http::lock::lock;
+use super::slots::{Slot, Slots};
+use super::under_way::{BrokenOff, LOOK_AGAIN, UnderWay};
 use crate::http::{Clock, Stop};
 
 /// The longest wait for a connection, by [`Pool::get`], unless those who have one get on with their work: then they are
 /// only many.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// The same for whoever is to stop, and once another was broken off.
+const WAIT_AFTER_STOP: Duration = Duration::from_secs(2);
+const HURRIED_WAIT: Duration = Duration::from_millis(500);
 /// r2d2 does not wake those who wait when a broken connection leaves the pool: so they look again this often.
 const WAIT_SLICE: Duration = Duration::from_millis(250);
 /// The backoff between attempts of a transaction: doubles from the first to the second.
@@ -33,52 +37,46 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Pool {
     connections: r2d2::Pool<Connector>,
+    connector: Connector,
+    shared: Arc<Shared>,
+    under_way: Arc<UnderWay>,
+}
+
+struct Shared {
     subject: Arc<str>,
-    /// Whether the log already says that the database is away.
-    away: Arc<AtomicBool>,
+    slots: Arc<Slots>,
+    away: Away,
     begun: Instant,
     /// When a transaction last went well, in milliseconds since then.
-    last_success: Arc<AtomicU64>,
-    under_way: Arc<UnderWay>,
-    generation: Generation,
+    last_success: AtomicU64,
+    /// The log says that the server grants fewer connections than are wanted.
+    few: AtomicBool,
 }
 
-/// The transactions that are under way, by number, and since when.
-#[derive(Default)]
-struct UnderWay(Mutex<BTreeMap<u64, Instant>>);
-
-impl UnderWay {
-    fn longest(&self) -> Duration {
-        lock(&self.0).values().map(Instant::elapsed).max().unwrap_or_default()
-    }
-
-    fn begin(&self) -> Begun<'_> {
-        let mut all = lock(&self.0);
-        let number = all.keys().next_back().map_or(0, |last| last + 1);
-        all.insert(number, Instant::now());
-        Begun { all: self, number }
-    }
-}
-
-struct Begun<'a> {
-    all: &'a UnderWay,
-    number: u64,
-}
-
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
-        lock(&self.all.0).remove(&self.number);
-    }
+/// How a transaction is to be run.
+pub(super) struct Manner<'a> {
+    pub(super) clock: &'a dyn Clock,
+    pub(super) stop: &'a Stop,
+    pub(super) give_up_after: Duration,
+    /// It sends much. The driver keeps a connection's buffers at their largest size: that one is not used again.
+    pub(super) large: bool,
+    /// It is a heartbeat: it goes before all others, and has a slot of its own in the pool.
+    pub(super) urgent: bool,
+    pub(super) kind: Kind,
 }
 
 /// A connection on loan; goes back to the pool when dropped, unless it is broken.
-pub struct Connection(PooledConnection<Connector>);
+pub struct Connection {
+    // In this order: a slot is free when its connection is back.
+    pooled: PooledConnection<Connector>,
+    _slot: Slot,
+}
 
 impl Deref for Connection {
     type Target = Client;
 
     fn deref(&self) -> &Client {
-        match &self.0.client {
+        match &self.pooled.client {
             Ok(client) => client,
             Err(_) => unreachable!("a failed attempt never becomes a Connection, see Pool::get"),
         }
@@ -87,7 +85,7 @@ impl Deref for Connection {
 
 impl DerefMut for Connection {
     fn deref_mut(&mut self) -> &mut Client {
-        match &mut self.0.client {
+        match &mut self.pooled.client {
             Ok(client) => client,
             Err(_) => unreachable!("a failed attempt never becomes a Connection, see Pool::get"),
         }
@@ -99,6 +97,14 @@ struct Failure {
     error: StoreError,
     /// The connection had died while idle, which says nothing of the database.
     stale: bool,
+    /// When it began to wait, of one that was broken off.
+    since: Option<Instant>,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { error, stale: false, since: None }
+    }
 }
 
 impl Pool {
@@ -119,38 +125,43 @@ impl Pool {
         size: u32,
         schema: Option<SchemaName>,
     ) -> Result<Self, ConninfoError> {
-        let connector = Connector::new(conninfo, Place::new(schema))?;
-        let generation = connector.generation();
+        let (connector, size) = (Connector::new(conninfo, Place::new(schema))?, size.max(1));
         let connections = r2d2::Pool::builder()
-            .max_size(size.max(1))
+            .max_size(size)
             .min_idle(Some(0))
             .test_on_check_out(false)
             .connection_timeout(LONGEST_WAIT)
             .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build_unchecked(connector);
+            .build_unchecked(connector.clone());
+        let subject: Arc<str> = format!("database {conninfo}").into();
         Ok(Self {
             connections,
-            subject: format!("database {conninfo}").into(),
-            away: Arc::default(),
-            begun: Instant::now(),
-            last_success: Arc::default(),
-            under_way: Arc::default(),
-            generation,
+            connector: connector.clone(),
+            under_way: Arc::new(UnderWay::new(connector, subject.clone())),
+            shared: Arc::new(Shared {
+                subject,
+                slots: Slots::new(size as usize),
+                away: Away::default(),
+                begun: Instant::now(),
+                last_success: AtomicU64::default(),
+                few: AtomicBool::new(false),
+            }),
         })
     }
 
-    /// Watches over the transactions from a thread of its own: the driver waits for ever for a server that takes questions
-    /// and never answers. Calls `silent`, once, with a line that says so, when one takes longer than `longest`.
+    /// Watches over the transactions from a thread of its own: what the database does not answer is broken off when patience
+    /// ends or a stop is requested, and after some seconds the log says who blocks it. Calls `silent`, once, with a line that
+    /// says so, when one takes longer than `longest` all the same.
     ///
     /// # Errors
     /// When the system has no threads left.
     pub fn watch(&self, longest: Duration, silent: impl FnOnce(&str) + Send + 'static) -> io::Result<()> {
-        let (under_way, subject) = (Arc::downgrade(&self.under_way), self.subject.clone());
-        let every = (longest / 10).min(Duration::from_secs(1));
+        let (under_way, subject) = (Arc::downgrade(&self.under_way), self.shared.subject.clone());
+        let every = (longest / 10).min(LOOK_AGAIN);
         let watch = move || {
             while let Some(under_way) = under_way.upgrade() {
-                if under_way.longest() > longest {
-                    let seconds = longest.as_secs();
+                if let Some(waited) = under_way.look_after(longest) {
+                    let seconds = waited.as_secs();
                     return silent(&format!(
                         "{subject}: no answer for {seconds} s (is it stopped, or locked?)"
                     ));
@@ -168,24 +179,45 @@ impl Pool {
     /// At once when the database cannot be reached or refuses; after 5 s without any success when it does not answer, or
     /// when all connections are in use.
     pub fn get(&self) -> Result<Connection, StoreError> {
+        self.take(false, &Stop::new())
+    }
+
+    fn take(&self, urgent: bool, stop: &Stop) -> Result<Connection, StoreError> {
         let asked = Instant::now();
-        while asked.elapsed() < LONGEST_WAIT || self.succeeded_within(LONGEST_WAIT) {
-            let Ok(attempt) = self.connections.get_timeout(WAIT_SLICE) else { continue };
-            match &attempt.client {
+        let longest = || match stop.requested() {
+            false => LONGEST_WAIT,
+            true if self.under_way.hurried() => HURRIED_WAIT,
+            true => WAIT_AFTER_STOP,
+        };
+        while asked.elapsed() < longest() || (!stop.requested() && self.succeeded_within(LONGEST_WAIT)) {
+            let Some(slot) = self.shared.slots.take(urgent, WAIT_SLICE) else { continue };
+            let Ok(pooled) = self.connections.get_timeout(WAIT_SLICE) else { continue };
+            match &pooled.client {
                 // The pool drops it.
-                Ok(_) if self.generation.is_over(&attempt) => {}
-                Ok(_) => return Ok(Connection(attempt)),
-                Err(error) if attempt.finished >= asked => return Err(error.clone()),
+                Ok(_) if self.connector.is_outdated(&pooled) => {}
+                Ok(_) => return Ok(Connection { pooled, _slot: slot }),
+                Err(refusal) if refusal.full && self.connector.open() > 0 => self.share(&refusal.error),
+                Err(refusal) if pooled.finished >= asked => return Err(refusal.error.clone()),
                 // It failed when nobody waited for it any more: old news.
                 Err(_) => {}
             }
         }
-        let (subject, size) = (&self.subject, self.connections.max_size());
+        let (subject, size) = (&self.shared.subject, self.connections.max_size());
         let message = format!(
             "{subject}: no connection within {} s (the server does not answer, or all {size} connections are in use)",
-            LONGEST_WAIT.as_secs()
+            longest().as_secs_f64()
         );
         Err(StoreError::Unavailable { message })
+    }
+
+    /// There are no further connections to be had: those that there are must do.
+    fn share(&self, cause: &StoreError) {
+        let granted = self.connector.open();
+        self.shared.slots.granted(granted);
+        if !self.shared.few.swap(true, Ordering::Relaxed) {
+            let size = self.connections.max_size();
+            log::warn!("{cause}; going on with {granted} connection(s) of {size}, which may be slower");
+        }
     }
 
     /// Runs a whole transaction, again and again while the database is unavailable, until `give_up_after` has passed
@@ -194,6 +226,50 @@ impl Pool {
     ///
     /// # Errors
     /// The last failure: `Unavailable` when time is up or a stop was requested, anything else at once.
+    pub(super) fn run_in<T>(
+        &self,
+        manner: &Manner<'_>,
+        mut transaction: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let (clock, away) = (manner.clock, &self.shared.away);
+        let mut failing_since = None;
+        let mut backoff = SHORTEST_BACKOFF;
+        loop {
+            let failure = match self.attempt(manner, &mut transaction) {
+                Ok(value) => {
+                    if away.succeeded(manner.kind, Instant::now()) {
+                        log::info!("{} is available again", self.shared.subject);
+                    }
+                    return Ok(value);
+                }
+                Err(failure) if failure.stale => continue,
+                Err(failure) => failure,
+            };
+            let (error, begun) = (failure.error, failure.since);
+            if !matches!(error, StoreError::Unavailable { .. }) {
+                return Err(error);
+            }
+            let since = *failing_since.get_or_insert_with(|| begun.unwrap_or_else(|| clock.now()));
+            let left = manner.give_up_after.saturating_sub(clock.now().saturating_duration_since(since));
+            if left.is_zero() || manner.stop.requested() {
+                away.given_up(manner.kind);
+                return Err(error);
+            }
+            if away.failed(manner.kind, Instant::now()) {
+                log::warn!("{error}; trying again");
+            } else {
+                log::debug!("{error}");
+            }
+            clock.sleep(backoff.mul_f64(0.5 + clock.random() / 2.0).min(left));
+            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        }
+    }
+
+    /// The same for a transaction that is nothing out of the ordinary.
+    ///
+    /// # Errors
+    /// The same.
+    #[track_caller]
     pub fn run<T>(
         &self,
         clock: &dyn Clock,
@@ -201,91 +277,67 @@ impl Pool {
         give_up_after: Duration,
         transaction: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        self.run_sized(clock, stop, give_up_after, false, transaction)
-    }
-
-    /// The same; the driver keeps a connection's buffers at their largest size, so one that has carried something `large` is
-    /// not used again.
-    pub(super) fn run_sized<T>(
-        &self,
-        clock: &dyn Clock,
-        stop: &Stop,
-        give_up_after: Duration,
-        large: bool,
-        mut transaction: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
-    ) -> Result<T, StoreError> {
-        let mut failing_since = None;
-        let mut backoff = SHORTEST_BACKOFF;
-        loop {
-            let failure = match self.attempt(large, &mut transaction) {
-                Ok(value) => {
-                    if self.away.swap(false, Ordering::Relaxed) {
-                        log::info!("{} is available again", self.subject);
-                    }
-                    return Ok(value);
-                }
-                Err(failure) if failure.stale => continue,
-                Err(failure) => failure.error,
-            };
-            if !matches!(failure, StoreError::Unavailable { .. }) {
-                return Err(failure);
-            }
-            let since = *failing_since.get_or_insert_with(|| clock.now());
-            let left = give_up_after.saturating_sub(clock.now().saturating_duration_since(since));
-            if left.is_zero() || stop.requested() {
-                return Err(failure);
-            }
-            if self.away.swap(true, Ordering::Relaxed) {
-                log::debug!("{failure}");
-            } else {
-                log::warn!("{failure}; trying again");
-            }
-            clock.sleep(backoff.mul_f64(0.5 + clock.random() / 2.0).min(left));
-            backoff = (backoff * 2).min(LONGEST_BACKOFF);
-        }
+        let kind = std::panic::Location::caller();
+        let manner = Manner { clock, stop, give_up_after, large: false, urgent: false, kind };
+        self.run_in(&manner, transaction)
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.shared.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn succeeded_within(&self, duration: Duration) -> bool {
-        let last = self.last_success.load(Ordering::Relaxed);
+        let last = self.shared.last_success.load(Ordering::Relaxed);
         last > 0 && u128::from(self.now().saturating_sub(last)) < duration.as_millis()
     }
 
     fn attempt<T>(
         &self,
-        large: bool,
+        manner: &Manner<'_>,
         transaction: &mut impl FnMut(&mut Client) -> Result<T, postgres::Error>,
     ) -> Result<T, Failure> {
-        let mut connection = self.get().map_err(|error| Failure { error, stale: false })?;
-        let _under_way = self.under_way.begin();
-        match connection.locate().and_then(|()| transaction(&mut connection)) {
+        let mut connection = self.take(manner.urgent, manner.stop)?;
+        let leash = connection.pooled.leash.clone();
+        let begun = self.under_way.begin(manner.stop, manner.give_up_after, leash);
+        let outcome = connection.locate().and_then(|()| transaction(&mut connection));
+        let broken_off = begun.end();
+        let pooled: &mut Attempt = &mut connection.pooled;
+        let used = std::mem::replace(&mut pooled.used, true);
+        if let Some(broken_off) = broken_off {
+            // A cancellation may be under way that would meet the next statement; and what became of this one is in doubt
+            // even if it says that it has succeeded.
+            pooled.spent = true;
+            return Err(self.unanswered(broken_off));
+        }
+        match outcome {
             Ok(value) => {
-                connection.0.used = true;
-                connection.0.spent |= large;
-                self.last_success.store(self.now(), Ordering::Relaxed);
+                pooled.spent |= manner.large;
+                self.shared.last_success.store(self.now(), Ordering::Relaxed);
                 Ok(value)
             }
             Err(error) => {
                 let usable = leaves_connection_usable(&error);
                 if error.code().is_some_and(|code| code.code() == READ_ONLY) {
-                    self.generation.end();
+                    self.connector.end_generation();
                 }
                 let error = StoreError::from(error);
                 let lost = !usable && matches!(error, StoreError::Unavailable { .. });
-                let stale = lost && connection.0.used;
-                connection.0.used = true;
-                connection.0.spent = !usable;
-                Err(Failure { error: error.of(&self.subject), stale })
+                pooled.spent = !usable;
+                Err(Failure { stale: lost && used, ..error.of(&self.shared.subject).into() })
             }
         }
+    }
+
+    fn unanswered(&self, broken_off: BrokenOff) -> Failure {
+        let (subject, waited) = (&self.shared.subject, broken_off.begun.elapsed().as_secs());
+        let cause = broken_off.blocked.map(|blocked| format!(": {blocked}")).unwrap_or_default();
+        let message = format!("{subject}: no answer for {waited} s{cause}");
+        Failure { since: Some(broken_off.begun), ..StoreError::Unavailable { message }.into() }
     }
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pool({}, {:?})", self.subject, self.connections.state())
+        write!(f, "Pool({}, {:?})", self.shared.subject, self.connections.state())
     }
 }

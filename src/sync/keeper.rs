@@ -32,7 +32,7 @@ fn beat(session: &Session) {
     // Not `transact`: a heartbeat that fails while the database is away is the next one's business.
     let beat = session
         .store
-        .run(|client, account| leases::heartbeat(client, account, run_id, worker, effort, false));
+        .beat(|client, account| leases::heartbeat(client, account, run_id, worker, effort, false));
     match beat {
         Ok(Some(beat)) => {
             if beat.alive {
@@ -42,6 +42,7 @@ fn beat(session: &Session) {
                 session.lease_lost(worker);
             }
             session.heard(&before, &beat);
+            // Only after a heartbeat: its own lease may be over else, and it would end itself.
             if beat.neighbours {
                 end_leases(session);
             }
@@ -58,7 +59,7 @@ fn beat(session: &Session) {
 
 fn end_leases(session: &Session) {
     let scope = session.store.scope();
-    match session.store.run(|client, account| leases::reap(client, account, 0)) {
+    match session.store.beat(|client, account| leases::reap(client, account, 0)) {
         Ok((0, _)) => {}
         Ok((dead, freed)) => {
             log::info!(account = scope.account(), run = scope.run(); "{dead} process(es) gone or silent, {freed} task(s) of theirs are free again");

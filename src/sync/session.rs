@@ -213,6 +213,7 @@ impl Session {
     }
 
     /// Runs a transaction; a failure ends this account's part.
+    #[track_caller]
     pub fn transact<T>(
         &self,
         transaction: impl FnMut(&mut store::Client, &str) -> Result<T, postgres::Error>,
@@ -221,6 +222,7 @@ impl Session {
     }
 
     /// The same for a transaction that writes rows of campaigns, of about so many bytes: one that is refused is the caller's.
+    #[track_caller]
     pub fn transact_rows<T>(
         &self,
         bytes: usize,
@@ -235,6 +237,7 @@ impl Session {
 
     /// The same for a transaction that gives tasks to this process. When it had to be tried again, an earlier try may have
     /// been committed all the same, and what it gave is held without being known here: see [`Self::go_by_the_database`].
+    #[track_caller]
     pub fn transact_gift<T>(
         &self,
         bytes: usize,

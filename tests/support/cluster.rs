@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// A server of one's own, for tests that pull it away. For all others the shared one under
 /// [`Database::create`](super::Database::create) is faster.
@@ -15,6 +15,7 @@ pub struct Cluster {
     orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     url: String,
+    suspended: AtomicBool,
 }
 
 impl Cluster {
@@ -47,7 +48,8 @@ impl Cluster {
             .expect("bash runs");
         let orders = script.stdin.take();
         let answers = BufReader::new(script.stdout.take().expect("stdout is piped"));
-        let mut cluster = Self { script, orders, answers, url: String::new() };
+        let mut cluster =
+            Self { script, orders, answers, url: String::new(), suspended: AtomicBool::new(false) };
         cluster.url = cluster.ready();
         cluster
     }
@@ -86,8 +88,32 @@ impl Cluster {
         self.start();
     }
 
+    /// Suspends all its processes: connections stay, and nothing is answered.
+    pub fn suspend(&self) {
+        self.signal("STOP");
+        self.suspended.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets them go on.
+    pub fn resume(&self) {
+        self.signal("CONT");
+        self.suspended.store(false, Ordering::Relaxed);
+    }
+
+    fn signal(&self, name: &str) {
+        let (_, address) = self.url.rsplit_once(':').expect("a port");
+        let (port, _) = address.split_once('/').expect("a database");
+        // The postmaster by its port, then its children.
+        let script = r#"for pid in $(pgrep -f -- "-p $1 -c listen_addresses"); do kill -"$0" "$pid" $(pgrep -P "$pid"); done"#;
+        let sent = Command::new("sh").args(["-c", script, name, port]).status();
+        assert!(sent.expect("sh runs").success(), "kill -{name}");
+    }
+
     /// Ends it before its value does.
     pub fn end(&mut self) {
+        if self.suspended.load(Ordering::Relaxed) {
+            self.resume();
+        }
         drop(self.orders.take());
         let _ = self.script.wait();
     }
