@@ -1,7 +1,7 @@
 POSTGRES := tests/support/postgres.sh
 SCRIPTS := $(wildcard tests/*/*.sh) .ci/run
 
-.PHONY: help run demo-db demo-db-stop test torture soak lint bench dist install uninstall clean
+.PHONY: help run demo-db demo-db-stop test torture simulate soak lint bench dist install uninstall clean
 .DEFAULT_GOAL := help
 # What a property test finds is printed with its seed; it leaves no file among the sources.
 export PROPTEST_DISABLE_FAILURE_PERSISTENCE := true
@@ -23,15 +23,19 @@ demo-db-stop: ## End and remove the database of demo-db
 
 test: ## Run all tests, against a real Postgres
 	@$(POSTGRES) install
-	@cargo test --workspace --locked --no-run
+	@cargo test --workspace --all-features --locked --no-run
 	@$(POSTGRES) with target/test -- sh -c \
-		'CAMPAIGN_SYNC_TEST_DATABASE=$$POSTGRES_URL exec cargo test --workspace --locked --no-fail-fast'
+		'CAMPAIGN_SYNC_TEST_DATABASE=$$POSTGRES_URL exec cargo test --workspace --all-features --locked --no-fail-fast'
 
 torture: ## Sync under ever new schedules of faults, and feed the parsers nonsense (SECONDS=600; SEED=n: the first seed), and count what breaks
 	@$(POSTGRES) install
 	@FUZZ_SECONDS=$$(($(or $(SECONDS),600) / 10 + 1)) FUZZ_SEED=$(or $(SEED),$$(date +%s)) \
 		cargo test --locked --test fuzz -- --nocapture
 	@TORTURE_SECONDS=$(or $(SECONDS),600) SEED=$(SEED) cargo test --locked --test torture -- --nocapture
+
+simulate: ## Play the next engine under schedules of faults on virtual time (SECONDS=60; SEED=n: the first seed) and count what breaks
+	@SIMULATE_SECONDS=$(or $(SECONDS),60) SEED=$(or $(SEED),$$(date +%s)) \
+		cargo test --release --locked --features next-engine --test simulation -- --nocapture
 
 soak: ## Sync without a pause under faults, and show that memory, files, connections and tables stay flat (SECONDS=1800)
 	@$(POSTGRES) install
@@ -41,8 +45,8 @@ lint: ## Check format, lints, documentation and scripts
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps --locked
 	@for script in $(SCRIPTS); do bash -n $$script || exit 1; done
 	@tests/support/deny.sh
 	@if command -v shellcheck >/dev/null; then shellcheck -x -S warning $(SCRIPTS); fi

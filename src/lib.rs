@@ -27,6 +27,13 @@
 //! and is called from [`store`] only. There every statement names its tables as `campaign_sync.table`; [`store::Client`] puts
 //! another schema in place of it where the installation is elsewhere. [`config`] takes the schema's name from `store`.
 //!
+//! # The next engine
+//!
+//! With the feature `next-engine`, which no build for users has, there is also the `engine` that is to replace [`sync`]: what
+//! waits is data there, and one thread decides for any number of accounts. Its rules are a state machine without I/O, which
+//! `tests/simulation` plays on virtual time (`make simulate`); `rate` has its limits as plain values, `store::command` its
+//! commands to the database. Workers, committers and heartbeat are still missing.
+//!
 //! # Sessions and poolers
 //!
 //! No statement relies on anything that a database session remembers: no named prepared statements, no advisory lock
@@ -41,12 +48,16 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+#[cfg(feature = "next-engine")]
+pub mod engine;
 pub mod foreign;
 pub mod http;
 mod in_time;
 pub mod limits;
 pub mod own_machine;
 pub mod platform;
+#[cfg(feature = "next-engine")]
+pub mod rate;
 pub mod report;
 pub mod scope;
 #[cfg(test)]

@@ -25,6 +25,24 @@ pub struct Token {
     replace_at: Option<Instant>,
 }
 
+impl Token {
+    /// A token that was given at `now`.
+    #[must_use]
+    pub fn new(text: &str, generation: u64, lifetime: Option<Duration>, now: Instant) -> Self {
+        let replace_at = lifetime.filter(|life| *life >= SHORTEST_LIFE).map(|life| {
+            let life = life.min(Duration::from_secs(10 * 365 * 86_400));
+            now + life.saturating_sub(MARGIN).max(life.mul_f64(0.9))
+        });
+        Self { authorization: Secret::joined(&["Bearer ", text]), generation, replace_at }
+    }
+
+    /// Whether it may be sent at `now`.
+    #[must_use]
+    pub fn good_at(&self, now: Instant) -> bool {
+        self.replace_at.is_none_or(|at| now < at)
+    }
+}
+
 /// A token as the server gave it.
 #[derive(Debug, Clone)]
 pub struct Grant {

@@ -3,6 +3,8 @@
 mod away;
 mod client;
 pub mod closing;
+#[cfg(feature = "next-engine")]
+pub mod command;
 mod connect;
 pub mod conninfo;
 pub mod dead_letters;

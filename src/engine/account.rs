@@ -1,0 +1,406 @@
+//! One account's part in its run, from opening to leaving. What it does with pages is in `listing.rs`, with commits in
+//! `storing.rs`, with campaigns in `syncing.rs`, with the token in `token.rs`; what becomes of an attempt is decided in `judge.rs`.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use super::calls::{Action, Answer, Done, Event, News, Room};
+use super::judge::Policy;
+use super::listing::Listing;
+use super::pages::PageQueue;
+use super::storing::{Outstanding, Results};
+use super::task::ReadyQueue;
+use super::token::TokenState;
+use crate::http::RateLimit;
+use crate::rate::breaker::Health;
+use crate::rate::concurrency::Concurrency;
+use crate::rate::limiter::{Limiter, Observation, Order, Turn, Why};
+use crate::store::closing::NotRemoved;
+use crate::store::command::{Command, Opened, Requeue};
+use crate::store::runs::{OpenRun, Opening, Progress};
+use crate::sync::Ending;
+
+/// The most tasks that are held without having been begun; each is about half a kilobyte.
+pub const MAX_HELD: usize = 1_024;
+/// Tasks are held for this time's work.
+const HELD_FOR: Duration = Duration::from_millis(500);
+
+/// How an account is to be worked on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Requests at once.
+    pub workers: usize,
+    /// How the run is opened.
+    pub opening: Opening,
+    /// Dead letters to put back first.
+    pub retry: Option<Requeue>,
+    /// The largest share of campaigns, in percent, that may be marked as removed at once.
+    pub max_removed: u8,
+    /// Attempts at one campaign, and the longest wait that the platform may ask for.
+    pub policy: Policy,
+    /// How long nothing at all may succeed.
+    pub give_up_after: Duration,
+    /// The rate limit, when it is known.
+    pub rate_limit: Option<RateLimit>,
+    /// The API's address, for messages.
+    pub api: String,
+    /// The seed of its jitter.
+    pub seed: u64,
+}
+
+/// Where the account's part stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Opening,
+    Working,
+    /// Nothing new is begun; what is in flight is awaited and committed.
+    Stopping,
+    Leaving,
+    Over,
+}
+
+/// The state machine.
+pub struct Account {
+    pub(super) settings: Settings,
+    pub(super) phase: Phase,
+    pub(super) run: Option<OpenRun>,
+    pub(super) others: bool,
+    pub(super) listing: Listing,
+    pub(super) pages: PageQueue,
+    pub(super) ready: ReadyQueue,
+    pub(super) results: Results,
+    /// Lots that were dropped: what comes of their tasks is of no use.
+    pub(super) doomed_lots: Vec<RangeInclusive<u64>>,
+    /// Tasks that the database says are held here, and that are not in hand.
+    pub(super) unknown: Vec<(String, i32)>,
+    /// Bursts of syncs in flight, and the ids of their tasks.
+    pub(super) in_flight: usize,
+    pub(super) tasks_in_flight: HashSet<String>,
+    pub(super) limiter: Limiter,
+    pub(super) health: Health,
+    pub(super) token: TokenState,
+    pub(super) outstanding: Outstanding,
+    pub(super) concurrency: Concurrency,
+    pub(super) free_tasks: bool,
+    /// Committed results a second.
+    pub(super) pace: f64,
+    ending: Option<Ending>,
+    /// Since when, and for what, the limiter has let nothing through.
+    blocked: Option<(Instant, Instant, Why)>,
+    /// The listing is asked as a sign of life, for the sake of the last few tasks.
+    pub(super) probing: bool,
+    /// When it was asked so, and answered.
+    pub(super) listing_answered: Option<Instant>,
+    due: Option<Instant>,
+    /// The time of the latest `advance`.
+    now: Instant,
+    jitter: u64,
+    /// The run as this process left it, with the tasks that are left.
+    left: Option<(Option<Progress>, i64)>,
+    pub(super) not_removed: Option<NotRemoved>,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?}, {} ready, {} bursts in flight, listing {:?}, pages {}, results {}, {:?}, limiter {:?}, ending {:?}, due {:?}",
+            self.phase,
+            self.ready.len(),
+            self.in_flight,
+            self.listing,
+            self.pages.weight(),
+            self.results.len(),
+            self.outstanding,
+            self.blocked,
+            self.ending,
+            self.due,
+        )
+    }
+}
+
+impl Account {
+    /// An account whose run is to be opened.
+    #[must_use]
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        Self {
+            phase: Phase::Opening,
+            run: None,
+            others: false,
+            listing: Listing::default(),
+            pages: PageQueue::default(),
+            ready: ReadyQueue::default(),
+            results: Results::default(),
+            doomed_lots: Vec::new(),
+            unknown: Vec::new(),
+            in_flight: 0,
+            tasks_in_flight: HashSet::new(),
+            limiter: Limiter::new(settings.rate_limit, settings.policy.max_wait),
+            health: Health::new(settings.give_up_after, settings.policy.max_wait),
+            token: TokenState::default(),
+            outstanding: Outstanding::default(),
+            concurrency: Concurrency::new(settings.workers),
+            free_tasks: false,
+            pace: 0.0,
+            ending: None,
+            blocked: None,
+            probing: false,
+            listing_answered: None,
+            due: None,
+            now,
+            jitter: settings.seed,
+            left: None,
+            not_removed: None,
+            settings,
+        }
+    }
+
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// When to call [`advance`](Self::advance) again, if nothing happens before.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Why it ended before its time, if it did.
+    #[must_use]
+    pub fn ending(&self) -> Option<&Ending> {
+        self.ending.as_ref()
+    }
+
+    /// The run as this process left it, and the tasks that are left.
+    #[must_use]
+    pub fn left(&self) -> Option<&(Option<Progress>, i64)> {
+        self.left.as_ref()
+    }
+
+    /// Why nothing was marked as removed when this process closed the run, if so.
+    #[must_use]
+    pub fn not_removed(&self) -> Option<&NotRemoved> {
+        self.not_removed.as_ref()
+    }
+
+    /// The records that are fetched and not committed, by their weight.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.pages.weight()
+    }
+
+    /// Takes in what has happened.
+    pub fn on(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
+        match event {
+            Event::Called(Done::Token(answer, result)) => self.on_token(&answer, result, now, actions),
+            Event::Called(Done::Page(answer, result)) => self.on_page(&answer, result, now, actions),
+            Event::Called(Done::PagesOver) => self.listing.fetching = false,
+            Event::Called(Done::Sync { generation, done, unsent }) => {
+                self.on_synced(generation, done, unsent, now, actions);
+            }
+            Event::Stored(reply) => self.on_stored(reply, now, actions),
+            Event::News(news) => self.on_news(news),
+            Event::Reborn => self.begin_again(),
+            Event::Stop(ending) => self.end(ending),
+            Event::Tick => {}
+        }
+    }
+
+    /// Gives the actions that can be carried out now, within `room`, which it lessens.
+    pub fn advance(&mut self, now: Instant, room: &mut Room, actions: &mut Vec<Action>) {
+        (self.due, self.now) = (None, now);
+        let orders = self.limiter.settle(now);
+        self.tell(orders, actions);
+        if self.phase == Phase::Opening {
+            self.open(actions);
+        }
+        if self.phase == Phase::Working {
+            self.give_up(now);
+        }
+        if self.phase == Phase::Working {
+            self.commit(now, actions);
+            self.list(now, room, actions);
+            self.probe(now, room, actions);
+            self.sync(now, room, actions);
+            self.release(actions);
+            self.compare(actions);
+            self.claim(now, actions);
+            self.close(now, actions);
+        }
+        if self.phase == Phase::Stopping {
+            self.commit(now, actions);
+            self.stop(actions);
+        }
+        if self.phase == Phase::Leaving {
+            self.leave(actions);
+        }
+    }
+
+    /// Names a moment at which to look again. What could not be done by now waits for something else.
+    pub(super) fn due_at(&mut self, at: Instant) {
+        if at > self.now {
+            self.due = Some(self.due.map_or(at, |due| due.min(at)));
+        }
+    }
+
+    /// Ends this process's part; the first reason counts. What is in flight is awaited, and committed if the database can.
+    pub(super) fn end(&mut self, ending: Ending) {
+        let unopened = self.phase == Phase::Opening && !self.outstanding.opening;
+        self.ending.get_or_insert(ending);
+        match self.phase {
+            Phase::Opening if unopened => self.phase = Phase::Over,
+            Phase::Working => self.phase = Phase::Stopping,
+            Phase::Opening | Phase::Stopping | Phase::Leaving | Phase::Over => {}
+        }
+    }
+
+    /// Nothing that it holds is its own any more: joins the run again.
+    fn begin_again(&mut self) {
+        if !matches!(self.phase, Phase::Working | Phase::Stopping) {
+            return;
+        }
+        self.drop_pages();
+        self.ready = ReadyQueue::default();
+        self.results = Results::default();
+        self.listing.begin_again();
+        // What is in flight will find no task.
+        if self.phase == Phase::Working {
+            self.phase = Phase::Opening;
+        }
+    }
+
+    fn open(&mut self, actions: &mut Vec<Action>) {
+        if self.outstanding.opening {
+            return;
+        }
+        self.outstanding.opening = true;
+        // Put back once: an account that joins its run again has nothing to put back.
+        let retry = self.settings.retry.clone().filter(|_| self.run.is_none());
+        let mut opening = self.settings.opening.clone();
+        opening.fresh &= self.run.is_none();
+        actions.push(Action::Store(Command::Open { opening, retry }));
+    }
+
+    pub(super) fn opened(&mut self, opened: Opened, now: Instant) {
+        self.listing.begin(opened.run.listing_done, opened.listing);
+        self.limiter.begin(opened.limit, opened.gate, now);
+        (self.others, self.free_tasks) = (opened.others, opened.free_tasks || opened.requeued > 0);
+        self.run = Some(opened.run);
+        self.phase = if self.ending.is_some() { Phase::Stopping } else { Phase::Working };
+    }
+
+    fn on_news(&mut self, news: News) {
+        self.others = news.others;
+        self.listing.done |= news.listing_done;
+        match news.over {
+            Some(true) => self.end(Ending::Abandoned),
+            Some(false) if self.phase == Phase::Working && self.is_idle() => self.phase = Phase::Leaving,
+            _ => {}
+        }
+    }
+
+    fn give_up(&mut self, now: Instant) {
+        if let Some(after) = self.health.given_up(now) {
+            let last = self.listing.last_failure.clone().unwrap_or_default();
+            self.end(Ending::GaveUp { after, api: self.settings.api.clone(), last });
+        } else if let Some(at) = self.health.gives_up_at() {
+            self.due_at(at);
+        }
+    }
+
+    /// How many tasks to hold: what can be done in half a second, and at least four for each worker; four times that before
+    /// anything is known.
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub(super) fn capacity(&self) -> usize {
+        let workers = self.settings.workers;
+        if self.pace == 0.0 {
+            return (workers * 16).min(MAX_HELD);
+        }
+        ((self.pace * HELD_FOR.as_secs_f64()) as usize).clamp((workers * 4).min(MAX_HELD), MAX_HELD)
+    }
+
+    /// Whether nothing is in hand at all.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ready.is_empty()
+            && self.in_flight == 0
+            && !self.listing.fetching
+            && self.pages.is_empty()
+            && self.results.is_empty()
+            && !self.outstanding.committing
+            && !self.outstanding.claiming
+    }
+
+    /// Whether up to `want` requests that count may be sent now; asks the ledger if it has to be asked.
+    pub(super) fn turn(&mut self, want: usize, now: Instant, actions: &mut Vec<Action>) -> usize {
+        match self.limiter.turn(u32::try_from(want).unwrap_or(u32::MAX), now) {
+            Turn::Go(count) => {
+                if let Some((since, _, why)) = self.blocked.take()
+                    && why != Why::Pacing
+                {
+                    // A wait that the platform asked for is no time of failing.
+                    self.health.excuse(now.saturating_duration_since(since), now);
+                }
+                count as usize
+            }
+            Turn::Reserve(ask) => {
+                self.limiter.asked(&ask, now);
+                actions.push(Action::Store(Command::Reserve(ask)));
+                0
+            }
+            Turn::Asked => 0,
+            Turn::Wait(at, why) => {
+                let wait = at.saturating_duration_since(now);
+                if wait > self.settings.policy.max_wait {
+                    self.end(Ending::WaitTooLong { wait, allowed: self.settings.policy.max_wait });
+                }
+                let since = self.blocked.map_or(now, |(since, _, _)| since);
+                self.blocked = Some((since, at, why));
+                self.due_at(at);
+                0
+            }
+        }
+    }
+
+    /// Takes a look at an answer that counts towards the limit.
+    pub(super) fn observe(&mut self, answer: &Answer, actions: &mut Vec<Action>) {
+        // Without an answer it is not known whether it arrived; it counts as sent.
+        if answer.status.is_none() {
+            return;
+        }
+        let jitter = self.jitter();
+        let orders = self.limiter.observe(
+            &Observation {
+                sent_at: answer.sent_at,
+                answered_at: answer.answered_at,
+                refused: answer.status == Some(429),
+                hints: &answer.hints,
+            },
+            jitter,
+        );
+        self.tell(orders, actions);
+    }
+
+    pub(super) fn tell(&mut self, orders: Vec<Order>, actions: &mut Vec<Action>) {
+        actions.extend(orders.into_iter().map(|order| Action::Store(Command::Tell(order))));
+    }
+
+    /// A number between 0 and 1, another one each time.
+    pub(super) fn jitter(&mut self) -> f64 {
+        self.jitter = self.jitter.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.jitter;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        #[allow(clippy::cast_precision_loss)]
+        let fraction = ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
+        fraction
+    }
+
+    pub(super) fn has_left(&mut self, left: (Option<Progress>, i64)) {
+        self.left = Some(left);
+        self.phase = Phase::Over;
+    }
+}

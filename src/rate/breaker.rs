@@ -1,0 +1,189 @@
+//! Is the API up? A breaker for each kind of call, a budget for retries, and the time at which to give up.
+
+use std::time::{Duration, Instant};
+
+/// Failures in a row, without one success, that open a lane's breaker.
+const OPENS_AFTER: u32 = 10;
+/// While a breaker is open, each interval lets one trial call through; the interval doubles from the first to the second.
+const TRIAL_INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// Retries that are allowed before any success, and the most that can be saved up.
+const BUDGET: f64 = 100.0;
+/// Retries that each success allows.
+const BUDGET_PER_SUCCESS: f64 = 0.5;
+/// The additional wait of a retry beyond the budget.
+const OVER_BUDGET_WAIT: Duration = Duration::from_secs(1);
+/// Waits of `--max-wait` in a row without any success that are sat out before a refusing platform is given up: enough to
+/// find out any window of up to an hour.
+const MAX_WAITS: u32 = 4;
+
+/// A kind of call; each fails on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Authentication and listing.
+    List,
+    /// The sync of one campaign.
+    Sync,
+}
+
+/// What is known of the API's health.
+#[derive(Clone, Debug)]
+pub struct Health {
+    give_up_after: Duration,
+    longest_refused: Duration,
+    failing_since: Option<Instant>,
+    /// The first failure or refusal since the last success; waits that the platform asked for count here.
+    without_success_since: Option<Instant>,
+    budget: f64,
+    lanes: [Breaker; 2],
+}
+
+#[derive(Clone, Debug, Default)]
+struct Breaker {
+    failures_in_row: u32,
+    open: Option<Trial>,
+    times_closed: u64,
+    successes: u64,
+    last_success_sent: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    next: Instant,
+    interval: Duration,
+}
+
+impl Health {
+    /// Healthy until failures are seen.
+    #[must_use]
+    pub fn new(give_up_after: Duration, max_wait: Duration) -> Self {
+        Self {
+            give_up_after,
+            longest_refused: max_wait.saturating_mul(MAX_WAITS).saturating_add(give_up_after),
+            failing_since: None,
+            without_success_since: None,
+            budget: BUDGET,
+            lanes: Default::default(),
+        }
+    }
+
+    /// A call that was sent at `sent_at` succeeded.
+    pub fn success(&mut self, lane: Lane, sent_at: Instant) {
+        (self.failing_since, self.without_success_since) = (None, None);
+        self.budget = (self.budget + BUDGET_PER_SUCCESS).min(BUDGET);
+        let breaker = &mut self.lanes[lane as usize];
+        breaker.failures_in_row = 0;
+        breaker.successes += 1;
+        breaker.last_success_sent = breaker.last_success_sent.max(Some(sent_at));
+        if breaker.open.take().is_some() {
+            breaker.times_closed += 1;
+        }
+    }
+
+    /// A call failed in a way that another attempt might cure. A 429 is no failure.
+    pub fn failure(&mut self, lane: Lane, now: Instant) {
+        self.failing_since.get_or_insert(now);
+        self.without_success_since.get_or_insert(now);
+        let breaker = &mut self.lanes[lane as usize];
+        breaker.failures_in_row = breaker.failures_in_row.saturating_add(1);
+        if breaker.failures_in_row >= OPENS_AFTER && breaker.open.is_none() {
+            breaker.open = Some(Trial { next: now + TRIAL_INTERVAL.0, interval: TRIAL_INTERVAL.0 });
+        }
+    }
+
+    /// A call could not be made for want of something on this machine: no failure of the API, but time without success.
+    pub fn hampered(&mut self, now: Instant) {
+        self.failing_since.get_or_insert(now);
+        self.without_success_since.get_or_insert(now);
+    }
+
+    /// A call was refused by a rate limiter: no failure, but nothing that may go on for ever either.
+    pub fn refused(&mut self, now: Instant) {
+        self.without_success_since.get_or_insert(now);
+    }
+
+    /// Whether a call of this lane may be sent now; takes the interval's trial when the breaker is open.
+    ///
+    /// # Errors
+    /// When to ask again.
+    pub fn admit(&mut self, lane: Lane, now: Instant) -> Result<(), Instant> {
+        let Some(trial) = &mut self.lanes[lane as usize].open else { return Ok(()) };
+        if now < trial.next {
+            return Err(trial.next);
+        }
+        trial.interval = (trial.interval * 2).min(TRIAL_INTERVAL.1);
+        trial.next = now + trial.interval;
+        Ok(())
+    }
+
+    /// When a call of this lane may be sent, if not now. Takes no trial.
+    #[must_use]
+    pub fn closed_until(&self, lane: Lane, now: Instant) -> Option<Instant> {
+        self.lanes[lane as usize].open.map(|trial| trial.next).filter(|next| now < *next)
+    }
+
+    /// Whether the lane's breaker is open.
+    #[must_use]
+    pub fn is_open(&self, lane: Lane) -> bool {
+        self.lanes[lane as usize].open.is_some()
+    }
+
+    /// Takes a retry from the budget; beyond it, gives the additional wait that keeps a failing API from being hammered.
+    #[must_use]
+    pub fn spend_retry(&mut self) -> Duration {
+        if self.budget >= 1.0 {
+            self.budget -= 1.0;
+            return Duration::ZERO;
+        }
+        OVER_BUDGET_WAIT
+    }
+
+    /// A wait that the platform asked for is no time of failing: moves the start of the failing on by it.
+    pub fn excuse(&mut self, wait: Duration, now: Instant) {
+        if let Some(since) = self.failing_since {
+            self.failing_since = Some((since + wait).min(now));
+        }
+    }
+
+    /// When it will be time to give up, if nothing succeeds before.
+    #[must_use]
+    pub fn gives_up_at(&self) -> Option<Instant> {
+        let failing = self.failing_since.map(|since| since + self.give_up_after);
+        let refused = self.without_success_since.map(|since| since + self.longest_refused);
+        [failing, refused].into_iter().flatten().min()
+    }
+
+    /// How long nothing at all has succeeded, if it is time to give up.
+    #[must_use]
+    pub fn given_up(&self, now: Instant) -> Option<Duration> {
+        let since = |since: Option<Instant>, longest: Duration| {
+            since.map(|since| now.saturating_duration_since(since)).filter(|time| *time >= longest)
+        };
+        since(self.failing_since, self.give_up_after)
+            .or_else(|| since(self.without_success_since, self.longest_refused))
+    }
+
+    /// How often this lane has recovered from an outage: failures before and after one are not added up.
+    #[must_use]
+    pub fn recoveries(&self, lane: Lane) -> u64 {
+        self.lanes[lane as usize].times_closed
+    }
+
+    /// Whether a call of this lane that was sent after `moment` has succeeded: proof that what failed at `moment` failed for
+    /// a reason of its own.
+    #[must_use]
+    pub fn succeeded_since(&self, lane: Lane, moment: Instant) -> bool {
+        self.lanes[lane as usize].last_success_sent.is_some_and(|sent| sent > moment)
+    }
+
+    /// The newest send of this lane that succeeded.
+    #[must_use]
+    pub fn newest_success(&self, lane: Lane) -> Option<Instant> {
+        self.lanes[lane as usize].last_success_sent
+    }
+
+    /// How many calls of this lane have succeeded.
+    #[must_use]
+    pub fn successes(&self, lane: Lane) -> u64 {
+        self.lanes[lane as usize].successes
+    }
+}

@@ -1,0 +1,416 @@
+//! When the next request may be sent: a known limit is kept exactly, an unknown one is learned, a 429 closes the gate.
+//!
+//! The sends under a known limit are put on record in a ledger that all processes of the account share, before they are made.
+//! The limiter does not ask the ledger: it says what to ask ([`Turn::Reserve`], [`Order`]) and is told what came of it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::learning::{self, Refusals};
+use super::pacing::Pacing;
+use crate::http::RateLimit;
+use crate::http::hints::Hints;
+
+/// The least time by which a window is lengthened: requests differ in what they need to the server (a cold connection, a
+/// busy machine).
+const MIN_MARGIN: Duration = Duration::from_millis(10);
+/// The limit behind a burst's refusals is worked out this long after the last of them: all of the burst that is answered at
+/// once is answered by then.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Sends that are remembered to learn a limit from.
+pub const REMEMBERED: usize = 10_000;
+/// Turns from the ledger are good for this long; the margin allows for it.
+const TURNS_GOOD_FOR: Duration = Duration::from_millis(25);
+/// Turns of a limit so generous that the ledger is asked for many at once: a hundredth of it.
+const SHARE_AT_ONCE: u32 = 100;
+/// The most turns that are reserved at once.
+const MAX_AT_ONCE: u32 = 1_024;
+
+/// Whether a request may be sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Turn {
+    /// This many, now.
+    Go(u32),
+    /// The ledger has to be asked for this many.
+    Reserve(Ask),
+    /// The ledger has been asked.
+    Asked,
+    /// Not before this moment.
+    Wait(Instant, Why),
+}
+
+/// What to ask the ledger.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ask {
+    /// The limit to keep.
+    pub limit: RateLimit,
+    /// The time by which its window is lengthened.
+    pub margin: Duration,
+    /// How many sends.
+    pub want: u32,
+}
+
+/// What the ledger answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Sends that are on record now, to be made at once.
+    pub granted: u32,
+    /// When none was granted: how long until one can be.
+    pub wait: Duration,
+    /// The limit on record, when it is another one.
+    pub limit: Option<RateLimit>,
+}
+
+/// What a wait is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// A 429, or a response that said that nothing is left.
+    Gate,
+    /// The window is full.
+    RateLimit,
+    /// No limit is known, and the first sends are held back to find one gently.
+    Pacing,
+}
+
+/// What the ledger is to be told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    /// Nobody may send for this time.
+    CloseGate(Duration),
+    /// This is the limit; the sends of these ages were accepted, and those that are not on record yet belong there.
+    Learn(RateLimit, Vec<Duration>),
+    /// It is to tell the ages of the sends on record, those of other processes among them: see [`Limiter::sends`].
+    TellSends,
+}
+
+/// One exchange that counts towards the limit.
+#[derive(Clone, Debug)]
+pub struct Observation<'a> {
+    /// When it was sent.
+    pub sent_at: Instant,
+    /// When it was answered.
+    pub answered_at: Instant,
+    /// Whether the answer was a 429.
+    pub refused: bool,
+    /// What the answer said.
+    pub hints: &'a Hints,
+}
+
+/// An account's limiter.
+#[derive(Debug, Default)]
+pub struct Limiter {
+    configured: Option<RateLimit>,
+    learned: Option<RateLimit>,
+    gate: Option<Instant>,
+    /// No gate is closed for longer.
+    longest_gate: Duration,
+    pacing: Pacing,
+    turns: Turns,
+    refusals: Refusals,
+    discovery: Option<Discovery>,
+    /// While a window is searched for: when to try the next send.
+    next_try: Option<Instant>,
+    accepted: VecDeque<Instant>,
+    extra_margin: Duration,
+    worst_lag: Option<(Duration, Instant)>,
+    /// When a learned limit was last corrected: refusals of requests sent before say nothing new.
+    corrected: Option<Instant>,
+    /// The refusal under a known limit that is being looked into, and its hint.
+    correcting: Option<(Instant, Duration)>,
+    longest_reset: Duration,
+}
+
+/// What the ledger has granted and was not used yet.
+#[derive(Debug, Default)]
+struct Turns {
+    left: u32,
+    /// They have to be sent before this moment: it is what the margin allows for.
+    until: Option<Instant>,
+    /// When the ledger was asked, and by which margin.
+    asked: Option<(Instant, Duration)>,
+    not_before: Option<Instant>,
+    /// How many to ask for at once: doubled when the last ones were used in time, fewer when not.
+    size: u32,
+}
+
+/// A first refusal by a limit that is not known yet.
+#[derive(Clone, Copy, Debug)]
+struct Discovery {
+    first: Instant,
+    last: Instant,
+    hint: Duration,
+}
+
+impl Limiter {
+    /// A limiter for one account; `configured` is kept whatever the platform says, a 429 aside.
+    #[must_use]
+    pub fn new(configured: Option<RateLimit>, max_wait: Duration) -> Self {
+        Self { configured, longest_gate: max_wait, ..Self::default() }
+    }
+
+    /// What the ledger has on record from earlier processes: a limit, and for how long its gate stays closed.
+    pub fn begin(&mut self, learned: Option<RateLimit>, gate: Option<Duration>, now: Instant) {
+        self.learned = learned.or(self.learned);
+        if let Some(wait) = gate.filter(|wait| !wait.is_zero()) {
+            self.gate = self.gate.max(Some(now + wait.min(self.longest_gate)));
+        }
+    }
+
+    /// The limit that is kept, if one is known.
+    #[must_use]
+    pub fn limit(&self) -> Option<RateLimit> {
+        self.configured.or(self.learned)
+    }
+
+    /// Whether up to `want` requests may be sent now. Those that are sent have to be [`taken`](Self::take).
+    pub fn turn(&mut self, want: u32, now: Instant) -> Turn {
+        if let Some(discovery) = self.discovery {
+            return Turn::Wait(discovery.last + SETTLE, Why::Gate);
+        }
+        if let Some(gate) = self.gate {
+            if now < gate {
+                return Turn::Wait(gate, Why::Gate);
+            }
+            self.gate = None;
+        }
+        if self.refusals.searching() {
+            // A refusal is quick: it comes before the next try is due, and a try costs one.
+            if let Some(next) = self.next_try.filter(|next| now < *next) {
+                return Turn::Wait(next, Why::Pacing);
+            }
+        }
+        let searching = self.refusals.searching();
+        match self.limit() {
+            Some(limit) => self.turn_under(limit, if searching { 1 } else { want }, now),
+            None if searching => Turn::Go(1),
+            None if self.pacing.over() => Turn::Go(want),
+            None => match self.pacing.wait_until(now) {
+                Some(until) => Turn::Wait(until, Why::Pacing),
+                None => Turn::Go(1),
+            },
+        }
+    }
+
+    fn turn_under(&mut self, limit: RateLimit, want: u32, now: Instant) -> Turn {
+        if self.turns.left > 0 && self.turns.until.is_some_and(|until| now < until) {
+            return Turn::Go(self.turns.left.min(want));
+        }
+        if self.turns.left > 0 {
+            // They were not used in time: they count all the same.
+            (self.turns.size, self.turns.left) = ((self.turns.size / 2).max(1), 0);
+        }
+        if self.turns.asked.is_some() {
+            return Turn::Asked;
+        }
+        if let Some(at) = self.turns.not_before.filter(|at| now < *at) {
+            return Turn::Wait(at, Why::RateLimit);
+        }
+        let generous = limit.requests.get() / SHARE_AT_ONCE;
+        let advance = if generous > 1 { self.turns.size.clamp(1, generous.min(MAX_AT_ONCE)) } else { 1 };
+        let want = want.max(advance).min(limit.requests.get());
+        Turn::Reserve(Ask { limit, margin: self.margin(limit, now), want })
+    }
+
+    /// The ledger is being asked.
+    pub fn asked(&mut self, ask: &Ask, now: Instant) {
+        self.turns.asked = Some((now, ask.margin));
+    }
+
+    /// When the turns that are there have to be sent, if they are turns under a limit.
+    #[must_use]
+    pub fn good_until(&self) -> Option<Instant> {
+        self.turns.until.filter(|_| self.limit().is_some())
+    }
+
+    /// The ledger's answer.
+    pub fn granted(&mut self, grant: Grant, now: Instant) {
+        let (asked, margin) = self.turns.asked.take().unwrap_or((now, MIN_MARGIN));
+        if self.configured.is_none() && grant.limit.is_some() {
+            self.learned = grant.limit;
+        }
+        // They are on record since before the answer was on its way.
+        self.lagged(now.saturating_duration_since(asked), now);
+        if grant.granted > 0 {
+            let used = self.turns.left == 0;
+            self.turns.until = Some(asked + margin);
+            (self.turns.left, self.turns.not_before) = (grant.granted, None);
+            self.turns.size = if used { grant.granted.saturating_mul(2) } else { grant.granted };
+        } else {
+            self.turns.not_before = Some(now + grant.wait.max(Duration::from_millis(1)));
+        }
+    }
+
+    /// The ledger did not answer.
+    pub fn not_granted(&mut self, now: Instant) {
+        self.turns.asked = None;
+        self.turns.not_before = Some(now + SETTLE);
+    }
+
+    /// This many requests are being sent.
+    pub fn take(&mut self, count: u32, now: Instant) {
+        if self.limit().is_some() {
+            self.turns.left = self.turns.left.saturating_sub(count);
+        } else if !self.pacing.over() {
+            (0..count).for_each(|_| self.pacing.sent(now));
+        }
+        if self.refusals.searching() {
+            self.next_try = Some(now + SETTLE);
+        }
+    }
+
+    /// A turn can be used this much later than it is on record at the earliest: the window has to allow for it. The worst lag is
+    /// forgotten when its sends have left the window.
+    fn lagged(&mut self, lag: Duration, now: Instant) {
+        let span = self.limit().map_or(Duration::ZERO, |limit| limit.window * 3);
+        let (worst, at) = self.worst_lag.unwrap_or((Duration::ZERO, now));
+        if lag >= worst || now > at + span {
+            self.worst_lag = Some((lag, now));
+        }
+    }
+
+    /// Every answer to a request that counts goes in here. `jitter` is between 0 and 1.
+    pub fn observe(&mut self, seen: &Observation<'_>, jitter: f64) -> Vec<Order> {
+        let trip = seen.answered_at.saturating_duration_since(seen.sent_at);
+        self.pacing.answered(seen.sent_at, trip);
+        if !seen.refused {
+            if self.accepted.len() == REMEMBERED {
+                self.accepted.pop_front();
+            }
+            self.accepted.push_back(seen.sent_at);
+        }
+        let told = self.told_limit(seen.hints);
+        let exhausted = seen.hints.remaining == Some(0) && seen.hints.reset.is_some();
+        if !seen.refused && !exhausted && told.is_none() && !self.refusals.searching() {
+            return Vec::new();
+        }
+        let found = if seen.refused { None } else { self.refusals.accepted(seen.sent_at) };
+        let mut orders = Vec::new();
+        let known = self.limit().or(told).is_some();
+        if let Some(wait) = self.gate_of(seen, exhausted, jitter) {
+            self.turns.left = 0;
+            self.gate = self.gate.max(Some(seen.answered_at + wait));
+            orders.push(Order::CloseGate(wait));
+        }
+        let learned = match told.or(found) {
+            None if seen.refused => self.refused(seen, known),
+            learned => learned,
+        };
+        orders.extend(self.adopt(learned, seen.answered_at));
+        if self.correcting.is_some_and(|(at, _)| at == seen.answered_at) {
+            orders.push(Order::TellSends);
+        }
+        orders
+    }
+
+    /// The ages of the sends on record, oldest first: what a refusal under a known limit shows.
+    pub fn sends(&mut self, ages: &[Duration], now: Instant) -> Option<Order> {
+        let (moment, hint) = self.correcting.take()?;
+        let since = now.saturating_duration_since(moment);
+        let ages: Vec<Duration> = ages.iter().filter(|age| **age >= since).map(|age| *age - since).collect();
+        let learned = learning::from_refusal(self.limit(), &ages, hint);
+        self.adopt(learned, now)
+    }
+
+    /// A refusal that tells no limit: what it shows, if that is clear already.
+    fn refused(&mut self, seen: &Observation<'_>, known: bool) -> Option<RateLimit> {
+        let ages = self.ages(seen.answered_at);
+        let limit = self.limit();
+        match seen.hints.retry_after.or(seen.hints.reset).filter(|hint| !hint.is_zero()) {
+            Some(hint) if !known => {
+                let (first, last) = (seen.answered_at, seen.answered_at);
+                self.discovery.get_or_insert(Discovery { first, last, hint }).last = last;
+                None
+            }
+            Some(hint) if self.corrected.is_none_or(|at| seen.sent_at > at) => {
+                // Others may have sent as well: what is on record tells.
+                self.corrected = Some(seen.answered_at);
+                self.correcting = Some((seen.answered_at, hint));
+                None
+            }
+            Some(_) => None,
+            None => {
+                self.refusals.refused(seen.sent_at, seen.answered_at, &ages, limit);
+                None
+            }
+        }
+    }
+
+    /// Works out the limit behind a burst's refusals, once all of them are in. To be called whenever time has passed.
+    pub fn settle(&mut self, now: Instant) -> Vec<Order> {
+        let Some(discovery) = self.discovery.filter(|discovery| now >= discovery.last + SETTLE) else {
+            return Vec::new();
+        };
+        self.discovery = None;
+        // Stragglers of the burst are no reason to think it was one too many.
+        self.corrected = Some(now);
+        let learned = learning::from_refusal(None, &self.ages(discovery.first), discovery.hint);
+        self.adopt(learned, now).into_iter().collect()
+    }
+
+    fn adopt(&mut self, learned: Option<RateLimit>, now: Instant) -> Option<Order> {
+        let limit = learned.filter(|_| self.configured.is_none())?;
+        self.learned = Some(limit);
+        self.turns = Turns { asked: self.turns.asked, ..Turns::default() };
+        let span = limit.window + self.margin(limit, now);
+        let ages = self.ages(now).into_iter().filter(|age| *age < span).collect();
+        Some(Order::Learn(limit, ages))
+    }
+
+    /// The ages at `moment` of the sends that were accepted, oldest first.
+    fn ages(&self, moment: Instant) -> Vec<Duration> {
+        let before = self.accepted.iter().filter(|at| **at <= moment);
+        let mut ages: Vec<Duration> = before.map(|at| moment.saturating_duration_since(*at)).collect();
+        // Answers come in another order than their requests were sent in.
+        ages.sort_unstable_by(|a, b| b.cmp(a));
+        ages
+    }
+
+    /// A limit that the answer tells, when it is news.
+    fn told_limit(&mut self, hints: &Hints) -> Option<RateLimit> {
+        if self.configured.is_some() {
+            return None;
+        }
+        let told = match (hints.limit, hints.quota, hints.reset) {
+            (Some(limit), _, _) => limit,
+            (None, Some(quota), Some(reset)) => {
+                // The longest reset seen is the best guess at the window; `remaining` 0 covers for a wrong one.
+                self.longest_reset = self.longest_reset.max(reset);
+                RateLimit::new(quota, self.longest_reset)?
+            }
+            _ => return None,
+        };
+        (self.learned != Some(told)).then_some(told)
+    }
+
+    /// For how long nobody may send after this answer.
+    fn gate_of(&mut self, seen: &Observation<'_>, exhausted: bool, jitter: f64) -> Option<Duration> {
+        if !seen.refused {
+            return if exhausted { seen.hints.reset.map(|wait| wait.min(self.longest_gate)) } else { None };
+        }
+        if self.limit().is_some() {
+            // The platform counts differently than we do: keep a little more distance.
+            self.extra_margin = (self.extra_margin * 2).max(MIN_MARGIN);
+        }
+        let hint = seen.hints.retry_after.or(seen.hints.reset).filter(|hint| !hint.is_zero());
+        // Jittered, lest all accounts try again at the same moment.
+        let wait = hint.unwrap_or_else(|| self.refusals.wait(seen.answered_at).mul_f64(1.0 + jitter / 50.0));
+        Some(wait.min(self.longest_gate))
+    }
+
+    /// The time by which a window is lengthened: requests need different times to the platform, and it counts arrivals. A
+    /// two-hundredth of the window, at least 10 ms (at 11 windows a job that is 0.5 % of its time), and more on a machine that
+    /// is seen to be slow with its turns.
+    fn margin(&self, limit: RateLimit, now: Instant) -> Duration {
+        let advance = if limit.requests.get() >= 2 * SHARE_AT_ONCE { TURNS_GOOD_FOR } else { Duration::ZERO };
+        let trips = self.pacing.quickest().unwrap_or_default().min(limit.window / 400) * 2 + advance;
+        let worst = self.worst_lag.filter(|(_, at)| now <= *at + limit.window * 3);
+        let lag = worst.map_or(Duration::ZERO, |(lag, _)| lag * 2).min(limit.window / 10);
+        MIN_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)
+    }
+
+    /// Until when the gate is closed.
+    #[must_use]
+    pub fn gate(&self) -> Option<Instant> {
+        self.gate
+    }
+}

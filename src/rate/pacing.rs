@@ -1,0 +1,70 @@
+//! The first sends to a platform whose limit, if it has one, is not known. Each waits until it is known, or all but certain,
+//! that the ones before are not refused, later on all but a few of them: a small limit is met with one refusal then, and not
+//! with a burst of them.
+
+use std::time::{Duration, Instant};
+
+/// Sends that are paced. A near platform without a limit loses some 10 ms in all.
+pub const PACED_SENDS: u32 = 64;
+/// A refusal is quick, where the work itself may take seconds: a send without an answer after this time is taken for accepted.
+/// The time holds for the first dozen sends and fades to almost nothing by the third dozen.
+const PATIENCE: Duration = Duration::from_millis(8);
+const PATIENT_SENDS: f64 = 12.0;
+/// The patience is at least this multiple of the quickest answer, which counts for at most [`FARTHEST`].
+const ANSWERS: u32 = 4;
+const FARTHEST: Duration = Duration::from_millis(50);
+/// One in this many of the sends that were made may be without an answer.
+const SHARE: u32 = 8;
+
+/// Where an account stands in its first sends.
+#[derive(Clone, Debug, Default)]
+pub struct Pacing {
+    made: u32,
+    /// Sends that may still be refused.
+    open: Vec<Instant>,
+    quickest: Option<Duration>,
+}
+
+impl Pacing {
+    /// Whether enough sends were accepted to take it that there is no limit, or none that could be met gently.
+    #[must_use]
+    pub fn over(&self) -> bool {
+        self.made >= PACED_SENDS
+    }
+
+    fn patience(&self) -> Duration {
+        let answers = self.quickest.map_or(Duration::ZERO, |quickest| quickest.min(FARTHEST) * ANSWERS);
+        PATIENCE.max(answers).div_f64(1.0 + (f64::from(self.made) / PATIENT_SENDS).powi(4))
+    }
+
+    /// When the next send may be made; nothing when that is now. An answer may come earlier.
+    pub fn wait_until(&mut self, now: Instant) -> Option<Instant> {
+        let patience = self.patience();
+        self.open.retain(|sent| *sent + patience > now);
+        if self.open.len() < (self.made / SHARE).max(1) as usize {
+            return None;
+        }
+        self.open.first().map(|oldest| *oldest + patience)
+    }
+
+    /// A send is made now.
+    pub fn sent(&mut self, now: Instant) {
+        self.made += 1;
+        self.open.push(now);
+    }
+
+    /// A send was answered, after this time.
+    pub fn answered(&mut self, sent_at: Instant, trip: Duration) {
+        self.quickest = Some(self.quickest.map_or(trip, |quickest| quickest.min(trip)));
+        // It was handed out a moment before it was sent.
+        if let Some(place) = self.open.iter().rposition(|begun| *begun <= sent_at) {
+            self.open.remove(place);
+        }
+    }
+
+    /// The quickest answer so far.
+    #[must_use]
+    pub fn quickest(&self) -> Option<Duration> {
+        self.quickest
+    }
+}

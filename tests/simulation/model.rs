@@ -1,0 +1,514 @@
+//! A model of the store: the same commands as Postgres, in memory, on virtual time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use campaign_sync::http::RateLimit;
+use campaign_sync::http::token::Kept;
+use campaign_sync::rate::limiter::{Ask, Grant, Order};
+use campaign_sync::store::closing::Closing;
+use campaign_sync::store::command::{
+    Checkpoint, Claimed, Command, Committed, Finished, Holding, Opened, Pages, Part, Reply, Requeue,
+    TokenTurn,
+};
+use campaign_sync::store::runs::{OpenRun, Opening};
+
+/// A worker whose last heartbeat is older is dead.
+pub const LEASE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub accounts: BTreeMap<String, Ledger>,
+    /// Heartbeats.
+    pub workers: BTreeMap<i64, Instant>,
+    next_worker: i64,
+    next_run: i64,
+}
+
+/// What one account has in the database.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    pub campaigns: BTreeMap<String, Row>,
+    pub tasks: BTreeMap<String, Task>,
+    pub dead_letters: BTreeMap<String, Letter>,
+    pub runs: Vec<Run>,
+    sends: Vec<(Instant, u32)>,
+    limit: Option<RateLimit>,
+    gate: Option<Instant>,
+    token: Shared,
+    /// How often a campaign was stored in a run.
+    pub stored: BTreeMap<(String, i64), u32>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub run_id: i64,
+    pub removed: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub run_id: i64,
+    pub worker: i64,
+    pub attempt: i32,
+    seq: i64,
+    payload: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Letter {
+    pub run_id: i64,
+    pub cause: String,
+    payload: String,
+    retryable: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub run_id: i64,
+    pub state: &'static str,
+    lists: bool,
+    pub lister: i64,
+    pub next_page: i64,
+    page_size: i32,
+    pub listing_done: bool,
+    total: Option<i64>,
+    pub listed: i64,
+    pub members: BTreeSet<i64>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Shared {
+    generation: u64,
+    kept: Option<String>,
+    refresher: i64,
+    until: Option<Instant>,
+}
+
+impl Model {
+    /// A new worker, alive.
+    pub fn register(&mut self, now: Instant) -> i64 {
+        self.next_worker += 1;
+        self.workers.insert(self.next_worker, now);
+        self.next_worker
+    }
+
+    /// Keeps a worker alive, and ends the leases of the dead; false when it was taken for dead itself.
+    pub fn beat(&mut self, worker: i64, now: Instant) -> bool {
+        let alive = self.workers.get_mut(&worker).is_some_and(|at| {
+            *at = now;
+            true
+        });
+        self.workers.retain(|_, at| *at + LEASE >= now);
+        for ledger in self.accounts.values_mut() {
+            ledger.reap(&self.workers);
+        }
+        alive
+    }
+
+    pub fn ledger(&mut self, account: &str) -> &mut Ledger {
+        self.accounts.entry(account.to_owned()).or_default()
+    }
+
+    /// Carries a command out.
+    pub fn execute(&mut self, part: &Part, command: &Command, retried: bool, now: Instant) -> Reply {
+        let alive = self.workers.contains_key(&part.worker);
+        let workers = self.workers.clone();
+        if let Command::Open { .. } = command {
+            self.next_run += 1;
+        }
+        let next_run = self.next_run;
+        let ledger = self.accounts.entry(part.account.to_string()).or_default();
+        ledger.reap(&workers);
+        match command {
+            Command::Open { opening, retry } => {
+                Reply::Opened(Ok(ledger.open(part.worker, next_run, opening, retry.as_ref(), now)))
+            }
+            Command::TakeListing => Reply::Listing(Ok(if alive { ledger.take_listing(part) } else { None })),
+            Command::CommitPages(pages) => {
+                let before = ledger.clone();
+                let committed = if alive { ledger.commit_pages(part, pages) } else { None };
+                let reached = retried
+                    && before.run(part.run_id).is_some_and(|run| {
+                        run.lister == part.worker
+                            && run.next_page == pages.next_page
+                            && run.state == "running"
+                    });
+                Reply::Committed(Ok(committed.or_else(|| {
+                    reached.then(|| Committed {
+                        new: (pages.tasks.len() + pages.finished.len()) as i64,
+                        left_out: Vec::new(),
+                        others: before.others(part),
+                    })
+                })))
+            }
+            Command::Finish { synced, dead } => {
+                let mut stored = 0;
+                for (campaign, attempt) in synced {
+                    if ledger.finish(part, &campaign.id, *attempt).is_some() {
+                        ledger.store(&campaign.id, part.run_id);
+                        stored += 1;
+                    }
+                }
+                for task in dead {
+                    if let Some(held) = ledger.finish(part, &task.id, task.attempt) {
+                        let letter = Letter {
+                            run_id: part.run_id,
+                            cause: task.cause.into(),
+                            payload: held.payload,
+                            retryable: true,
+                        };
+                        ledger.dead_letters.insert(task.id.clone(), letter);
+                        stored += 1;
+                    }
+                }
+                Reply::Finished(Ok(Finished { stored, others: ledger.others(part) }))
+            }
+            Command::Claim(most) => {
+                Reply::Claimed(Ok(if alive { ledger.claim(part, *most) } else { Vec::new() }))
+            }
+            Command::Held => {
+                let held = ledger.tasks.iter().filter(|(_, task)| task.worker == part.worker);
+                let held = held.map(|(id, task)| (id.clone(), task.attempt)).collect();
+                let left = ledger.tasks.values().filter(|task| task.run_id == part.run_id).count();
+                Reply::Held(Ok(Holding { held, left }))
+            }
+            Command::Release(tasks) => {
+                let mut freed = 0;
+                for (id, attempt) in tasks {
+                    if let Some(task) = ledger.tasks.get_mut(id)
+                        && (task.worker, task.attempt) == (part.worker, *attempt)
+                    {
+                        task.worker = 0;
+                        freed += 1;
+                    }
+                }
+                Reply::Released(Ok(freed))
+            }
+            Command::Reserve(ask) => Reply::Reserved(Ok(ledger.reserve(ask, now))),
+            Command::Tell(Order::TellSends) => {
+                let ages = ledger.sends.iter().flat_map(|(at, count)| vec![now - *at; *count as usize]);
+                Reply::Sends(Ok(ages.collect()))
+            }
+            Command::Tell(order) => {
+                ledger.tell(order, now);
+                Reply::Told(Ok(()))
+            }
+            Command::TokenTurn(outdated) => {
+                Reply::TokenTurn(Ok(ledger.token.turn(*outdated, part.worker, now)))
+            }
+            Command::KeepToken(grant) => {
+                ledger.token.generation += 1;
+                ledger.token.kept = Some(grant.access_token.reveal().to_owned());
+                (ledger.token.refresher, ledger.token.until) = (0, None);
+                Reply::Told(Ok(()))
+            }
+            Command::Close { .. } => Reply::Closed(Ok(ledger.close(part))),
+            Command::Leave { reason } => {
+                ledger.leave(part, reason.is_some());
+                Reply::Left(Ok((None, ledger.tasks.len() as i64)))
+            }
+        }
+    }
+}
+
+impl Ledger {
+    pub fn open_run(&self) -> Option<&Run> {
+        self.runs.iter().find(|run| matches!(run.state, "running" | "stopped"))
+    }
+
+    fn run(&self, run_id: i64) -> Option<&Run> {
+        self.runs.iter().find(|run| run.run_id == run_id)
+    }
+
+    fn run_mut(&mut self, run_id: i64) -> Option<&mut Run> {
+        self.runs.iter_mut().find(|run| run.run_id == run_id)
+    }
+
+    fn others(&self, part: &Part) -> bool {
+        self.run(part.run_id).is_some_and(|run| run.members.iter().any(|member| *member != part.worker))
+    }
+
+    /// Ends the leases of workers that are not alive.
+    fn reap(&mut self, alive: &BTreeMap<i64, Instant>) {
+        for task in self.tasks.values_mut() {
+            if task.worker != 0 && !alive.contains_key(&task.worker) {
+                task.worker = 0;
+            }
+        }
+        for run in &mut self.runs {
+            run.members.retain(|member| alive.contains_key(member));
+            if run.lister != 0 && !alive.contains_key(&run.lister) {
+                run.lister = 0;
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        worker: i64,
+        next_run: i64,
+        opening: &Opening,
+        retry: Option<&Requeue>,
+        now: Instant,
+    ) -> Opened {
+        let new = self.open_run().is_none();
+        if new {
+            self.runs.push(Run {
+                run_id: next_run,
+                state: "running",
+                lists: opening.lists,
+                lister: 0,
+                next_page: 1,
+                page_size: opening.page_size,
+                listing_done: !opening.lists,
+                total: None,
+                listed: 0,
+                members: BTreeSet::new(),
+            });
+        }
+        let first = self.campaigns.is_empty();
+        let place = self.runs.iter().position(|run| matches!(run.state, "running" | "stopped")).unwrap();
+        let run = &mut self.runs[place];
+        run.state = "running";
+        if opening.lists && !run.lists {
+            (run.lists, run.listing_done) = (true, false);
+        }
+        run.members.insert(worker);
+        if !run.listing_done && run.lister == 0 {
+            run.lister = worker;
+        }
+        let listing = (run.lister == worker && !run.listing_done)
+            .then_some(Checkpoint { page: run.next_page, page_size: run.page_size });
+        let run = run.clone();
+        let mut requeued = 0;
+        if retry.is_some() {
+            let ids: Vec<String> = self
+                .dead_letters
+                .iter()
+                .filter(|(id, letter)| {
+                    letter.retryable
+                        && match retry {
+                            Some(Requeue::Some(ids)) => ids.contains(id),
+                            _ => true,
+                        }
+                })
+                .map(|(id, _)| id.clone())
+                .collect();
+            for id in ids {
+                let letter = self.dead_letters.remove(&id).unwrap();
+                self.tasks.entry(id).or_insert(Task {
+                    run_id: run.run_id,
+                    worker: 0,
+                    attempt: 0,
+                    seq: 0,
+                    payload: letter.payload,
+                });
+                requeued += 1;
+            }
+        }
+        Opened {
+            listing,
+            others: run.members.iter().any(|member| *member != worker),
+            free_tasks: self.tasks.values().any(|task| task.worker == 0),
+            limit: self.limit,
+            gate: self.gate.map(|gate| gate.saturating_duration_since(now)),
+            requeued,
+            run: OpenRun {
+                run_id: run.run_id,
+                run_key: run.run_id.to_string(),
+                page_size: run.page_size,
+                listing_done: run.listing_done,
+                lists: run.lists,
+                new,
+                first,
+            },
+        }
+    }
+
+    fn take_listing(&mut self, part: &Part) -> Option<Checkpoint> {
+        let run = self.run_mut(part.run_id)?;
+        if run.state != "running" || run.listing_done || (run.lister != 0 && run.lister != part.worker) {
+            return None;
+        }
+        run.lister = part.worker;
+        Some(Checkpoint { page: run.next_page, page_size: run.page_size })
+    }
+
+    fn commit_pages(&mut self, part: &Part, pages: &Pages) -> Option<Committed> {
+        let run = self.run(part.run_id)?;
+        if run.state != "running"
+            || run.listing_done
+            || run.lister != part.worker
+            || run.next_page != pages.from_page
+        {
+            return None;
+        }
+        let (mut new, mut left_out) = (0, Vec::new());
+        let known = |ledger: &Self, id: &str| {
+            ledger.campaigns.get(id).is_some_and(|row| row.run_id == part.run_id)
+                || ledger.dead_letters.get(id).is_some_and(|letter| letter.run_id == part.run_id)
+                || ledger.tasks.contains_key(id)
+        };
+        for task in &pages.tasks {
+            if known(self, &task.id) {
+                if task.held {
+                    left_out.push(task.id.clone());
+                }
+                continue;
+            }
+            let (worker, attempt) = if task.held { (part.worker, 1) } else { (0, 0) };
+            let (run_id, seq, payload) = (part.run_id, task.seq, task.payload.to_string());
+            self.tasks.insert(task.id.clone(), Task { run_id, worker, attempt, seq, payload });
+            new += 1;
+        }
+        for campaign in &pages.finished {
+            if !known(self, &campaign.id) {
+                self.store(&campaign.id, part.run_id);
+                new += 1;
+            }
+        }
+        for dead in &pages.dead {
+            if !known(self, &dead.id) {
+                let letter = Letter {
+                    run_id: part.run_id,
+                    cause: dead.cause.into(),
+                    payload: dead.payload.to_string(),
+                    retryable: dead.retryable,
+                };
+                self.dead_letters.insert(dead.id.clone(), letter);
+                new += 1;
+            }
+        }
+        let run = self.run_mut(part.run_id)?;
+        (run.next_page, run.page_size, run.listing_done) = (pages.next_page, pages.page_size, pages.last);
+        run.total = pages.total.or(run.total);
+        run.listed += new;
+        Some(Committed { new, left_out, others: self.others(part) })
+    }
+
+    fn store(&mut self, id: &str, run_id: i64) {
+        self.campaigns.insert(id.to_owned(), Row { run_id, removed: false });
+        self.dead_letters.remove(id);
+        *self.stored.entry((id.to_owned(), run_id)).or_default() += 1;
+    }
+
+    fn finish(&mut self, part: &Part, id: &str, attempt: i32) -> Option<Task> {
+        let task = self.tasks.get(id)?;
+        if (task.worker, task.attempt) != (part.worker, attempt) {
+            return None;
+        }
+        self.tasks.remove(id)
+    }
+
+    fn claim(&mut self, part: &Part, most: usize) -> Vec<Claimed> {
+        let mut free: Vec<(&String, &mut Task)> = self
+            .tasks
+            .iter_mut()
+            .filter(|(_, task)| task.worker == 0 && task.run_id == part.run_id)
+            .collect();
+        free.sort_by_key(|(_, task)| task.seq);
+        free.into_iter()
+            .take(most)
+            .map(|(id, task)| {
+                (task.worker, task.attempt) = (part.worker, task.attempt + 1);
+                Claimed { id: id.clone(), attempt: task.attempt, payload: task.payload.clone() }
+            })
+            .collect()
+    }
+
+    fn reserve(&mut self, ask: &Ask, now: Instant) -> Grant {
+        if let Some(gate) = self.gate.filter(|gate| now < *gate) {
+            return Grant { granted: 0, wait: gate - now, limit: None };
+        }
+        let span = ask.limit.window + ask.margin;
+        self.sends.retain(|(at, _)| *at + span > now);
+        let used: u32 = self.sends.iter().map(|(_, count)| count).sum();
+        let granted = ask.limit.requests.get().saturating_sub(used).min(ask.want);
+        let mut wait = Duration::ZERO;
+        if granted > 0 {
+            self.sends.push((now, granted));
+        } else {
+            let mut left = used;
+            for (at, count) in &self.sends {
+                left -= count;
+                if left < ask.limit.requests.get() {
+                    wait = *at + span - now;
+                    break;
+                }
+            }
+        }
+        Grant { granted, wait, limit: None }
+    }
+
+    fn tell(&mut self, order: &Order, now: Instant) {
+        match order {
+            Order::TellSends => {}
+            Order::CloseGate(wait) => self.gate = self.gate.max(Some(now + *wait)),
+            Order::Learn(limit, ages) => {
+                // The sends of a process that did not know of a limit are on record only now.
+                if self.limit.is_none() {
+                    self.sends.extend(ages.iter().filter_map(|age| Some((now.checked_sub(*age)?, 1))));
+                    self.sends.sort_by_key(|(at, _)| *at);
+                }
+                self.limit = Some(*limit);
+            }
+        }
+    }
+
+    fn close(&mut self, part: &Part) -> Closing {
+        let Some(run) = self.run(part.run_id) else { return Closing::Over };
+        if !matches!(run.state, "running" | "stopped") {
+            return Closing::Over;
+        }
+        let left = self.tasks.values().filter(|task| task.run_id == part.run_id).count();
+        if !run.listing_done || left > 0 {
+            return Closing::Open { near: run.listing_done && left <= 16 };
+        }
+        let partial = self.dead_letters.values().any(|letter| letter.run_id == part.run_id);
+        let lists = run.lists;
+        if lists {
+            for (id, row) in &mut self.campaigns {
+                let dead = self.dead_letters.get(id).is_some_and(|letter| letter.run_id == part.run_id);
+                if row.run_id != part.run_id && !row.removed && !dead {
+                    row.removed = true;
+                }
+            }
+        }
+        let run = self.run_mut(part.run_id).unwrap();
+        run.state = if partial { "partial" } else { "complete" };
+        run.lister = 0;
+        Closing::Closed(None)
+    }
+
+    fn leave(&mut self, part: &Part, stops: bool) {
+        for task in self.tasks.values_mut().filter(|task| task.worker == part.worker) {
+            task.worker = 0;
+        }
+        if let Some(run) = self.run_mut(part.run_id) {
+            run.members.remove(&part.worker);
+            if run.lister == part.worker {
+                run.lister = 0;
+            }
+            if run.state == "running" && run.members.is_empty() && stops {
+                run.state = "stopped";
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn turn(&mut self, outdated: u64, worker: i64, now: Instant) -> TokenTurn {
+        if self.generation > outdated
+            && let Some(text) = &self.kept
+        {
+            let access_token = campaign_sync::http::secret::Secret::new(text.clone());
+            return TokenTurn::Use(Kept { access_token, generation: self.generation, remaining: None });
+        }
+        if self.refresher == worker || self.until.is_none_or(|until| until < now) {
+            (self.refresher, self.until) = (worker, Some(now + Duration::from_secs(30)));
+            return TokenTurn::Fetch;
+        }
+        TokenTurn::Wait(Duration::from_millis(100))
+    }
+}
