@@ -199,7 +199,7 @@ command! {
     RetryArgs: database ids api accounts work json log
 }
 command! {
-    /// Try configuration, credentials, API and database; a line each, non-zero on the first that fails.
+    /// Try configuration, API, credentials, listing and database: a line each, non-zero when one of them fails.
     #[argh(subcommand, name = "check", example = "{command_name} --api-url https://ads.example.com")]
     CheckArgs: database api accounts log
 }

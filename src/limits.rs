@@ -93,6 +93,7 @@
 //! | a file of certificates or keys | 4 MiB | refused | `files_without_an_end_are_refused_not_read` |
 //! | a service file, or one of libpq's passwords | 1 MiB | refused; the latter ignored with a warning | `files_without_an_end_are_refused_not_read` |
 //! | the API's address | 2,000 bytes | refused | `an_address_and_an_email_have_a_greatest_length` |
+//! | the schema's name | 63 bytes, of letters, digits, `_` and `-` | refused | `a_name_that_could_leave_its_quotes_is_no_name` |
 //! | an email | 1,000 bytes | refused | `an_address_and_an_email_have_a_greatest_length` |
 //! | a password | 4 KiB | refused | `the_password_comes_from_a_file_a_command_or_systemd_as_well` |
 //! | a password command | 30 s | refused | `the_password_comes_from_a_file_a_command_or_systemd_as_well` |
@@ -170,6 +171,7 @@ mod tests {
             ("large pages of all accounts", mib(crate::http::budget::PAGE_BYTES)),
             ("an answer to what is under way", format!("{} s", crate::sync::GRACE.as_secs_f64())),
             ("accounts of one process", crate::config::MOST_ACCOUNTS.to_string()),
+            ("the schema's name", format!("{} bytes", crate::store::MAX_NAME_BYTES)),
             ("the API's address", format!("{} bytes", thousands(crate::config::ADDRESS_BYTES))),
             ("an email", format!("{} bytes", thousands(crate::config::EMAIL_BYTES))),
             ("an accounts file", mib(crate::config::ACCOUNTS_FILE_BYTES as u64)),

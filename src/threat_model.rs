@@ -62,6 +62,8 @@
 //! | command a terminal or a browser by what he writes, or end a command by nonsense in a row | `rows_that_somebody_else_has_written_are_obeyed_by_nobody` |
 //! | have the program ask without a pause | `a_quota_that_permits_nothing_and_tells_no_time_is_not_asked_for_without_a_pause` |
 //! | end it by nonsense on the wire | `no_server_that_speaks_nonsense_takes_the_program_down` |
+//! | as a role that may only create objects: have code run as the role that migrates or syncs | `nothing_that_another_role_has_made_runs_as_whoever_migrates` |
+//! | as such a role: put a table in the place of ours | `a_table_that_another_role_puts_in_the_place_of_ours_is_not_trusted` |
 //! | hold it for ever by not answering … | `a_database_that_takes_a_question_and_never_answers_is_noticed` |
 //! | … or keep it from heeding a signal or the deadline | `a_server_that_is_suspended_is_left` |
 //! | fill the memory by long messages, rows without an end, notices or notifications | `a_server_that_floods_the_connection_is_left` |
@@ -70,7 +72,7 @@
 //! can send as much as it likes, and one that does not even cancel is left only with the end of the process. What a single
 //! answer may take is bounded, not what is true of it.
 //!
-//! Names are not his way in: every statement is a constant and every value a parameter (`names_are_data_wherever_they_go`,
+//! Names are not his way in: every statement is a constant, save for the schema's checked name, and every value a parameter (`names_are_data_wherever_they_go`,
 //! `no_statement_is_put_together_from_texts`). The role needs few rights
 //! (`the_documented_grants_are_enough_to_sync_retry_and_look`).
 //!

@@ -41,6 +41,8 @@ pub use client::Client;
 pub use conninfo::{Conninfo, ConninfoError};
 pub use error::{StoreError, UNIQUE_VIOLATION};
 pub use pool::{Connection, Pool};
+#[cfg(test)]
+pub(crate) use schema_name::MAX_NAME_BYTES;
 pub use schema_name::SchemaName;
 pub use survey::{Namesake, Survey};
 

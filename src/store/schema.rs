@@ -242,8 +242,18 @@ pub fn wrong_encoding(survey: &Survey) -> Option<String> {
     })
 }
 
-/// Why this role cannot make the schema that is missing.
+/// Why this role cannot make the schema, or the tables in it, that are missing.
 pub fn may_not_create(found: &Found) -> Option<String> {
+    if found.survey.there
+        && !found.survey.may_create_tables
+        && found.survey.within(found.schema.as_str()).next().is_none()
+    {
+        let (role, schema) = (&found.survey.role, &found.schema);
+        return Some(format!(
+            "there are no tables in schema {schema}, and role {role} may not create them: GRANT CREATE, USAGE ON SCHEMA {schema} \
+             TO {role}, or run campaign-sync migrate as a role that may"
+        ));
+    }
     let (Survey { role, database, there, may_create_schemas, .. }, schema) = (&found.survey, &found.schema);
     (!there && !may_create_schemas).then(|| {
         format!(
