@@ -1,4 +1,5 @@
 -- Faults of the database, and a record of what took effect: both by triggers, in the database of one schedule.
+-- The functions name their own search_path: no statement of the program depends on one.
 
 -- The share of statements that fail, and the seed of the draws.
 CREATE TABLE torture_faults (share float8 NOT NULL, seed bigint NOT NULL);
@@ -7,7 +8,7 @@ INSERT INTO torture_faults VALUES (0, 0);
 CREATE SEQUENCE torture_draws;
 CREATE SEQUENCE torture_hits;
 
-CREATE FUNCTION torture_fault() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION torture_fault() RETURNS trigger LANGUAGE plpgsql SET search_path = campaign_sync, public AS $$
 DECLARE
     faults torture_faults;
     draw bigint;
@@ -47,7 +48,7 @@ CREATE CONSTRAINT TRIGGER torture_commit AFTER UPDATE ON workers DEFERRABLE INIT
 -- What took effect, and in which transaction: what was rolled back is not here.
 CREATE TABLE torture_effects (tx bigint NOT NULL, what text NOT NULL, id text, run_id bigint, worker_id bigint);
 
-CREATE FUNCTION torture_effect() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION torture_effect() RETURNS trigger LANGUAGE plpgsql SET search_path = campaign_sync, public AS $$
 BEGIN
     INSERT INTO torture_effects
     SELECT txid_current(), TG_ARGV[0], r ->> 'id', (r ->> 'run_id')::bigint,
