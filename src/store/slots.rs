@@ -15,7 +15,9 @@ const ONE_IN: usize = 5;
 pub(super) struct Slots {
     most: usize,
     state: Mutex<State>,
-    left: Condvar,
+    /// A slot is free that a heartbeat may take, or anybody. One is woken for each: hundreds may wait.
+    for_urgent: Condvar,
+    for_others: Condvar,
 }
 
 #[derive(Default)]
@@ -32,7 +34,12 @@ pub(super) struct Slot(Arc<Slots>);
 
 impl Slots {
     pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, state: Mutex::default(), left: Condvar::new() })
+        Arc::new(Self {
+            most,
+            state: Mutex::default(),
+            for_urgent: Condvar::new(),
+            for_others: Condvar::new(),
+        })
     }
 
     /// A slot; nothing when none is free within this time.
@@ -49,9 +56,14 @@ impl Slots {
             if left.is_zero() {
                 break false;
             }
-            (state, _) = self.left.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            let woken = if urgent { &self.for_urgent } else { &self.for_others };
+            (state, _) = woken.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         };
         state.urgent -= usize::from(urgent);
+        if urgent {
+            // Others may have held back for it.
+            self.for_others.notify_one();
+        }
         // Not before it is known: dropped, it would ask for the same lock.
         taken.then(|| Slot(self.clone()))
     }
@@ -78,7 +90,8 @@ impl Slots {
 impl Drop for Slot {
     fn drop(&mut self) {
         lock(&self.0.state).taken -= 1;
-        self.0.left.notify_all();
+        self.0.for_urgent.notify_one();
+        self.0.for_others.notify_one();
     }
 }
 
