@@ -233,6 +233,7 @@ fn a_role_with_no_more_than_the_documented_rights_can_sync_and_report() {
     let name: String = database.value("SELECT 'syncer_' || current_database()");
     database.execute(&format!(
         "CREATE ROLE {name} LOGIN PASSWORD 'only-this-much';
+         GRANT USAGE ON SCHEMA campaign_sync TO {name};
          GRANT SELECT, INSERT, UPDATE, DELETE ON sync_runs, workers, sync_tasks, dead_letters TO {name};
          GRANT SELECT, INSERT, UPDATE ON campaigns, quotas, access_tokens TO {name};
          GRANT SELECT ON schema_migrations TO {name}"
