@@ -42,7 +42,7 @@ pub fn from_refusal(known: Option<RateLimit>, ages: &[Duration], hint: Duration)
 /// The search for a window behind refusals that give no hint. What was refused is tried again whenever one of the usual
 /// windows has passed since the first send of the burst: the first that is accepted tells the window.
 #[derive(Debug, Default)]
-pub(super) struct Refusals {
+pub struct Refusals {
     search: Option<Search>,
     in_a_row: u32,
     last: Option<Instant>,

@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::learning::{self, Refusals};
 use super::pacing::Pacing;
 use crate::http::RateLimit;
 use crate::http::hints::Hints;
+use crate::http::learning::{self, Refusals};
 
 /// The least time by which a window is lengthened: requests differ in what they need to the server (a cold connection, a
 /// busy machine).

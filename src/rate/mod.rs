@@ -3,6 +3,5 @@
 
 pub mod breaker;
 pub mod concurrency;
-pub mod learning;
 pub mod limiter;
 pub mod pacing;
