@@ -71,6 +71,13 @@ impl Survey {
     /// # Errors
     /// The database's.
     pub fn take(client: &mut Client, schema: &SchemaName) -> Result<Self, Error> {
+        let survey = Self::once(client, schema)?;
+        // Another process has made the schema between the two questions: the first one's answers are too old.
+        let made_meanwhile = !survey.there && survey.within(schema.as_str()).next().is_some();
+        if made_meanwhile { Self::once(client, schema) } else { Ok(survey) }
+    }
+
+    fn once(client: &mut Client, schema: &SchemaName) -> Result<Self, Error> {
         let row = client
             .query_typed_one(include_str!("../../sql/surroundings.sql"), &[(&schema.as_str(), Type::TEXT)])?;
         let mut survey = Self {
