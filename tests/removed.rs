@@ -182,6 +182,28 @@ fn a_total_that_changes_while_pages_are_read_marks_nothing() {
 }
 
 #[test]
+fn a_listing_beyond_the_total_marks_nothing_and_says_both_numbers() {
+    let asked = AtomicU32::new(0);
+    let platform = Impostor::paging(move |page| match asked.fetch_add(1, Ordering::SeqCst) {
+        0..10 => ten(page, 100, page < 10),
+        _ => ten(page, 87, page < 9),
+    });
+    let database = Database::create();
+    let (synced, status, ..) = told(&platform, &database);
+    let synced = synced.expect_code(0);
+    assert_eq!(removed(&database), 0);
+    let line = &synced.json()[0];
+    assert_eq!((line["listed"].as_i64(), line["total"].as_i64()), (Some(90), Some(87)), "{line}");
+    assert_eq!(
+        (line["not_removed"].as_i64(), &line["not_removed_reason"]),
+        (Some(10), &"above_total".into())
+    );
+    let warnings = warnings(&synced);
+    assert!(warnings.len() == 1 && warnings[0].contains("90") && warnings[0].contains("87"), "{synced}");
+    assert!(status.contains("10 no longer listed but not marked as removed (above_total)"), "{status}");
+}
+
+#[test]
 fn a_removal_that_was_refused_stays_visible() {
     let asked = AtomicU32::new(0);
     let platform = Impostor::paging(move |page| match asked.fetch_add(1, Ordering::SeqCst) {

@@ -48,6 +48,8 @@ pub enum Reason {
     TotalChanged,
     /// Fewer campaigns were listed than the platform says there are.
     BelowTotal,
+    /// More campaigns were listed than the platform says there are.
+    AboveTotal,
     /// So many records have no usable id, and may be any campaign's.
     NoId(i64),
     /// They are more than this share, in percent, of those that were there.
@@ -62,13 +64,16 @@ impl Reason {
             Self::Moved => "moved",
             Self::TotalChanged => "total_changed",
             Self::BelowTotal => "below_total",
+            Self::AboveTotal => "above_total",
             Self::NoId(_) => "no_id",
             Self::MaxRemoved(_) => "max_removed",
         }
     }
 
     fn from_word(word: &str) -> Option<Self> {
-        [Self::Moved, Self::TotalChanged, Self::BelowTotal].into_iter().find(|reason| reason.word() == word)
+        [Self::Moved, Self::TotalChanged, Self::BelowTotal, Self::AboveTotal]
+            .into_iter()
+            .find(|reason| reason.word() == word)
     }
 }
 
@@ -85,7 +90,7 @@ impl fmt::Display for NotRemoved {
                 f,
                 "the platform's total changed from {lowest} to {highest}, or back, while it was listed: {listed} campaigns were listed"
             )?,
-            Reason::BelowTotal => {
+            Reason::BelowTotal | Reason::AboveTotal => {
                 write!(f, "{listed} campaigns were listed, but the platform says that there are {total}")?;
             }
             Reason::NoId(records) => write!(
