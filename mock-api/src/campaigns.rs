@@ -109,10 +109,13 @@ impl Campaigns {
                 served.insert(id.name(), String::from_utf8_lossy(&out[from..]).into_owned());
             }
         }
+        let (off, by_page) = settings.total_off;
+        let off = off.saturating_add(by_page.saturating_mul(i64::try_from(asked.number).unwrap_or(i64::MAX)));
+        let told = total.saturating_add_signed(off);
         // Writing to a Vec cannot fail.
         let _infallible = write!(
             out,
-            "],\"pagination\":{{\"page\":{},\"limit\":{},\"total\":{total},\"has_more\":{has_more}}}}}",
+            "],\"pagination\":{{\"page\":{},\"limit\":{},\"total\":{told},\"has_more\":{has_more}}}}}",
             asked.number, asked.limit
         );
         out
@@ -204,7 +207,7 @@ fn shown(settings: &Settings, asked: Page, total: u64) -> (Option<u64>, bool) {
     let mut last = true_last + u64::from((1..=true_last).contains(&repeated));
     let has_empty = (1..=last).contains(&empty);
     last += u64::from(has_empty);
-    let has_more = asked.number < last;
+    let has_more = asked.number < last && (faults.ends_early == 0 || asked.number < faults.ends_early);
     let mut page = asked.number;
     if has_empty && page == empty {
         return (None, has_more);

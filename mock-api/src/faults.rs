@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::answers::{error, json};
+use crate::answers::{epoch, error, json};
 use crate::ledger::Kind;
 use crate::server::{Answer, Response};
 use crate::settings::{Settings, chance, mix};
@@ -54,6 +54,11 @@ pub struct Faults {
     pub repeated_page: u64,
     /// This page is empty, though more follow: all from it on come one later; 0 for none.
     pub empty_page: u64,
+    /// From this page on `has_more` is false, whatever follows; 0 for never.
+    pub ends_early: u64,
+    /// Answers whose word about when to come back makes no sense: a wait of a year, seconds that are milliseconds, nothing left
+    /// until next year. Half of them do what was asked for.
+    pub senseless_hint: f64,
     /// A page limit above this is not honoured; 0 for none.
     pub most_per_page: u32,
     /// Everything is answered by 503.
@@ -128,6 +133,9 @@ pub(crate) fn draw(settings: &Settings, number: u64, kind: Kind) -> Drawn {
     if hit(faults.gzip_bomb) {
         return Drawn::Instead(Answer::GzipBomb);
     }
+    if hit(faults.senseless_hint) {
+        return senseless(mix(settings.seed, number));
+    }
     match &faults.redirect {
         Some((share, location)) if hit(*share) => Drawn::Instead(Answer::Whole(Response {
             status: 302,
@@ -135,5 +143,28 @@ pub(crate) fn draw(settings: &Settings, number: u64, kind: Kind) -> Drawn {
             ..Response::default()
         })),
         _ => Drawn::Nothing,
+    }
+}
+
+/// One of the senseless words about limits.
+fn senseless(drawn: u64) -> Drawn {
+    let refused = |status: u16, body: &str, headers: Vec<(&'static str, String)>| {
+        Drawn::Instead(Answer::Whole(Response { status, headers, body: body.into(), ..Response::default() }))
+    };
+    let retry_after = |after: &str| vec![("Retry-After", after.to_owned())];
+    match drawn % 8 {
+        0 => refused(429, "{\"error\":\"Too Many Requests\"}", retry_after("30000000")),
+        1 => refused(429, "{\"error\":\"Too Many Requests\",\"retry_after\":3600000}", Vec::new()),
+        2 => refused(503, "{\"error\":\"Service Unavailable\"}", retry_after("30000000")),
+        3 => refused(429, "{\"error\":\"Too Many Requests\",\"retry_after\":0}", retry_after("0")),
+        _ => Drawn::Maimed(
+            |mut response, _| {
+                response.headers.push(("X-RateLimit-Limit", "10".into()));
+                response.headers.push(("X-RateLimit-Remaining", "0".into()));
+                response.headers.push(("X-RateLimit-Reset", (epoch() + 31_536_000).to_string()));
+                Answer::Whole(response)
+            },
+            Duration::ZERO,
+        ),
     }
 }

@@ -32,6 +32,8 @@ pub struct Settings {
     pub rate_limit: Option<(u32, Duration)>,
     /// How a 429, and the headers of other answers, tell of the limit.
     pub hint: Hint,
+    /// What is added to the total that a page tells: this, and this times the page's number.
+    pub total_off: (i64, i64),
     /// How long a sync takes.
     pub sync_latency: Duration,
     /// How long a list request takes.
@@ -108,6 +110,7 @@ impl Settings {
             odd: false,
             rate_limit: None,
             hint: Hint::Body,
+            total_off: (0, 0),
             sync_latency: Duration::ZERO,
             list_latency: Duration::ZERO,
             list_503_every: 0,

@@ -1,35 +1,55 @@
-//! What the processes of a schedule have besides their work: files that they write, another account in the same process,
+//! What the processes of a schedule have besides their work: files that they write, other accounts in the same process,
 //! and a machine's clock that may be wrong.
 
 use std::fs;
+use std::time::Duration;
 
-use mock_api::{EMAIL, PASSWORD, Server, Settings};
+use mock_api::{EMAIL, Faults, PASSWORD, Server, Settings};
 use serde_json::Value;
 
 use crate::ground::Database;
 use crate::plan::{Event, Outputs, Plan};
 use crate::support::{Folder, MachineClock, Program};
 
-/// Campaigns of the other account.
+/// Campaigns of every other account.
 const CAMPAIGNS: u32 = 9;
+/// For how long a sync hangs.
+const HANG: Duration = Duration::from_secs(5);
 const SEED: u64 = 1 << 40;
 
 pub struct Beside {
     outputs: Outputs,
     folder: Folder,
     clock: Option<MachineClock>,
-    neighbour: Option<Server>,
+    others: Vec<Other>,
+}
+
+/// Another account: its name, its platform and the seed of its tokens.
+struct Other {
+    name: String,
+    platform: Server,
+    seed: u64,
 }
 
 impl Beside {
     pub fn new(plan: &Plan) -> Self {
         let folder = Folder::new("beside");
         let jumps = plan.has(|event| matches!(event, Event::OwnClock(_)));
-        let settings = Settings { seed: plan.seed ^ SEED, ..Settings::fast(CAMPAIGNS) };
+        let neighbours = u64::from(plan.outputs.neighbour);
+        let others = (0..neighbours + plan.field.hanging).map(|nth| {
+            let seed = plan.seed ^ SEED ^ (nth << 41);
+            let mut settings = Settings { seed, ..Settings::fast(CAMPAIGNS) };
+            let hangs = nth >= neighbours;
+            if hangs {
+                settings.faults.hanging_every = (1, HANG);
+            }
+            let name = if hangs { format!("hanging_{nth}") } else { "neighbour".into() };
+            Other { name, platform: mock_api::start(settings).unwrap(), seed }
+        });
         Self {
             outputs: plan.outputs,
             clock: jumps.then(|| MachineClock::new(folder.as_path())).flatten(),
-            neighbour: plan.outputs.neighbour.then(|| mock_api::start(settings).unwrap()),
+            others: others.collect(),
             folder,
         }
     }
@@ -42,19 +62,22 @@ impl Beside {
             (metrics, ["--metrics-file".to_owned(), self.folder.path("metrics.prom")]),
             (traces, ["--trace-file".to_owned(), self.folder.path("traces.jsonl")]),
             (json_logs, ["--log-format".to_owned(), "json".to_owned()]),
-            (self.neighbour.is_some(), ["--accounts".to_owned(), self.folder.path("accounts.toml")]),
+            (!self.others.is_empty(), ["--accounts".to_owned(), self.folder.path("accounts.toml")]),
         ] {
             if wanted {
                 program = program.args(&flags.each_ref().map(String::as_str));
             }
         }
-        if let Some(neighbour) = &self.neighbour {
+        if !self.others.is_empty() {
             let table = |name: &str, url: &str| {
                 format!(
                     "[[account]]\nname = '{name}'\napi_url = '{url}'\nemail = '{EMAIL}'\npassword_env = 'THEIRS'\n"
                 )
             };
-            let tables = table("default", api) + &table("neighbour", &neighbour.url());
+            let mut tables = table("default", api);
+            for other in &self.others {
+                tables += &table(&other.name, &other.platform.url());
+            }
             // Another process may be reading it.
             let fresh = self.folder.file("accounts.new", &tables, 0o600);
             fs::rename(fresh, self.folder.path("accounts.toml")).unwrap();
@@ -77,9 +100,21 @@ impl Beside {
         names.iter().filter_map(|name| fs::read_to_string(self.folder.path(name)).ok()).collect()
     }
 
-    /// The neighbour's platform, and the seed of its tokens.
-    pub fn neighbour(&self, plan: &Plan) -> Option<(&Server, u64)> {
-        self.neighbour.as_ref().map(|server| (server, plan.seed ^ SEED))
+    /// The platforms of other accounts, and the seeds of their tokens.
+    pub fn platforms(&self) -> impl Iterator<Item = (&Server, u64)> {
+        self.others.iter().map(|other| (&other.platform, other.seed))
+    }
+
+    /// The names of all accounts.
+    pub fn accounts(&self) -> impl Iterator<Item = &str> {
+        std::iter::once("default").chain(self.others.iter().map(|other| other.name.as_str()))
+    }
+
+    /// Has all other accounts answer.
+    pub fn heal(&self) {
+        for other in &self.others {
+            other.platform.set_faults(Faults::default());
+        }
     }
 
     /// What is wrong with the files, at any end of any process.
@@ -106,17 +141,25 @@ impl Beside {
             .collect()
     }
 
-    /// What is wrong with the other account, once all is done.
-    pub fn neighbours_loss(&self, database: &Database) -> Option<String> {
-        self.neighbour.as_ref()?;
-        let counts = database.rows(
-            "SELECT (SELECT count(*) FROM campaigns WHERE account = 'neighbour' AND removed_at IS NULL),
-                    (SELECT count(*) FROM sync_tasks WHERE account = 'neighbour'),
-                    (SELECT count(*) FROM dead_letters WHERE account = 'neighbour')",
-        );
-        let counts: [i64; 3] = std::array::from_fn(|place| counts[0].get(place));
-        (counts != [i64::from(CAMPAIGNS), 0, 0])
-            .then(|| format!("the neighbour has {counts:?} rows, tasks, dead letters"))
+    /// What is wrong with the other accounts, once all is done. Campaigns of one that hung may have been given up for that,
+    /// after so many attempts.
+    pub fn others_loss(&self, database: &Database, attempts: u64) -> Vec<String> {
+        let lost = self.others.iter().filter_map(|Other { name, .. }| {
+            let counts = database.rows(&format!(
+                "SELECT (SELECT count(*) FROM campaigns WHERE account = '{name}' AND removed_at IS NULL)
+                        + (SELECT count(*) FROM dead_letters d WHERE account = '{name}' AND account <> 'neighbour'
+                               AND cause IN ('timeout', 'interrupted') AND attempts >= {attempts}
+                               AND NOT EXISTS (SELECT FROM campaigns c WHERE c.account = d.account AND c.id = d.id)),
+                        (SELECT count(*) FROM sync_tasks WHERE account = '{name}'),
+                        (SELECT count(*) FROM dead_letters WHERE account = '{name}'
+                             AND (account = 'neighbour' OR cause NOT IN ('timeout', 'interrupted')
+                                  OR attempts < {attempts}))"
+            ));
+            let counts: [i64; 3] = std::array::from_fn(|place| counts[0].get(place));
+            (counts != [i64::from(CAMPAIGNS), 0, 0])
+                .then(|| format!("{name} has {counts:?} rows or explained dead letters, tasks, other dead letters"))
+        });
+        lost.collect()
     }
 }
 

@@ -34,8 +34,7 @@ pub struct Database {
     name: String,
 }
 
-const OPTIONS: &str =
-    "-c search_path=campaign_sync,public -c torture.exempt=on -c lock_timeout=300 -c statement_timeout=10000";
+const OPTIONS: &str = "-c search_path=campaign_sync,public -c torture.exempt=on -c lock_timeout=300 -c statement_timeout=10000 -c synchronous_commit=on";
 const TEMPLATE: &str = "torture_template";
 
 impl Ground {
@@ -81,6 +80,13 @@ impl Server {
         Database::create(&self.url, name, Some(TEMPLATE))
     }
 
+    /// Has commits that nobody waits for written out after so many milliseconds.
+    pub fn write_log_after(&self, millis: u64) {
+        let mut client = Client::connect(&self.url, NoTls).unwrap();
+        client.batch_execute(&format!("ALTER SYSTEM SET wal_writer_delay = {millis}")).unwrap();
+        client.batch_execute("SELECT pg_reload_conf()").unwrap();
+    }
+
     /// Crashes and recovers.
     pub fn crash(&self) {
         self.cluster.lock().unwrap().restart_immediate();
@@ -98,6 +104,10 @@ impl Database {
     pub fn url(&self) -> String {
         let (server, _) = self.server.rsplit_once('/').expect("the URL names a database");
         format!("{server}/{}", self.name)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The same by way of another address, where TLS is not to hide anything.

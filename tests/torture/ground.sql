@@ -45,6 +45,29 @@ CREATE CONSTRAINT TRIGGER torture_commit AFTER INSERT OR UPDATE ON sync_runs DEF
 CREATE CONSTRAINT TRIGGER torture_commit AFTER UPDATE ON workers DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION torture_fault();
 
+-- Rows that are refused, by table: those of every so manieth id, with an error of this code or (`drop`) without a word.
+CREATE TABLE torture_refusals (tbl name NOT NULL, every int NOT NULL, how text NOT NULL);
+
+CREATE FUNCTION torture_is_refused(id text, every int) RETURNS boolean LANGUAGE sql IMMUTABLE AS
+    'SELECT (hashtext(id) & 1048575) % every = 0';
+
+CREATE FUNCTION torture_refuse() RETURNS trigger LANGUAGE plpgsql SET search_path = campaign_sync, public AS $$
+DECLARE
+    refusal torture_refusals;
+BEGIN
+    SELECT * INTO refusal FROM torture_refusals WHERE tbl = TG_TABLE_NAME;
+    IF NOT FOUND OR NOT torture_is_refused(NEW.id, refusal.every) THEN
+        RETURN NEW;
+    ELSIF refusal.how = 'drop' THEN
+        RETURN NULL;
+    END IF;
+    RAISE EXCEPTION 'a row that the test does not want' USING ERRCODE = refusal.how;
+END $$;
+
+CREATE TRIGGER torture_refuse BEFORE INSERT OR UPDATE ON campaigns FOR EACH ROW EXECUTE FUNCTION torture_refuse();
+CREATE TRIGGER torture_refuse BEFORE INSERT ON sync_tasks FOR EACH ROW EXECUTE FUNCTION torture_refuse();
+CREATE TRIGGER torture_refuse BEFORE INSERT OR UPDATE ON dead_letters FOR EACH ROW EXECUTE FUNCTION torture_refuse();
+
 -- What took effect, and in which transaction: what was rolled back is not here.
 CREATE TABLE torture_effects (tx bigint NOT NULL, what text NOT NULL, id text, run_id bigint, worker_id bigint);
 

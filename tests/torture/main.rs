@@ -7,6 +7,7 @@
 
 mod beside;
 mod chance;
+mod field;
 mod gauges;
 mod ground;
 mod network;
@@ -97,7 +98,7 @@ fn note(report: &Report, played: &Played) {
     played.schedules.fetch_add(1, Ordering::Relaxed);
     played.tally.merge(&report.tally);
     if std::env::var_os("TORTURE_VERBOSE").is_some() {
-        eprintln!("SEED={} took {:?}", report.seed, report.took);
+        eprintln!("SEED={} took {:?}: {:?}", report.seed, report.took, plan::Plan::of(report.seed).field);
     }
     if !report.violations.is_empty() {
         eprintln!("SEED={} violates:\n{}", report.seed, report.violations.join("\n"));

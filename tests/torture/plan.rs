@@ -7,6 +7,7 @@ use mock_api::settings::ExpiresIn;
 use mock_api::{Faults, Hint, Settings};
 
 use crate::chance::Chance;
+use crate::field::{Field, Lock};
 use crate::network::{Mood, Rates};
 
 /// Faults begin with the processes and end at this time.
@@ -36,6 +37,7 @@ pub struct Plan {
     /// By time.
     pub events: Vec<(Duration, Event)>,
     pub outputs: Outputs,
+    pub field: Field,
     pub begin: Begin,
     pub leave: Leave,
     pub after: After,
@@ -64,6 +66,12 @@ pub enum Event {
     Join {
         fresh: bool,
     },
+    /// `retry` is called beside what runs.
+    Retry,
+    /// A stranger locks something.
+    Lock(Lock),
+    /// All such locks end.
+    Unlock,
 }
 
 /// What the processes are told to write besides, and for whom.
@@ -127,6 +135,7 @@ impl Plan {
             plan.leave = Leave::Alone;
         }
         plan.draw_apart(only < themes.len());
+        Field::befall(&mut plan);
         plan.hurry();
         plan.events.sort_by_key(|(at, _)| *at);
         plan
@@ -194,6 +203,7 @@ impl Plan {
             database: Rates::default(),
             refused_writes: 0.0,
             outputs: Outputs::default(),
+            field: Field::default(),
             events: Vec::new(),
             begin: if chance.happens(0.25) { Begin::Older } else { Begin::Empty },
             leave: chance.of(&[Leave::Alone, Leave::Alone, Leave::Interrupted, Leave::Killed]),
@@ -394,9 +404,18 @@ impl Plan {
     pub fn harms_database(&self) -> bool {
         self.database != Rates::default()
             || self.refused_writes > 0.0
+            || self.field.refused.is_some()
             || self.has(|event| {
-                matches!(event, Event::Database(_) | Event::CutConnections | Event::CrashDatabase)
+                matches!(
+                    event,
+                    Event::Database(_) | Event::CutConnections | Event::CrashDatabase | Event::Lock(_)
+                )
             })
+    }
+
+    /// Whether there are other accounts in the same process.
+    pub fn has_others(&self) -> bool {
+        self.outputs.neighbour || self.field.hanging > 0
     }
 
     /// Whether single syncs may fail that would have succeeded on a good day.

@@ -44,12 +44,14 @@ fn acts(ground: &Ground, plan: &Plan, tally: &Arc<Tally>) -> Vec<String> {
     let mut violations = Vec::new();
     if plan.begin == Begin::Older {
         stage.heal();
+        stage.beside.heal();
         stage.platform.change(|settings| settings.revision = 0);
         cure(&mut stage, "sync", &mut violations);
     }
     let watch = Watch::of(&stage.database);
     suffer(&mut stage);
     violations.extend(moment(&stage, "after the faults"));
+    violations.extend(verdict::living(&stage, "after the faults"));
     bury_the_dead(&mut stage);
     cure(&mut stage, "sync", &mut violations);
     violations.extend(moment(&stage, "at the end"));
@@ -108,6 +110,10 @@ fn suffer(stage: &mut Stage<'_>) {
     }
     stage.heal();
     stage.continue_all();
+    if plan.leave == Leave::Alone && plan.field.hanging > 0 {
+        stage.wait_for_good_accounts();
+    }
+    stage.beside.heal();
     for who in 0..stage.processes.len() {
         match plan.leave {
             Leave::Alone => {}

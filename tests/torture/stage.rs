@@ -7,6 +7,7 @@ use campaign_sync::store::{Client, leases};
 use mock_api::{EMAIL, PASSWORD, Server};
 
 use crate::beside::Beside;
+use crate::field::Lock;
 use crate::ground::{Database, Place};
 use crate::network::{Mood, Names, Proxy, Rates};
 use crate::plan::{Event, PATIENT, Plan};
@@ -15,6 +16,8 @@ use crate::tally::Tally;
 
 /// A process must come to its end within this time, whatever has happened.
 const PATIENCE: Duration = Duration::from_secs(50);
+/// Accounts without faults must come to their end within this time, whatever others do.
+const GOOD_ACCOUNTS: Duration = Duration::from_secs(30);
 
 /// Everything that a schedule plays with.
 pub struct Stage<'a> {
@@ -30,6 +33,10 @@ pub struct Stage<'a> {
     pub launched: usize,
     pub leases_ended: usize,
     pub clock_jumps: u64,
+    /// How often the database may have forgotten its newest commits.
+    pub forgotten: usize,
+    pub retries: usize,
+    locks: Vec<postgres::Client>,
     pub beside: Beside,
     pub violations: Vec<String>,
 }
@@ -69,6 +76,10 @@ impl End {
 impl<'a> Stage<'a> {
     pub fn set(plan: &'a Plan, place: &'a Place<'a>, tally: &Arc<Tally>) -> Self {
         let database = Arc::new(place.server().database());
+        if let Some(millis) = plan.field.forgets {
+            place.server().write_log_after(millis);
+            database.execute(&format!("ALTER DATABASE {} SET synchronous_commit = off", database.name()));
+        }
         let platform = mock_api::start(plan.settings.clone()).unwrap();
         let address = platform.url().trim_start_matches("http://").parse().unwrap();
         Self {
@@ -84,6 +95,9 @@ impl<'a> Stage<'a> {
             launched: 0,
             leases_ended: 0,
             clock_jumps: 0,
+            forgotten: 0,
+            retries: 0,
+            locks: Vec::new(),
             beside: Beside::new(plan),
             violations: Vec::new(),
         }
@@ -95,7 +109,10 @@ impl<'a> Stage<'a> {
         let millis = |duration: Duration| format!("{}ms", duration.as_millis());
         let patience = if faulty { plan.give_up_after } else { PATIENT };
         let api = format!("http://{}", self.api.address);
-        let mut program = Program::new(&[command, "--json", "--workers", &plan.workers.to_string()])
+        let limits = plan.field.open_files.filter(|_| faulty);
+        let script = limits.map(|files| format!("ulimit -n {files}; exec \"$0\" \"$@\""));
+        let starter: Vec<&str> = script.iter().flat_map(|script| ["sh", "-c", script]).collect();
+        let mut program = Program::by(&starter, &[command, "--json", "--workers", &plan.workers.to_string()])
             .args(&["--page-size", &plan.page_size.to_string(), "--max-attempts", &plan.attempts.to_string()])
             .args(&["--timeout", &millis(plan.timeout), "--give-up-after", &millis(patience)])
             .args(more)
@@ -106,7 +123,9 @@ impl<'a> Stage<'a> {
         if let (true, Some((limit, window))) = (plan.told, plan.settings.rate_limit) {
             program = program.args(&["--rate-limit", &format!("{limit}/{}", millis(window))]);
         }
+        self.tally.add("process: few open files", u64::from(limits.is_some()));
         self.launched += 1;
+        self.retries += usize::from(command == "retry");
         let running = self.beside.given_to(program, &api).spawn();
         self.processes.push(Process { running, command, killed: false, interrupted: 0, faulty });
     }
@@ -203,7 +222,9 @@ impl<'a> Stage<'a> {
             }
             Event::CutConnections => self.cut_connections(),
             Event::CrashDatabase => {
-                self.tally.count("database: crash");
+                let forgets = self.plan.field.forgets.is_some();
+                self.tally.count(if forgets { "database: crash that forgets" } else { "database: crash" });
+                self.forgotten += usize::from(forgets);
                 self.place.server().crash();
             }
             Event::DatabaseClock(by) => self.move_databases_clock(by),
@@ -220,10 +241,49 @@ impl<'a> Stage<'a> {
             Event::Continue(_) => self.continue_all(),
             Event::Kill(who) => self.signal(who, Signal::Kill),
             Event::Interrupt(who) => self.signal(who, Signal::Int),
+            Event::Lock(lock) => self.lock(lock),
+            Event::Unlock => self.locks.clear(),
+            Event::Retry => {
+                self.tally.count("process: retry beside others");
+                self.launch("retry", &[], true);
+            }
             Event::Join { fresh } => {
                 self.tally.count(if fresh { "process: joins with --fresh" } else { "process: joins" });
                 self.launch("sync", if fresh { &["--fresh"] } else { &[] }, true);
             }
+        }
+    }
+
+    /// A stranger takes something for itself.
+    fn lock(&mut self, lock: Lock) {
+        let Ok(mut client) = self.database.connect() else { return };
+        let statements = format!("BEGIN; {}", lock.taken_by());
+        let locked = (0..10)
+            .any(|_| client.batch_execute(&statements).is_ok() || client.batch_execute("ROLLBACK").is_err());
+        if locked {
+            self.tally.count(match lock {
+                Lock::Table(_) => "database: table locked",
+                Lock::Rows(_) => "database: rows locked",
+                Lock::Migration => "database: migration locked",
+            });
+            self.locks.push(client);
+        }
+    }
+
+    /// Accounts that hang do not hold up the others: those come to their end, if there is a process to work on them.
+    pub fn wait_for_good_accounts(&mut self) {
+        let begun = Instant::now();
+        let open = "SELECT account FROM sync_runs WHERE state = 'running' AND account NOT LIKE 'hanging%'";
+        while self.processes.iter_mut().any(|process| process.running.is_running()) {
+            let left = self.database.rows(open);
+            if left.is_empty() {
+                break;
+            }
+            if begun.elapsed() > GOOD_ACCOUNTS {
+                self.violations.push(format!("{} account(s) wait for those that hang", left.len()));
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -279,8 +339,9 @@ impl<'a> Stage<'a> {
              UPDATE access_tokens SET refresh_until = '-infinity'",
         );
         if aged.is_ok() && at_once {
-            let _ = leases::reap(&mut client, "default", 0);
-            let _ = leases::reap(&mut client, "neighbour", 0);
+            for account in self.beside.accounts() {
+                let _ = leases::reap(&mut client, account, 0);
+            }
         }
     }
 
@@ -297,10 +358,18 @@ impl<'a> Stage<'a> {
         let seed = i64::try_from(plan.seed & 0xffff_ffff).unwrap();
         self.database
             .execute(&format!("UPDATE torture_faults SET share = {}, seed = {seed}", plan.refused_writes));
+        if let Some(refused) = plan.field.refused {
+            self.tally.count("database: refuses rows");
+            self.database.execute(&format!(
+                "INSERT INTO torture_refusals VALUES ('{}', {}, '{}')",
+                refused.table, refused.every, refused.how
+            ));
+        }
     }
 
-    /// Ends all faults but those that last.
-    pub fn heal(&self) {
+    /// Ends all faults but those that last, and those of other accounts.
+    pub fn heal(&mut self) {
+        self.locks.clear();
         for proxy in [&self.api, &self.way_to_database] {
             proxy.set_rates(Rates::default());
             proxy.set_mood(Mood::Calm);
@@ -311,6 +380,6 @@ impl<'a> Stage<'a> {
             settings.list_503_every = 0;
             settings.token_lifetime = Duration::from_secs(3600);
         });
-        self.database.execute("UPDATE torture_faults SET share = 0");
+        self.database.execute("UPDATE torture_faults SET share = 0; DELETE FROM torture_refusals");
     }
 }

@@ -12,7 +12,7 @@ use crate::support::assert_no_secret;
 /// What does not depend on when it is asked.
 pub fn all(stage: &Stage<'_>) -> Vec<String> {
     let mut violations = effects(stage);
-    violations.extend(stage.beside.neighbours_loss(&stage.database));
+    violations.extend(stage.beside.others_loss(&stage.database, stage.plan.attempts));
     violations.extend(repeats(stage));
     violations.extend(tokens(stage));
     for end in &stage.ends {
@@ -27,12 +27,15 @@ struct Letter {
     reason: String,
     attempts: i32,
     payload: String,
+    /// Whether the test has its row refused.
+    refused: bool,
 }
 
 /// Every campaign that the platform lists is a row of the last run with what was served last, or a dead letter of it that
 /// can be explained.
 pub fn contents(stage: &Stage<'_>) -> Vec<String> {
     let mut violations = Vec::new();
+    let every = stage.plan.field.refused.map_or(1, |refused| refused.every);
     let newest =
         "account = 'default' AND run_id = (SELECT max(run_id) FROM sync_runs WHERE account = 'default')";
     let rows: BTreeSet<String> = stage
@@ -43,11 +46,13 @@ pub fn contents(stage: &Stage<'_>) -> Vec<String> {
         .collect();
     let letters: BTreeMap<String, Letter> = stage
         .database
-        .rows(&format!("SELECT id, cause, reason, attempts, payload FROM dead_letters WHERE {newest}"))
+        .rows(&format!(
+            "SELECT id, cause, reason, attempts, payload, torture_is_refused(id, {every}) FROM dead_letters WHERE {newest}"
+        ))
         .iter()
         .map(|row| {
             let (cause, reason, attempts, payload) = (row.get(1), row.get(2), row.get(3), row.get(4));
-            (row.get(0), Letter { cause, reason, attempts, payload })
+            (row.get(0), Letter { cause, reason, attempts, payload, refused: row.get(5) })
         })
         .collect();
     let mut known = 0;
@@ -83,6 +88,7 @@ fn unexplained(stage: &Stage<'_>, id: &str, letter: &Letter, invalid: bool) -> O
     let attempts = u64::try_from(letter.attempts).unwrap_or(0);
     let explained = match letter.cause.as_str() {
         "invalid" => invalid,
+        "unstorable" => letter.refused && plan.field.refused.is_some_and(|refused| refused.makes_letters()),
         "not_found" | "gone" | "refused" | "forbidden" => stage.platform.misfortune(id).is_some(),
         "unauthorized" => may_be_refused(plan),
         "connect" | "timeout" | "interrupted" | "unparsable" | "server_error" | "redirect" | "failing" => {
@@ -128,13 +134,24 @@ fn differences(stage: &Stage<'_>, rows: &BTreeSet<String>) -> Vec<String> {
     violations
 }
 
+/// What the platform has is not marked as removed, whatever its listing showed or said.
+pub fn living(stage: &Stage<'_>, when: &str) -> Vec<String> {
+    let removed = stage.database.rows("SELECT id FROM campaigns WHERE removed_at IS NOT NULL");
+    removed.iter().map(|row| format!("{when}: {:?} is marked as removed", row.get::<_, String>(0))).collect()
+}
+
 /// What is listed is not marked as removed, and what is not is.
 pub fn removals(stage: &Stage<'_>) -> Vec<String> {
     let listed: BTreeSet<String> = stage.platform.fates().into_iter().map(|(id, _)| id).collect();
     let rows =
         stage.database.rows("SELECT id, removed_at IS NOT NULL FROM campaigns WHERE account = 'default'");
+    let believed = stage.plan.field.total_off == (0, 0);
     let wrong = rows.iter().filter(|row| {
         let (id, removed): (String, bool) = (row.get(0), row.get(1));
+        // A total that contradicts the listing lets nobody be taken for gone.
+        if !believed {
+            return removed;
+        }
         // Records without an id may be anybody's: then nobody is taken for gone.
         removed == listed.contains(&id) && (removed || !stage.plan.settings.odd)
     });
@@ -178,14 +195,27 @@ pub fn rate_limit(stage: &Stage<'_>) -> Option<String> {
     let first = sends.first()?;
     let times: Vec<_> = sends.iter().map(|at| at.duration_since(*first)).collect();
     let most = most_in_window(&times, window / 3);
-    (most > limit as usize)
+    // What the database has forgotten, nobody else knows of: each time, that is a window at the most.
+    let limit = limit as usize * (1 + stage.forgotten);
+    (most > limit)
         .then(|| format!("{most} requests in a third of {window:?}, where {limit} are allowed in the whole"))
 }
 
-/// How often a process or a lease ended such that what was done may have to be done again.
+/// How often a process or a lease ended such that what was done may have to be done again, or was forgotten.
 fn losses(stage: &Stage<'_>) -> usize {
     let bad_ends = stage.ends.iter().filter(|end| end.is_bad(stage.plan)).count();
-    bad_ends + stage.leases_ended * stage.launched
+    bad_ends + stage.leases_ended * stage.launched + stage.forgotten
+}
+
+/// What was refused was answered all the same, and is asked for again by each retry.
+fn refused(stage: &Stage<'_>) -> BTreeSet<String> {
+    let Some(refused) = stage.plan.field.refused else { return BTreeSet::new() };
+    let (table, every) = (refused.table, refused.every);
+    let ids = "SELECT id FROM campaigns UNION SELECT id FROM dead_letters";
+    let query = format!(
+        "SELECT id FROM ({ids}) i WHERE torture_is_refused(id, {every}) AND '{table}' <> 'dead_letters'"
+    );
+    stage.database.rows(&query).iter().map(|row| row.get(0)).collect()
 }
 
 /// A sync that was answered with success is not asked for again in its run, unless the answer or what was made of it was
@@ -203,11 +233,16 @@ fn repeats(stage: &Stage<'_>) -> Vec<String> {
     let losses = losses(stage);
     // The sleeper and whoever was stopped may have lost replies by sleeping.
     let replies = if plan.loses_replies() { usize::MAX / 2 } else { 0 };
+    let refused = refused(stage);
+    let retries = |id: &str| if refused.contains(id) { stage.retries } else { 0 };
     let many = |(key, times): (&(&str, &str), &usize)| {
         format!("the sync of {:?} was answered {times} times with success, {losses} losses", key.1)
     };
-    let mut violations: Vec<String> =
-        done.iter().filter(|(_, times)| **times > 1 + losses + replies).map(many).collect();
+    let mut violations: Vec<String> = done
+        .iter()
+        .filter(|((_, id), times)| **times > 1 + losses + replies + retries(id))
+        .map(many)
+        .collect();
     let most = usize::try_from(plan.attempts).unwrap() * 4 * (1 + losses) + 20;
     for ((_, id), times) in asked {
         if times > most {
@@ -274,6 +309,15 @@ fn ending(plan: &Plan, end: &End) -> Vec<String> {
         0 | 3 => true,
         4 => end.faulty && may_be_refused(plan),
         5 => end.faulty,
+        // A retry puts tasks back in one statement, all or none.
+        2 => {
+            let retries = |table: &str| end.command == "retry" && table == "sync_tasks";
+            end.faulty
+                && plan
+                    .field
+                    .refused
+                    .is_some_and(|refused| !refused.makes_letters() || retries(refused.table))
+        }
         130 => end.interrupted > 0,
         _ => false,
     };
@@ -290,8 +334,8 @@ fn ending(plan: &Plan, end: &End) -> Vec<String> {
     let (state, listed) = (summary["state"].as_str().unwrap_or_default(), count("listed"));
     // Of two accounts, the more serious end counts.
     let code = match state {
-        "complete" if plan.outputs.neighbour && code > 0 => 0,
-        "partial" if plan.outputs.neighbour && code > 3 => 3,
+        "complete" if plan.has_others() && code > 0 => 0,
+        "partial" if plan.has_others() && code > 3 => 3,
         _ => code,
     };
     match code {
@@ -308,7 +352,9 @@ fn ending(plan: &Plan, end: &End) -> Vec<String> {
             must(summary["error"].is_string(), "no success, and no error");
         }
     }
-    must(code > 3 || count("pending") == 0, "done, but something is pending");
+    must(!matches!(code, 0 | 3) || count("pending") == 0, "done, but something is pending");
+    let agrees = summary["total"].is_null() || count("listed") == count("total");
+    must(count("removed") == 0 || agrees, "something is removed, though the totals contradict each other");
     violations
 }
 
@@ -323,8 +369,7 @@ fn secrets(stage: &Stage<'_>) {
     outputs.extend(tables.iter().map(|row| row.get(0)));
     outputs.extend(stage.beside.written());
     let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
-    let platforms =
-        stage.beside.neighbour(stage.plan).into_iter().chain([(&stage.platform, stage.plan.seed)]);
+    let platforms = stage.beside.platforms().chain([(&stage.platform, stage.plan.seed)]);
     let tokens: Vec<String> = platforms.flat_map(|(platform, seed)| tokens_of(platform, seed)).collect();
     let mut secrets = vec![mock_api::PASSWORD, stage.database.password()];
     secrets.extend(tokens.iter().map(String::as_str));
