@@ -120,7 +120,10 @@ fn two_hundred_accounts_take_the_slowest_ones_time_and_five_broken_ones_hold_up_
     let each: Vec<f64> = summaries.values().filter_map(|summary| summary["elapsed_s"].as_f64()).collect();
     let (slowest, sum) = (each.iter().copied().fold(0.0, f64::max), each.iter().sum::<f64>());
     // A fifth for the start and the end on a busy machine, where the parts do not begin at once.
-    assert!(took < slowest * 1.2 + 5.0 && sum > 20.0 * took, "{took} s, the slowest {slowest} s, the sum {sum} s");
+    assert!(
+        took < slowest * 1.2 + 5.0 && sum > 20.0 * took,
+        "{took} s, the slowest {slowest} s, the sum {sum} s"
+    );
 }
 
 #[test]

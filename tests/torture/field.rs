@@ -113,7 +113,11 @@ impl Field {
             plan.settings.faults.ends_early = chance.number(1, 4);
         }
         if chance.happens(0.08) {
-            plan.settings.faults.senseless_hint = chance.share(0.08);
+            let share = chance.share(0.08);
+            // A limit is learned from a refusal, whether there is one or not: with more campaigns that takes a minute.
+            if plan.settings.campaigns <= 60 {
+                plan.settings.faults.senseless_hint = share;
+            }
         }
     }
 }

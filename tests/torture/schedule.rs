@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::ground::Ground;
 use crate::plan::{After, Begin, Event, HORIZON, Leave, Plan};
-use crate::stage::Stage;
+use crate::stage::{End, Stage};
 use crate::support::{PATIENCE, Signal, eventually};
 use crate::tally::Tally;
 use crate::verdict;
@@ -54,6 +54,10 @@ fn acts(ground: &Ground, plan: &Plan, tally: &Arc<Tally>) -> Vec<String> {
     violations.extend(verdict::living(&stage, "after the faults"));
     bury_the_dead(&mut stage);
     cure(&mut stage, "sync", &mut violations);
+    if plan.settings.faults.ends_early > 0 && stage.ends.last().is_some_and(End::is_short) {
+        // A run whose listing had ended early is resumed, and says so; the next one lists everything.
+        cure(&mut stage, "sync", &mut violations);
+    }
     violations.extend(moment(&stage, "at the end"));
     violations.extend(verdict::contents(&stage));
     violations.extend(verdict::rate_limit(&stage));

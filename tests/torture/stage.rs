@@ -71,6 +71,12 @@ impl End {
             matches!(self.outcome.code(), Some(0 | 3)) || (in_order && self.outcome.code() == Some(130));
         impatient || !whole
     }
+
+    /// Whether it says that fewer campaigns were listed than there are.
+    pub fn is_short(&self) -> bool {
+        self.outcome.stderr.contains("nothing was marked as removed; the next sync lists everything again")
+            && self.outcome.stdout.contains("\"below_total\"")
+    }
 }
 
 impl<'a> Stage<'a> {

@@ -335,7 +335,7 @@ fn ending(plan: &Plan, end: &End) -> Vec<String> {
     // Of two accounts, the more serious end counts.
     let code = match state {
         "complete" if plan.has_others() && code > 0 => 0,
-        "partial" if plan.has_others() && code > 3 => 3,
+        "partial" if plan.has_others() && code != 3 => 3,
         _ => code,
     };
     match code {
