@@ -1,7 +1,7 @@
 POSTGRES := tests/support/postgres.sh
 SCRIPTS := $(wildcard tests/*/*.sh) .ci/run
 
-.PHONY: help run demo-db demo-db-stop test torture simulate soak lint bench dist install uninstall clean
+.PHONY: help run demo-db demo-db-stop test torture simulate soak lint rust-version bench dist try-packages install uninstall clean
 .DEFAULT_GOAL := help
 # What a property test finds is printed with its seed; it leaves no file among the sources.
 export PROPTEST_DISABLE_FAILURE_PERSISTENCE := true
@@ -51,18 +51,23 @@ lint: ## Check format, lints, documentation and scripts
 	@tests/support/deny.sh
 	@if command -v shellcheck >/dev/null; then shellcheck -x -S warning $(SCRIPTS); fi
 
+rust-version: ## Check that the Rust version stated in Cargo.toml is enough
+	@tests/support/rust_version.sh
+
 bench: dist ## Measure speed, memory and limits as one table, in about 10 minutes (PARTS="a b c d e f" for some of it)
 	@$(POSTGRES) install
 	@cargo build --release --workspace --bins --examples --locked
-	@$(POSTGRES) with target/bench -- sh -c 'exec target/release/examples/bench "$$POSTGRES_URL" $(PARTS)'
+	@$(POSTGRES) with target/bench -- sh -c 'exec $${CARGO_TARGET_DIR:-target}/release/examples/bench "$$POSTGRES_URL" $(PARTS)'
 
-dist: ## Build target/dist/campaign-sync, one static binary, prove that it is static and starts, and pack it all up
+dist: ## Build target/dist/campaign-sync, one static binary, and pack it as a tarball, .deb, .rpm and OCI image
 	@tests/support/dist.sh
 
-install: ## Install program, manual page, completions and systemd units below PREFIX (/usr/local), within DESTDIR if set
-	@cargo build --release --locked -p campaign-sync --bin campaign-sync --example man-page
-	@target/release/examples/man-page >target/campaign-sync.1
-	@tests/support/install.sh target/release/campaign-sync target/campaign-sync.1
+try-packages: ## Install, upgrade and remove what dist has packed, below a folder, and start the image's program
+	@tests/support/try_packages.sh
+
+install: ## Install the static program, manual page, completions and systemd units below PREFIX (/usr/local), within DESTDIR if set
+	@tests/support/dist.sh program
+	@tests/support/install.sh target/dist/campaign-sync target/dist/campaign-sync.1
 
 uninstall: ## Remove what install has put there
 	@tests/support/install.sh --remove

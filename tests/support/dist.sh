@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# Builds target/dist/campaign-sync, one static program for any x86-64 Linux, proves that it is one, and packs it with its
-# manual page, completions and units; for 64-bit ARM as well where the tools are there.
+# Builds target/dist/campaign-sync, one static program for any x86-64 Linux, proves that it is one, and packs it as a tarball,
+# .deb, .rpm and OCI image; for 64-bit ARM as well where the tools are there. The same commit and toolchain give the same
+# bytes in any directory and with any CARGO_HOME.
+#
+#   dist.sh             everything
+#   dist.sh program     the program and its manual page only
 set -euo pipefail
 
 support=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$support/../.."
 # shellcheck source=tests/support/packages.sh
 . "$support/packages.sh"
+# shellcheck source=tests/support/package.sh
+. "$support/package.sh"
 
 readonly native=x86_64-unknown-linux-musl foreign=aarch64-unknown-linux-musl out=target/dist
 readonly most_bytes=6000000
@@ -17,15 +23,25 @@ die() {
 }
 
 target_dir=$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+# shellcheck disable=SC2034 # used by package.sh
+epoch=$(git log -1 --format=%ct 2>/dev/null || echo 0) revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 version=$(cargo metadata --locked --no-deps --format-version 1 |
     sed 's/.*"name":"campaign-sync","version":"\([^"]*\)".*/\1/')
 
 has_target() { [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]; }
 
+# The paths of this machine that the compilers would write into the program, as PATH=NAME; the last that fits counts.
+cargo_home=${CARGO_HOME:-${HOME:?}/.cargo}
+neutral_paths=("$PWD=/src" "$target_dir=/src/target" "$cargo_home=/cargo" "$(rustc --print sysroot)=/rust")
+
 # build TRIPLE COMPILER [LINKER]: the program for that machine, as the only thing printed.
 build() {
-    local variables=${1//-/_}
-    env "CC_$variables=$2" ${3:+"CARGO_TARGET_$(printf %s "$variables" | tr '[:lower:]' '[:upper:]')_LINKER=$3"} \
+    local variables=${1//-/_} rust_flags c_flags
+    rust_flags=$(printf -- '--remap-path-prefix=%s\x1f' "${neutral_paths[@]}")
+    c_flags=$(printf -- '-ffile-prefix-map=%s ' "${neutral_paths[@]}")
+    # The encoded flags replace all others, of the environment and of cargo's settings: these would change the bytes.
+    env "CC_$variables=$2" "CFLAGS_$variables=${c_flags% }" "CARGO_ENCODED_RUSTFLAGS=${rust_flags%?}" \
+        ${3:+"CARGO_TARGET_$(printf %s "$variables" | tr '[:lower:]' '[:upper:]')_LINKER=$3"} \
         cargo build --release --locked --target "$1" -p campaign-sync >&2
     printf '%s\n' "$target_dir/$1/release/campaign-sync"
 }
@@ -44,29 +60,6 @@ prove() {
     complaint=$(env -i "$@" "$program" sync 2>&1) || code=$?
     [ "$code" = 2 ] || die "$program: sync without settings exits with $code instead of 2: $complaint"
     printf '%s: static, %s bytes\n' "$program" "$bytes"
-}
-
-# pack PROGRAM TRIPLE: the same bytes for the same commit.
-pack() {
-    local name=campaign-sync-$version-$2 folder=$out/campaign-sync-$version-$2 shell
-    rm -rf "$folder"
-    mkdir -p "$folder/completions" "$folder/systemd"
-    cp "$1" "$folder/campaign-sync"
-    cp "$out/campaign-sync.1" LICENSE README.md CHANGELOG.md "$folder"
-    cp src/units/* "$folder/systemd"
-    for shell in bash zsh fish; do
-        "$out/campaign-sync" completions "$shell" >"$folder/completions/campaign-sync.$shell"
-    done
-    {
-        printf 'Everything that is built into the program, with its licence.\n\n'
-        cargo tree --locked --target "$2" -p campaign-sync -e normal --prefix none --format '{p} {l}' |
-            sed 's/ (\/[^)]*)//; s/ (\*)$//' | LC_ALL=C sort -u
-    } >"$folder/DEPENDENCIES"
-    (cd "$folder" && find . -type f ! -name SHA256SUMS | LC_ALL=C sort | xargs sha256sum >SHA256SUMS)
-    tar --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
-        --mtime="@$(git log -1 --format=%ct 2>/dev/null || echo 0)" -C "$out" -cf - "$name" | gzip -n9 >"$out/$name.tar.gz"
-    rm -rf "$folder"
-    (cd "$out" && sha256sum "$name.tar.gz")
 }
 
 # A toolchain without rustup comes from a distribution, which has the target as a package or not at all.
@@ -88,14 +81,20 @@ prove "$out/campaign-sync"
 linked=$(LC_ALL=C ldd "$out/campaign-sync" 2>&1 || true)
 case $linked in *'not a dynamic executable'* | *'statically linked'*) ;; *) die "not static: $linked" ;; esac
 cargo run --quiet --locked --example man-page >"$out/campaign-sync.1"
-pack "$out/campaign-sync" "$native"
+if [ "${1:-}" = program ]; then exit; fi
+
+# What an earlier version or another commit left there is no part of this one.
+find "$out" -maxdepth 1 -type f ! -name campaign-sync ! -name campaign-sync.1 -delete
+pack "$out/campaign-sync" "$native" amd64 x86_64
 
 # The other machine's too, where its tools are there: they are not installed for it.
 emulator=$(command -v qemu-aarch64-static || command -v qemu-aarch64 || true)
 if has_target "$foreign" && command -v aarch64-linux-gnu-gcc >/dev/null && [ -n "$emulator" ]; then
     built=$(build "$foreign" aarch64-linux-gnu-gcc aarch64-linux-gnu-gcc)
     prove "$built" "$emulator"
-    pack "$built" "$foreign"
+    pack "$built" "$foreign" arm64 aarch64
 else
-    printf 'no tarball for %s: it takes the Rust target, aarch64-linux-gnu-gcc and qemu-aarch64\n' "$foreign"
+    printf 'no packages for %s: they take the Rust target, aarch64-linux-gnu-gcc and qemu-aarch64\n' "$foreign"
 fi
+(cd "$out" && find . -maxdepth 1 -type f ! -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs sha256sum >SHA256SUMS)
+cat "$out/SHA256SUMS"

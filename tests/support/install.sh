@@ -1,32 +1,37 @@
 #!/usr/bin/env bash
 # Puts the program, its manual page, completions and systemd units where a system looks for them.
 #
-#   install.sh PROGRAM MAN_PAGE      below $DESTDIR$PREFIX (/usr/local)
-#   install.sh --remove              away again
+#   install.sh PROGRAM MAN_PAGE [RUNNABLE]   below $DESTDIR$PREFIX (/usr/local); RUNNABLE: the same program for this machine
+#   install.sh --remove                      away again
 set -euo pipefail
 
 units=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../src/units" && pwd)
-readonly root=${DESTDIR:-}${PREFIX:-/usr/local} name=campaign-sync
-readonly places=(
-    "bin/$name" "share/man/man1/$name.1" "share/bash-completion/completions/$name" "share/zsh/site-functions/_$name"
-    "share/fish/vendor_completions.d/$name.fish" "lib/systemd/system/$name.service" "lib/systemd/system/$name.timer"
+readonly prefix=${PREFIX:-/usr/local} name=campaign-sync
+readonly root=${DESTDIR:-}$prefix
+readonly completions=(
+    "bash share/bash-completion/completions/$name" "zsh share/zsh/site-functions/_$name"
+    "fish share/fish/vendor_completions.d/$name.fish"
 )
+readonly services=("$name" "$name-accounts")
 
 if [ "${1:-}" = --remove ]; then
-    for place in "${places[@]}"; do rm -f "$root/$place"; done
+    rm -f "$root/bin/$name" "$root/share/man/man1/$name.1" "$root/lib/sysusers.d/$name.conf"
+    for completion in "${completions[@]}"; do rm -f "$root/${completion#* }"; done
+    for service in "${services[@]}"; do rm -f "$root/lib/systemd/system/$service".{service,timer}; done
     exit
 fi
 
 program=${1:?usage: install.sh PROGRAM MAN_PAGE} page=${2:?usage: install.sh PROGRAM MAN_PAGE}
-install -D -m 0755 "$program" "$root/${places[0]}"
-install -D -m 0644 "$page" "$root/${places[1]}"
-number=2
-for shell in bash zsh fish; do
-    "$program" completions "$shell" | install -D -m 0644 /dev/stdin "$root/${places[number]}"
-    number=$((number + 1))
+install -D -m 0755 "$program" "$root/bin/$name"
+install -D -m 0644 "$page" "$root/share/man/man1/$name.1"
+for completion in "${completions[@]}"; do
+    "${3:-$program}" completions "${completion%% *}" | install -D -m 0644 /dev/stdin "$root/${completion#* }"
 done
-# systemd wants to know where the program is.
-sed "s|^ExecStart=$name|ExecStart=${PREFIX:-/usr/local}/bin/$name|" "$units/$name.service" |
-    install -D -m 0644 /dev/stdin "$root/${places[5]}"
-install -D -m 0644 "$units/$name.timer" "$root/${places[6]}"
+for service in "${services[@]}"; do
+    # systemd wants to know where the program is.
+    sed "s|^ExecStart=$name |ExecStart=$prefix/bin/$name |" "$units/$service.service" |
+        install -D -m 0644 /dev/stdin "$root/lib/systemd/system/$service.service"
+    install -D -m 0644 "$units/$service.timer" "$root/lib/systemd/system/$service.timer"
+done
+install -D -m 0644 "$units/$name.sysusers" "$root/lib/sysusers.d/$name.conf"
 printf 'installed below %s\n' "$root"
