@@ -1,8 +1,14 @@
 //! Every command and flag; nothing is computed here. Values stay texts, so that `config` can say what is wrong with them.
 
+mod words;
+
 use std::ffi::OsString;
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
+
+use self::words::Misused;
+pub(crate) use self::words::meant;
+use crate::version;
 
 /// What the user asked for.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub enum CommandName {
     Report,
     /// Print a completion script for a shell.
     Completions,
+    /// Say which program this is.
+    Version,
 }
 
 /// All flags of all commands; those that a command does not have stay empty.
@@ -66,6 +74,9 @@ pub struct Flags {
     pub no_migrate: bool,
     pub allow_http: bool,
     pub json: bool,
+    pub config: Option<String>,
+    pub verbose: u8,
+    pub quiet: bool,
     pub id: Vec<String>,
 }
 
@@ -86,37 +97,37 @@ macro_rules! command {
     (@ [$($head:tt)*] [$($field:tt)*] api $($rest:ident)*) => {
         command!(@ [#[argh(note = "Credentials: AD_PLATFORM_EMAIL and AD_PLATFORM_PASSWORD (or _FILE, or _COMMAND). \
             SSL_CERT_FILE: certificates to trust, in PEM form. Durations are 500ms, 30s, 5m, 1h or 7d.")] $($head)*] [$($field)*
-            ["API base address, such as https://ads.example.com [AD_PLATFORM_API_URL]", option, api_url: Option<String>]
-            ["sent as X-Client-Id; the rate limit is kept by it [AD_PLATFORM_CLIENT_ID]", option, client_id: Option<String>]
-            ["campaigns a page, 1 to 1000 (default 10) [CAMPAIGN_SYNC_PAGE_SIZE]", option, page_size: Option<String>]
-            ["requests in any such time, as 10/60s (default: learned from the platform) [AD_PLATFORM_RATE_LIMIT]", option, rate_limit: Option<String>]
-            ["longest time for one request (default 30s)", option, timeout: Option<String>]
-            ["stop when nothing has succeeded for this long (default 5m)", option, give_up_after: Option<String>]
-            ["stop when the platform asks to wait for longer (default 15m)", option, max_wait: Option<String>]
-            ["permit plain http to any host: credentials travel in clear", switch, allow_http: bool]
+            ["API base address, such as https://ads.example.com [AD_PLATFORM_API_URL]", (option), api_url: Option<String>]
+            ["sent as X-Client-Id; the rate limit is kept by it [AD_PLATFORM_CLIENT_ID]", (option), client_id: Option<String>]
+            ["campaigns a page, 1 to 1000 (default 10) [CAMPAIGN_SYNC_PAGE_SIZE]", (option), page_size: Option<String>]
+            ["requests in any such time, as 10/60s (default: learned from the platform) [AD_PLATFORM_RATE_LIMIT]", (option), rate_limit: Option<String>]
+            ["longest time for one request (default 30s)", (option), timeout: Option<String>]
+            ["stop when nothing has succeeded for this long (default 5m)", (option), give_up_after: Option<String>]
+            ["stop when the platform asks to wait for longer (default 15m)", (option), max_wait: Option<String>]
+            ["permit plain http to any host: credentials travel in clear", (switch), allow_http: bool]
         ] $($rest)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] database $($rest:ident)*) => {
         command!(@ [#[argh(note = "Database: DATABASE_URL, or PGHOST, PGUSER, PGPASSWORD and the like, as libpq reads them.")]
             $($head)*] [$($field)*
-            ["schema of the tables (default: campaign_sync, or where an installation is found) [CAMPAIGN_SYNC_SCHEMA]", option, schema: Option<String>]
+            ["schema of the tables (default: campaign_sync, or where an installation is found) [CAMPAIGN_SYNC_SCHEMA]", (option), schema: Option<String>]
         ] $($rest)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] accounts $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
-            ["several accounts, as a TOML file with a table [[account]] for each [CAMPAIGN_SYNC_ACCOUNTS]", option, accounts: Option<String>]
-            ["only the account of this name; may be given several times", option, only: Vec<String>]
+            ["several accounts, as a TOML file with a table [[account]] for each [CAMPAIGN_SYNC_ACCOUNTS]", (option), accounts: Option<String>]
+            ["only the account of this name; may be given several times", (option), only: Vec<String>]
         ] $($rest)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] picture $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
-            ["the run's number, as status shows it (default: the latest)", positional, run: Option<String>]
-            ["the file to write, such as run.html, or - for stdout", option, html: Option<String>]
+            ["the run's number, as status shows it (default: the latest)", (positional), run: Option<String>]
+            ["the file to write, such as run.html, or - for stdout", (option), html: Option<String>]
         ] $($rest)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] shell $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
-            ["bash, zsh or fish", positional, shell: Option<String>]
+            ["bash, zsh or fish", (positional), shell: Option<String>]
         ] $($rest)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] work $($rest:ident)*) => {
@@ -125,42 +136,45 @@ macro_rules! command {
             error_code(4, "credentials refused"), error_code(5, "stopped before the end, run again to resume"),
             error_code(130, "interrupted by SIGINT, run again to resume"),
             error_code(143, "interrupted by SIGTERM, run again to resume"))] $($head)*] [$($field)*
-            ["requests at once, 1 to 1024; adapts below that (default 16) [CAMPAIGN_SYNC_WORKERS]", option, workers: Option<String>]
-            ["attempts at one campaign, 1 to 100 (default 5)", option, max_attempts: Option<String>]
-            ["stop in order after this time; run again to go on (default: none)", option, deadline: Option<String>]
-            ["abandon an open run in which nothing has happened for this long and begin anew (default 7d)", option, max_run_age: Option<String>]
-            ["most campaigns, in percent, that may be marked removed at once (default 20)", option, max_removed: Option<String>]
-            ["progress on stderr: auto (on a terminal), always or never (default auto)", option, progress: Option<String>]
-            ["write metrics in Prometheus' text form to this file, also on failure (default: none)", option, metrics_file: Option<String>]
-            ["write traces as OTLP JSON lines to this file (default: none)", option, trace_file: Option<String>]
-            ["do not bring the schema up to date first", switch, no_migrate: bool]
+            ["requests at once, 1 to 1024; adapts below that (default 16) [CAMPAIGN_SYNC_WORKERS]", (option), workers: Option<String>]
+            ["attempts at one campaign, 1 to 100 (default 5)", (option), max_attempts: Option<String>]
+            ["stop in order after this time; run again to go on (default: none)", (option), deadline: Option<String>]
+            ["abandon an open run in which nothing has happened for this long and begin anew (default 7d)", (option), max_run_age: Option<String>]
+            ["most campaigns, in percent, that may be marked removed at once (default 20)", (option), max_removed: Option<String>]
+            ["progress on stderr: auto (on a terminal), always or never (default auto)", (option), progress: Option<String>]
+            ["write metrics in Prometheus' text form to this file, also on failure (default: none)", (option), metrics_file: Option<String>]
+            ["write traces as OTLP JSON lines to this file (default: none)", (option), trace_file: Option<String>]
+            ["do not bring the schema up to date first", (switch), no_migrate: bool]
         ] $($rest)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] fresh $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
-            ["abandon an open run of any age and begin anew", switch, fresh: bool]
+            ["abandon an open run of any age and begin anew", (switch), fresh: bool]
         ] $($rest)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] ids $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
-            ["only the dead letter of this campaign; may be given several times", option, id: Vec<String>]
+            ["only the dead letter of this campaign; may be given several times", (option), id: Vec<String>]
         ] $($rest)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] json $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
-            ["results as JSON lines, one an account, also on failure", switch, json: bool]
+            ["results as JSON lines, one an account, also on failure", (switch), json: bool]
         ] $($rest)*);
     };
     (@ [$($head:tt)*] [$($field:tt)*] log $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
-            ["logs on stderr as text or json (default text); RUST_LOG sets what is logged", option, log_format: Option<String>]
+            ["logs on stderr as text or json (default text); RUST_LOG sets what is logged", (option), log_format: Option<String>]
+            ["log more: steps; given twice, every request", (switch, short = 'v'), verbose: u8]
+            ["log errors only, and show no progress", (switch, short = 'q'), quiet: bool]
+            ["settings that neither flags nor the environment give, as a TOML file (default: /etc/campaign-sync/config.toml, then ~/.config/campaign-sync/config.toml) [CAMPAIGN_SYNC_CONFIG]", (option), config: Option<String>]
         ] $($rest)*);
     };
-    (@ [$(#[$meta:meta])* $name:ident] [$([$doc:tt, $kind:ident, $field:ident: $($type:tt)+])*]) => {
+    (@ [$(#[$meta:meta])* $name:ident] [$([$doc:tt, $kind:tt, $field:ident: $($type:tt)+])*]) => {
         #[derive(FromArgs, ArgsInfo)]
         $(#[$meta])*
         struct $name {
-            $(#[doc = $doc] #[argh($kind)] $field: $($type)+,)*
+            $(#[doc = $doc] #[argh $kind] $field: $($type)+,)*
         }
 
         impl From<$name> for Flags {
@@ -219,6 +233,11 @@ command! {
     CompletionsArgs: shell
 }
 
+/// Say which program this is: version, commit, target and compiler.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "version", example = "{command_name}")]
+struct VersionArgs {}
+
 /// Copies every campaign of an ad platform into Postgres: complete, exactly once in effect, resumable.
 #[derive(FromArgs, ArgsInfo)]
 struct TopLevel {
@@ -241,6 +260,7 @@ enum Subcommand {
     Migrate(MigrateArgs),
     Report(ReportArgs),
     Completions(CompletionsArgs),
+    Version(VersionArgs),
 }
 
 /// Reads the arguments behind the program's name.
@@ -253,20 +273,21 @@ pub fn parse(args: Vec<OsString>) -> Result<Command, Exit> {
         texts.push(
             argument
                 .into_string()
-                .map_err(|bad| usage(&format!("the argument {:?} is not UTF-8", bad.to_string_lossy())))?,
+                .map_err(|bad| format!("the argument {:?} is not UTF-8", bad.to_string_lossy()))
+                .map_err(|message| usage(&Misused { message, command: None }))?,
         );
     }
-    let words: Vec<&str> =
-        texts.iter().map(|text| if text == "-h" { "--help" } else { text.as_str() }).collect();
+    let words = words::prepared(&described(), &texts).map_err(|misused| usage(&misused))?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let given = TopLevel::from_args(&["campaign-sync"], &words).map_err(|early| match early.status {
         Ok(()) => Exit { code: 0, text: early.output },
-        Err(()) => usage(early.output.trim()),
+        Err(()) => usage(&Misused {
+            message: early.output.trim().into(),
+            command: words.first().filter(|word| !word.starts_with('-')).map(|word| (*word).into()),
+        }),
     })?;
     if given.version {
-        return Err(Exit {
-            code: 0,
-            text: concat!("campaign-sync ", env!("CARGO_PKG_VERSION"), "\n").into(),
-        });
+        return Err(Exit { code: 0, text: format!("campaign-sync {}\n", version::line()) });
     }
     let (name, flags) = match given.command {
         Some(Subcommand::Sync(given)) => (CommandName::Sync, given.into()),
@@ -278,10 +299,14 @@ pub fn parse(args: Vec<OsString>) -> Result<Command, Exit> {
         Some(Subcommand::Migrate(given)) => (CommandName::Migrate, given.into()),
         Some(Subcommand::Report(given)) => (CommandName::Report, given.into()),
         Some(Subcommand::Completions(given)) => (CommandName::Completions, given.into()),
+        Some(Subcommand::Version(VersionArgs {})) => (CommandName::Version, Flags::default()),
         None => {
-            return Err(usage(
-                "a command is missing: sync, list, plan, status, retry, check, migrate, report or completions",
-            ));
+            let described = described();
+            let names: Vec<&str> = described.commands.iter().map(|command| command.name).collect();
+            return Err(usage(&Misused {
+                message: format!("a command is missing: one of {}", names.join(", ")),
+                command: None,
+            }));
         }
     };
     Ok(Command { name, flags })
@@ -293,12 +318,16 @@ pub fn described() -> CommandInfoWithArgs {
     TopLevel::get_args_info()
 }
 
-fn usage(message: &str) -> Exit {
-    let line: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+fn usage(misused: &Misused) -> Exit {
+    let line: Vec<&str> = misused.message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let line = line.join(" ");
+    let command = misused.command.as_ref().map_or_else(String::new, |command| format!(" {command}"));
     Exit {
         code: 2,
-        text: format!("campaign-sync: {}; see campaign-sync --help\n", line.trim_end_matches('.')),
+        text: format!(
+            "campaign-sync: {}; see campaign-sync{command} --help\n",
+            line.trim_end_matches(['.', '?', ' ']).to_owned() + if line.ends_with('?') { "?" } else { "" }
+        ),
     }
 }
 
@@ -328,6 +357,12 @@ mod tests {
             let exit = parse_words(words).unwrap_err();
             assert_eq!((exit.code, exit.text.lines().count()), (2, 1), "{words:?}: {}", exit.text);
             assert!(!exit.text.contains(".;"), "{}", exit.text);
+            assert_eq!(
+                exit.text.contains("campaign-sync sync --help"),
+                words.first() == Some(&"sync"),
+                "{}",
+                exit.text
+            );
         }
     }
 

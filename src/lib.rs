@@ -66,3 +66,4 @@ pub mod settings_file;
 pub mod store;
 pub mod sync;
 pub mod threat_model;
+pub mod version;

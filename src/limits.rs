@@ -90,6 +90,7 @@
 //! |---|---|---|---|
 //! | accounts of one process | 500 | refused: use several files | `so_many_accounts_and_no_more_are_worked_on_by_one_process` |
 //! | an accounts file | 4 MiB | refused | `files_without_an_end_are_refused_not_read` |
+//! | a config file | 64 KiB | refused | `the_config_file_gives_what_flags_and_environment_do_not` |
 //! | a file of certificates or keys | 4 MiB | refused | `files_without_an_end_are_refused_not_read` |
 //! | a service file, or one of libpq's passwords | 1 MiB | refused; the latter ignored with a warning | `files_without_an_end_are_refused_not_read` |
 //! | the API's address | 2,000 bytes | refused | `an_address_and_an_email_have_a_greatest_length` |
@@ -175,6 +176,7 @@ mod tests {
             ("the API's address", format!("{} bytes", thousands(crate::config::ADDRESS_BYTES))),
             ("an email", format!("{} bytes", thousands(crate::config::EMAIL_BYTES))),
             ("an accounts file", mib(crate::config::ACCOUNTS_FILE_BYTES as u64)),
+            ("a config file", kib(crate::config::CONFIG_FILE_BYTES as u64)),
             ("a password", kib(crate::config::PASSWORD_BYTES as u64)),
             ("a file of certificates", mib(crate::settings_file::CERTIFICATES_BYTES as u64)),
             ("silence of a process", format!("{} s", crate::store::leases::LEASE_SECONDS)),

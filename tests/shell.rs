@@ -302,3 +302,73 @@ fn check_tells_what_works_and_what_does_not() {
     assert_eq!(outcome.stdout.lines().count(), 2, "configuration, database: {outcome}");
     assert!(outcome.stderr.contains("API"), "{outcome}");
 }
+
+#[test]
+fn the_config_file_gives_what_flags_and_environment_do_not() {
+    let server = mock_api::start(Settings::fast(30)).unwrap();
+    let database = Database::create();
+    let folder = support::Folder::new("config");
+    folder.file("password", PASSWORD, 0o600);
+    let text = format!(
+        "api_url = \"{}\"\nemail = \"{EMAIL}\"\npassword_file = \"password\"\nworkers = 3\nmax_removed = 150\n",
+        server.url()
+    );
+    let path = folder.file("config.toml", &text, 0o644);
+    let sync = |arguments: &[&str]| {
+        Program::new(&["sync"]).arg(&format!("--config={path}")).args(arguments).database(&database.url())
+    };
+    let wrong = sync(&[]).run().expect_code(2);
+    assert!(wrong.stderr.contains("config.toml line 5: max_removed = \"150\": must be"), "{wrong}");
+    assert_eq!(server.ledger().total, 0);
+    // A flag beats the file; everything else is the file's.
+    sync(&["--max-removed=15"]).run().expect_code(0);
+    assert_eq!(database.count("campaigns"), 30);
+    // The environment beats it.
+    let refused = sync(&["--max-removed", "15"]).env("AD_PLATFORM_PASSWORD", "wrong").run().expect_code(4);
+    assert!(!refused.stderr.contains(PASSWORD), "{refused}");
+    let large = folder.file("large.toml", &"#".repeat(65 << 10), 0o644);
+    assert_usage_error(sound(&["status", "--config", &large]), &["--config", "65536 bytes"]);
+    assert_usage_error(
+        sound(&["status"]).env("CAMPAIGN_SYNC_CONFIG", "/nonexistent"),
+        &["CAMPAIGN_SYNC_CONFIG"],
+    );
+}
+
+#[test]
+fn a_flags_help_is_where_it_is_said_to_be() {
+    assert_usage_error(
+        sound(&["sync", "--worker=4"]),
+        &["did you mean --workers?", "see campaign-sync sync --help"],
+    );
+    assert_usage_error(sound(&["snyc"]), &["did you mean sync?", "see campaign-sync --help"]);
+    let one = Program::new(&["help", "sync"]).run().expect_code(0);
+    assert_eq!(one.stdout, Program::new(&["sync", "-h"]).run().expect_code(0).stdout);
+    assert!(one.stdout.contains("--rate-limit"), "{one}");
+}
+
+#[test]
+fn the_program_says_which_it_is() {
+    let short = Program::new(&["--version"]).run().expect_code(0).stdout;
+    let version = format!("campaign-sync {}", env!("CARGO_PKG_VERSION"));
+    assert!(short.starts_with(&version) && short.lines().count() == 1, "{short}");
+    let long = Program::new(&["version"]).run().expect_code(0).stdout;
+    assert!(
+        long.starts_with(&version) && long.contains("commit: ") && long.contains("compiler: rustc"),
+        "{long}"
+    );
+}
+
+#[test]
+fn one_letter_makes_it_quiet_or_tells_more() {
+    let server = mock_api::start(Settings::fast(5)).unwrap();
+    let (database, url) = (Database::create(), server.url());
+    let sync = |flags: &[&str], rust_log: &str| {
+        let program = Program::new(&["sync", "--progress", "never"]).args(flags);
+        let program = program.api(&url, EMAIL, PASSWORD).database(&database.url()).env("RUST_LOG", rust_log);
+        program.run().expect_code(0).stderr
+    };
+    assert_eq!(sync(&["-q"], "debug"), "");
+    assert!(sync(&["-v"], "error").contains(" DEBUG "));
+    assert!(!sync(&[], "error").contains(" DEBUG "));
+    assert_usage_error(sound(&["sync", "-q", "-v"]), &["-q and -v"]);
+}

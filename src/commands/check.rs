@@ -1,13 +1,12 @@
 //! `check`: a line for each thing that has to work, whether it does or not.
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::time::Duration;
 
 use super::set_up::{self, Context};
 use super::{Failure, written};
 use crate::cli::Flags;
-use crate::config::{Account, Config};
+use crate::config::{Account, Config, Environment};
 use crate::platform::{Listed, read_record};
 use crate::report::log;
 use crate::report::text::visible;
@@ -21,7 +20,7 @@ const LONGEST_TURN: Duration = Duration::from_secs(30);
 
 pub(super) fn run(
     flags: &Flags,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
     let config = Config::for_api(flags, environment).map_err(Failure::usage)?;

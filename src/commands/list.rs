@@ -1,6 +1,5 @@
 //! `list`: print campaigns as JSON lines; needs no database.
 
-use std::ffi::OsString;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::sync::Arc;
 
@@ -9,14 +8,14 @@ use serde_json::Value;
 use super::Failure;
 use super::set_up::{self, Context, Signalled};
 use crate::cli::Flags;
-use crate::config::Config;
+use crate::config::{Config, Environment};
 use crate::foreign;
 use crate::platform::Listed;
 use crate::sync::{Caller, Ending, Listing};
 
 pub(super) fn run(
     flags: &Flags,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
     let config = Config::for_api(flags, environment).map_err(Failure::usage)?;

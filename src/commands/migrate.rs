@@ -1,12 +1,12 @@
 //! `migrate`: bring the schema up to date.
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::time::Duration;
 
 use super::set_up::{self, Context};
 use super::{Failure, written};
 use crate::cli::Flags;
+use crate::config::Environment;
 use crate::store::schema;
 
 /// How long a database that is just starting is waited for.
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(
     flags: &Flags,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
     let store = set_up::store(flags, environment, "default", &Context::new(), PATIENCE)?;

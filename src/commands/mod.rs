@@ -17,11 +17,12 @@ pub(crate) use self::set_up::{CONNECTIONS, LONGEST_TRANSACTION, MOST_CONNECTIONS
 #[cfg(test)]
 pub(crate) use self::sync::MOST_WORKERS;
 use crate::cli::{self, Command, CommandName};
-use crate::config::{Account, Config, LogFormat, Output};
+use crate::config::{Account, Config, ConfigFile, Environment, LogFormat, Output};
 use crate::own_machine;
 use crate::report::text::say;
 use crate::report::{completions, log};
 use crate::sync::{Ending, most_serious};
+use crate::version;
 
 /// Runs the program and gives its exit code; results go to `stdout`, messages to stderr.
 pub fn run(
@@ -39,19 +40,38 @@ pub fn run(
             return exit.code;
         }
     };
-    let done = match output(&parsed, environment) {
-        Ok(output) => dispatch(&parsed, &output, environment, stdout),
+    let done = match parsed.name {
+        CommandName::Version => return written(stdout, &version::lines()),
+        CommandName::Completions => completion(parsed.flags.shell.as_deref(), stdout),
+        _ => configured(&parsed, environment, stdout),
+    };
+    done.unwrap_or_else(|failure| {
+        log::conclude(None, None, &failure.message);
+        failure.code
+    })
+}
+
+/// A command that has settings.
+fn configured(
+    parsed: &Command,
+    variables: &dyn Fn(&str) -> Option<OsString>,
+    stdout: &mut dyn Write,
+) -> Result<i32, Failure> {
+    let file = ConfigFile::read(parsed.flags.config.as_deref(), variables);
+    let environment = Environment { variables, file: file.as_ref().ok() };
+    let output = match &file {
+        Ok(_) => output(parsed, environment),
+        Err(error) => Err(Failure::usage(error)),
+    };
+    match output {
+        Ok(output) => dispatch(parsed, &output, environment, stdout),
         Err(failure) => {
             // Whatever else is said now is said in the usual way.
             let _may_be_set_up_already = log::set_up(LogFormat::Text, false, None);
             sync::never_begun(&parsed.flags, environment, &failure);
             Err(failure)
         }
-    };
-    done.unwrap_or_else(|failure| {
-        log::conclude(None, None, &failure.message);
-        failure.code
-    })
+    }
 }
 
 /// A command failed before it had any result.
@@ -74,9 +94,9 @@ impl From<Ending> for Failure {
     }
 }
 
-fn output(parsed: &Command, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Output, Failure> {
+fn output(parsed: &Command, environment: Environment<'_>) -> Result<Output, Failure> {
     let output = Output::read(&parsed.flags, environment).map_err(Failure::usage)?;
-    let rust_log = environment("RUST_LOG").filter(|value| !value.is_empty());
+    let rust_log = environment.variable("RUST_LOG");
     let rust_log = match rust_log.map(OsString::into_string) {
         Some(Ok(text)) => Some(text),
         Some(Err(_)) => {
@@ -84,14 +104,22 @@ fn output(parsed: &Command, environment: &dyn Fn(&str) -> Option<OsString>) -> R
         }
         None => None,
     };
-    log::set_up(output.log_format, !output.no_color, rust_log.as_deref()).map_err(Failure::usage)?;
+    // A flag beats the environment.
+    let spec = match (parsed.flags.quiet, parsed.flags.verbose) {
+        (true, 0) => Some("error"),
+        (true, _) => return Err(Failure::usage("-q and -v: give one of them")),
+        (false, 0) => rust_log.as_deref(),
+        (false, 1) => Some("warn,campaign_sync=debug"),
+        (false, _) => Some("warn,campaign_sync=trace"),
+    };
+    log::set_up(output.log_format, !output.no_color, spec).map_err(Failure::usage)?;
     Ok(output)
 }
 
 fn dispatch(
     parsed: &Command,
     output: &Output,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
     match parsed.name {
@@ -103,7 +131,7 @@ fn dispatch(
         CommandName::Status => status::run(&parsed.flags, output, environment, stdout),
         CommandName::Retry => sync::retry(&parsed.flags, output, environment, stdout),
         CommandName::Report => report::run(&parsed.flags, environment, stdout),
-        CommandName::Completions => completion(parsed.flags.shell.as_deref(), stdout),
+        CommandName::Completions | CommandName::Version => Ok(0),
     }
 }
 

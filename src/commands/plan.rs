@@ -1,6 +1,5 @@
 //! `plan`: what a run would take, from one list request; changes nothing.
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use serde_json::json;
 use super::set_up::{self, Context, Signalled};
 use super::{Failure, each_account, written};
 use crate::cli::Flags;
-use crate::config::{Account, Config, Output};
+use crate::config::{Account, Config, Environment, Output};
 use crate::http::RateLimit;
 use crate::report::text::{duration, visible};
 use crate::sync::lower_bound;
@@ -41,7 +40,7 @@ impl Plan {
 pub(super) fn run(
     flags: &Flags,
     output: &Output,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
     let config = Config::for_api(flags, environment).map_err(Failure::usage)?;

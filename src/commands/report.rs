@@ -1,6 +1,5 @@
 //! `report`: one run and those before it as a page.
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
@@ -8,6 +7,7 @@ use std::time::SystemTime;
 use super::set_up;
 use super::{Failure, written};
 use crate::cli::Flags;
+use crate::config::Environment;
 use crate::report::page::{self, Page};
 use crate::report::text::visible;
 use crate::report::whole_file;
@@ -19,7 +19,7 @@ const NAMED: i64 = 5;
 
 pub(super) fn run(
     flags: &Flags,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
     let Some(file) = flags.html.as_deref().filter(|file| !file.is_empty()) else {

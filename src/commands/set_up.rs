@@ -1,6 +1,5 @@
 //! What several commands need: a caller, a store, signals.
 
-use std::ffi::OsString;
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -11,7 +10,7 @@ use signal_hook::iterator::Signals;
 
 use super::Failure;
 use crate::cli::Flags;
-use crate::config::{Account, Config};
+use crate::config::{Account, Config, Environment};
 use crate::http::client::{Client, ClientSettings};
 use crate::http::connections::idle_for_each;
 use crate::http::ledger::{Ledger, MemoryLedger};
@@ -109,13 +108,9 @@ fn ledger(context: &Context, store: Option<&Store>) -> Box<dyn Ledger> {
 }
 
 /// The connections for so many accounts, to the database that the environment names.
-pub(super) fn pool(
-    flags: &Flags,
-    environment: &dyn Fn(&str) -> Option<OsString>,
-    accounts: usize,
-) -> Result<Pool, Failure> {
+pub(super) fn pool(flags: &Flags, environment: Environment<'_>, accounts: usize) -> Result<Pool, Failure> {
     let schema = Config::schema(flags, environment).map_err(Failure::usage)?;
-    let conninfo = Conninfo::from_environment(environment).map_err(Failure::usage)?;
+    let conninfo = Conninfo::from_environment(&|name| environment.variable(name)).map_err(Failure::usage)?;
     let wanted = u32::try_from(accounts).unwrap_or(u32::MAX).saturating_mul(CONNECTIONS);
     spare_threads(POOL_THREADS).map_err(no_thread)?;
     let pool = Pool::in_schema(&conninfo, wanted.min(MOST_CONNECTIONS), schema).map_err(Failure::usage)?;
@@ -151,7 +146,7 @@ fn no_thread(error: io::Error) -> Failure {
 /// The store of one account, in the database that the environment names.
 pub(super) fn store(
     flags: &Flags,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
     account: &str,
     context: &Context,
     give_up_after: Duration,
@@ -164,10 +159,7 @@ pub(super) fn store(
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// For commands that only look at the database: a store, and the accounts to look at.
-pub(super) fn look(
-    flags: &Flags,
-    environment: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<(Store, Vec<String>), Failure> {
+pub(super) fn look(flags: &Flags, environment: Environment<'_>) -> Result<(Store, Vec<String>), Failure> {
     let named = Config::account_names(flags, environment).map_err(Failure::usage)?;
     let store = store(flags, environment, "default", &Context::new(), LOOK_PATIENCE)?;
     ready(&store, false)?;

@@ -1,24 +1,23 @@
 //! `status`: runs, pending tasks, dead letters, and who works.
 
-use std::ffi::OsString;
 use std::io::Write;
 
 use super::set_up;
 use super::{Failure, written};
 use crate::cli::Flags;
-use crate::config::Output;
+use crate::config::{Environment, Output};
 use crate::report::{page, sparkline, status};
 use crate::store::{Store, overview, samples};
 
 pub(super) fn run(
     flags: &Flags,
     output: &Output,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
     let (store, accounts) = set_up::look(flags, environment)?;
     let accounts = if accounts.is_empty() { vec!["default".to_owned()] } else { accounts };
-    let drawn = sparkline::are_shown(environment);
+    let drawn = sparkline::are_shown(environment.variables);
     for account in accounts {
         let seen = store.run(|client, _| overview::look(client, &account)).map_err(set_up::from_store)?;
         let shown = match (output.json, &seen.run) {

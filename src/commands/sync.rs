@@ -1,7 +1,6 @@
 //! `sync`: list, sync and store every campaign of every account; and `retry`: the same for dead letters, without a listing.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::io::Write;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::set_up::{self, Context, Signalled};
 use super::{Failure, written};
 use crate::cli::Flags;
-use crate::config::{Account, Config, Output, Password};
+use crate::config::{Account, Config, Environment, Output, Password};
 use crate::report::log::{apart, conclude};
 use crate::report::metrics::{MetricsFile, Row};
 use crate::report::progress::Display;
@@ -29,7 +28,7 @@ const STACK_BYTES: usize = 512 << 10;
 pub(super) fn run(
     flags: &Flags,
     output: &Output,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
     work(flags, output, environment, stdout, None)
@@ -38,7 +37,7 @@ pub(super) fn run(
 pub(super) fn retry(
     flags: &Flags,
     output: &Output,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
     stdout: &mut dyn Write,
 ) -> Result<i32, Failure> {
     let retry = if flags.id.is_empty() { Retry::All } else { Retry::Some(flags.id.clone()) };
@@ -66,7 +65,7 @@ struct Whole<'a> {
 }
 
 /// It ended before it began: a setting that says how to tell of it makes no sense. The metrics file, if that is known, tells.
-pub(super) fn never_begun(flags: &Flags, environment: &dyn Fn(&str) -> Option<OsString>, failure: &Failure) {
+pub(super) fn never_begun(flags: &Flags, environment: Environment<'_>, failure: &Failure) {
     if let Ok(Some(path)) = Output::metrics_file(flags, environment) {
         MetricsFile::new(&path).fail(failure.code, &flags.only);
     }
@@ -76,7 +75,7 @@ pub(super) fn never_begun(flags: &Flags, environment: &dyn Fn(&str) -> Option<Os
 fn work(
     flags: &Flags,
     output: &Output,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
     stdout: &mut dyn Write,
     retry: Option<&Retry>,
 ) -> Result<i32, Failure> {
@@ -106,7 +105,7 @@ fn work_on(
     flags: &Flags,
     config: &Config,
     output: &Output,
-    environment: &dyn Fn(&str) -> Option<OsString>,
+    environment: Environment<'_>,
     mut results: Results<'_>,
     retry: Option<&Retry>,
 ) -> Result<i32, Failure> {

@@ -1,8 +1,7 @@
 //! The accounts file: TOML, one `[[account]]` table each.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -10,8 +9,8 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use super::setting::Given;
+use super::toml_file::{Place, Unusable, read, shown, without_values};
 use super::{ConfigError, Environment, Flags, Password, Source, password};
-use crate::settings_file;
 
 /// Thousands of accounts fit.
 pub(crate) const MOST_BYTES: usize = 4 << 20;
@@ -47,36 +46,6 @@ struct Table {
     enabled: Option<bool>,
 }
 
-/// The file's place, and where its lines begin.
-struct Place {
-    path: PathBuf,
-    line_starts: Vec<usize>,
-}
-
-impl Place {
-    fn new(path: &Path, text: &str) -> Self {
-        let starts = text.match_indices('\n').map(|(at, _)| at + 1);
-        Self { path: path.into(), line_starts: std::iter::once(0).chain(starts).collect() }
-    }
-
-    fn line(&self, at: usize) -> String {
-        let number = self.line_starts.partition_point(|start| *start <= at);
-        format!("{} line {number}", shown(&self.path))
-    }
-
-    fn given(&self, key: &str, value: Option<(usize, String)>) -> Option<Given> {
-        value.map(|(at, text)| {
-            let name = format!("{}: {key}", self.line(at));
-            Given { shown: format!("{name} = {text:?}"), name, text }
-        })
-    }
-}
-
-/// A path without anything that a terminal would obey.
-fn shown(path: &Path) -> String {
-    path.to_string_lossy().escape_debug().to_string()
-}
-
 /// One account as the file has it.
 pub(super) struct Entry {
     place: std::rc::Rc<Place>,
@@ -109,7 +78,7 @@ impl Entry {
             "page_size" => number(&table.page_size),
             _ => None,
         };
-        self.place.given(key, value)
+        value.map(|(at, text)| self.place.given(key, at, text))
     }
 
     /// The password, from the one source that the file names. The name of a variable is not shown: people put the password
@@ -152,8 +121,7 @@ impl Entry {
                 ))),
             },
             "password_file" => {
-                let folder = self.place.path.parent().unwrap_or(Path::new("."));
-                password::private_file(&name, folder, value.get_ref())
+                password::private_file(&name, self.place.folder(), value.get_ref(), environment)
             }
             _ => {
                 let (line, hidden) = (value.get_ref().into(), self.variables.clone());
@@ -175,7 +143,7 @@ pub(super) fn chosen(flags: &Flags, environment: Environment<'_>) -> Result<Opti
         return Err(wrong("must be a file's path, such as /etc/campaign-sync/accounts.toml".into()));
     }
     let path = Path::new(&given.text);
-    let text = read(path).map_err(&wrong)?;
+    let text = read(path, MOST_BYTES).map_err(|unusable| wrong(wrong_file(&unusable)))?;
     let entries = parse(path, &text)?;
     let known: Vec<&str> = entries.iter().map(Entry::name).collect();
     if let Some(unknown) = flags.only.iter().find(|name| !known.contains(&name.as_str())) {
@@ -209,22 +177,14 @@ fn listed(names: &[&str]) -> String {
     if quoted.is_empty() { "none".into() } else { quoted.join(", ") }
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    let unreadable = |error: std::io::Error| {
-        format!("cannot read it: {error}; give a file's path, such as /etc/campaign-sync/accounts.toml")
-    };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    // Asked of the opened file: the path may name another one a moment later.
-    let about = file.metadata().map_err(unreadable)?;
-    if about.is_file() && about.mode() & 0o022 != 0 {
-        return Err(format!(
-            "others may change it (mode {:03o}), and with it have passwords sent to their own server or commands run as you; run: chmod go-w \"{}\"",
-            about.mode() & 0o777,
-            shown(path)
-        ));
+fn wrong_file(unusable: &Unusable) -> String {
+    match unusable {
+        Unusable::Unreadable(error) => {
+            format!("cannot read it: {error}; give a file's path, such as /etc/campaign-sync/accounts.toml")
+        }
+        Unusable::Open(cause) => cause.clone(),
+        Unusable::NoText => format!("it is not UTF-8; {EXAMPLE}"),
     }
-    let mut bytes = settings_file::read_opened(file, MOST_BYTES).map_err(unreadable)?;
-    String::from_utf8(std::mem::take(&mut *bytes)).map_err(|_| format!("it is not UTF-8; {EXAMPLE}"))
 }
 
 fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
@@ -259,13 +219,4 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
     let variables: Arc<[String]> = variables.map(|name| name.get_ref().clone()).collect();
     let entry = |table| Entry { place: place.clone(), variables: variables.clone(), table };
     Ok(file.account.into_iter().map(entry).collect())
-}
-
-/// What serde says, without the values that it quotes, on one line.
-fn without_values(message: &str) -> String {
-    let mut kept = String::new();
-    for (index, part) in message.split('"').enumerate() {
-        kept.push_str(if index % 2 == 0 { part } else { "…" });
-    }
-    kept.split_whitespace().collect::<Vec<_>>().join(" ").escape_debug().to_string()
 }

@@ -1,6 +1,6 @@
 use std::os::unix::fs::PermissionsExt;
 
-use super::tests::{good, read};
+use super::tests::{NOTHING, good, read};
 use super::*;
 use crate::scratch::Scratch;
 
@@ -122,7 +122,7 @@ fn only_chooses_and_names_what_there_is() {
     assert!(unknown.contains("\"north\", \"off\", \"broken\""), "{unknown}");
     assert!(read(&only("off"), &good()).unwrap_err().contains("enabled = true"));
     assert!(read(&only("broken"), &good()).unwrap_err().contains("such as 16"));
-    let names = Config::account_names(&folder.flags(), &|_| None).unwrap();
+    let names = Config::account_names(&folder.flags(), NOTHING).unwrap();
     assert_eq!(names, ["broken", "north"], "no credentials are asked for");
     let alone = read(&Flags { only: vec!["west".into()], ..Flags::default() }, &good()).unwrap_err();
     assert!(alone.contains("--accounts"), "{alone}");

@@ -1,12 +1,14 @@
-//! Flags, environment and accounts file -> one validated [`Config`]. Flag beats environment beats default, and what an
-//! account's table says beats them all for that account; an empty variable is unset.
+//! Flags, environment, config file and accounts file -> one validated [`Config`]. Flag beats environment beats config file
+//! beats default, and what an account's table says beats them all for that account; an empty variable is unset.
 
 mod accounts;
 mod api_url;
 mod duration;
+mod file;
 mod password;
 mod proxy;
 mod setting;
+mod toml_file;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -19,6 +21,9 @@ pub(crate) use self::accounts::{MOST_ACCOUNTS, MOST_BYTES as ACCOUNTS_FILE_BYTES
 #[cfg(test)]
 pub(crate) use self::api_url::MOST_BYTES as ADDRESS_BYTES;
 #[cfg(test)]
+pub(crate) use self::file::MOST_BYTES as CONFIG_FILE_BYTES;
+pub use self::file::{ConfigFile, KEYS, Key};
+#[cfg(test)]
 pub(crate) use self::password::MOST_BYTES as PASSWORD_BYTES;
 pub use self::password::Password;
 use self::setting::Source;
@@ -28,8 +33,29 @@ use crate::http::client::{Proxy, check_trusted_roots};
 use crate::settings_file::{self, CERTIFICATES_BYTES};
 use crate::store::SchemaName;
 
-/// How the environment is looked up: passed in, so that tests need no real one.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+/// What stands behind the flags: the environment, passed in, so that tests need no real one, and the config file.
+#[derive(Clone, Copy)]
+pub struct Environment<'a> {
+    /// Looks a variable up.
+    pub variables: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The config file, if there is one.
+    pub file: Option<&'a ConfigFile>,
+}
+
+impl<'a> From<&'a dyn Fn(&str) -> Option<OsString>> for Environment<'a> {
+    fn from(variables: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
+        Self { variables, file: None }
+    }
+}
+
+impl Environment<'_> {
+    /// A variable's value, or what the config file says in its place.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<OsString> {
+        let from_file = || self.file.and_then(|file| file.given(name)).map(|given| given.text.into());
+        value(*self, name).or_else(from_file)
+    }
+}
 
 /// Something is wrong with a setting: one line that names it, the cause, and a valid example.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,7 +207,7 @@ impl Config {
             max_run_age: optional("--max-run-age", &flags.max_run_age)?.unwrap_or(seconds(7 * 86_400)),
             max_removed: u8::try_from(max_removed).unwrap_or(20),
             fresh: flags.fresh,
-            migrate: !flags.no_migrate,
+            migrate: !Source::is_on("--no-migrate", flags.no_migrate, env),
             trusted_roots: trusted_roots(env)?,
         })
     }
@@ -287,8 +313,8 @@ fn api_url(flags: &Flags, env: Environment<'_>, entry: Option<&Entry>) -> Result
         ));
     };
     // The address itself is shown only once it is known to hold no credentials.
-    api_url::checked(&given.text, flags.allow_http)
-        .map_err(|cause| ConfigError(format!("{}: {cause}", given.name)))
+    let allow_http = Source::is_on("--allow-http", flags.allow_http, env);
+    api_url::checked(&given.text, allow_http).map_err(|cause| ConfigError(format!("{}: {cause}", given.name)))
 }
 
 fn email(env: Environment<'_>, entry: Option<&Entry>) -> Result<String, ConfigError> {
@@ -314,7 +340,7 @@ fn client_id(text: &str) -> Option<String> {
 }
 
 fn trusted_roots(env: Environment<'_>) -> Result<Option<Vec<u8>>, ConfigError> {
-    let Some(path) = value(env, "SSL_CERT_FILE") else { return Ok(None) };
+    let Some(path) = env.variable("SSL_CERT_FILE") else { return Ok(None) };
     let wrong = |cause: &dyn fmt::Display| {
         ConfigError(format!(
             "SSL_CERT_FILE={}: cannot read certificates: {cause}; such as /etc/ssl/certs/ca-certificates.crt",
@@ -350,9 +376,10 @@ impl Output {
                 _ => None,
             },
         )?;
+        let unasked = if flags.quiet { Progress::Never } else { Progress::Auto };
         Ok(Self {
             json: flags.json,
-            progress: progress.unwrap_or(Progress::Auto),
+            progress: progress.unwrap_or(unasked),
             log_format: log_format.unwrap_or(LogFormat::Text),
             metrics_file: Self::metrics_file(flags, env)?,
             trace_file: file(env, "--trace-file", &flags.trace_file, "/var/log/campaign-sync/traces.jsonl")?,
@@ -383,7 +410,10 @@ fn file(
 
 /// A variable's value, unless it is empty.
 fn value(environment: Environment<'_>, name: &str) -> Option<OsString> {
-    environment(name).filter(|value| !value.is_empty())
+    if name.is_empty() {
+        return None;
+    }
+    (environment.variables)(name).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

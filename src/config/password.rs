@@ -1,10 +1,10 @@
 //! Where the password comes from: a variable, a file, a command, or systemd's credentials; never a flag.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
+use super::toml_file::shown;
 use super::{ConfigError, Environment};
 use crate::http::Secret;
 use crate::in_time::in_time;
@@ -64,6 +65,29 @@ pub(super) fn password(environment: Environment<'_>) -> Result<Password, ConfigE
     let set = |name: &'static str| super::value(environment, name).map(|value| (name, value));
     let mut sources = [VALUE, FILE, COMMAND].into_iter().filter_map(set);
     let first = sources.next();
+    let named_in_file =
+        |name| environment.file.and_then(|file| Some((file.given(name)?, file.folder(name)?)));
+    if first.is_none() {
+        match (named_in_file(FILE), named_in_file(COMMAND)) {
+            (Some((one, _)), Some((other, _))) => {
+                return Err(ConfigError(format!(
+                    "{} and {} are both set; set only one of them",
+                    one.name, other.name
+                )));
+            }
+            (Some((given, folder)), None) => {
+                return private_file(&given.name, folder, &given.text, environment).map(Password::Known);
+            }
+            (None, Some((given, _))) => {
+                return Ok(Password::Command {
+                    source: given.name,
+                    line: given.text.into(),
+                    hidden: Arc::default(),
+                });
+            }
+            (None, None) => {}
+        }
+    }
     if let (Some((one, _)), Some((other, _))) = (&first, sources.next()) {
         return Err(ConfigError(format!("{one} and {other} are both set; set only one of them")));
     }
@@ -74,15 +98,16 @@ pub(super) fn password(environment: Environment<'_>) -> Result<Password, ConfigE
         Some((VALUE, value)) => text(VALUE, value),
         Some((_, path)) => {
             let path = Path::new(&path);
-            match may_be_shown(path, path) {
-                true => file(&format!("{FILE}={}", shown(path)), path),
-                false => file(&format!("{FILE} ({NOT_SHOWN})"), path),
-            }
+            let source = match may_be_shown(path, path) {
+                true => format!("{FILE}={}", shown(path)),
+                false => format!("{FILE} ({NOT_SHOWN})"),
+            };
+            private(&source, path, environment)
         }
         None => match super::value(environment, "CREDENTIALS_DIRECTORY") {
             Some(folder) => {
                 let path = Path::new(&folder).join("ad_platform_password");
-                file(&format!("CREDENTIALS_DIRECTORY: {}", shown(&path)), &path)
+                private(&format!("CREDENTIALS_DIRECTORY: {}", shown(&path)), &path, environment)
             }
             None => Err(ConfigError(format!(
                 "no password: set {VALUE}, or {FILE}=/run/secrets/ad-platform, or {COMMAND}='pass show ad-platform'"
@@ -98,10 +123,6 @@ pub(super) fn text(source: &str, value: OsString) -> Result<Secret, ConfigError>
     checked(source, value)
 }
 
-fn file(source: &str, path: &Path) -> Result<Secret, ConfigError> {
-    read(source, File::open(path))
-}
-
 const NOT_SHOWN: &str = "its value is not shown, it might be the password itself";
 
 /// Whether an error may show a file's name: people put the password itself there by mistake. It is none if it begins with a
@@ -111,29 +132,42 @@ fn may_be_shown(given: &Path, path: &Path) -> bool {
     given.is_absolute() || path.exists() || (has_folder && path.parent().is_some_and(Path::is_dir))
 }
 
-fn shown(path: &Path) -> String {
-    path.to_string_lossy().escape_debug().to_string()
-}
-
-/// As [`file`], for a name in the accounts file's folder, but nobody else may have any access to it.
-pub(super) fn private_file(source: &str, folder: &Path, given: &str) -> Result<Secret, ConfigError> {
+/// A file of that name, which may begin at a folder.
+pub(super) fn private_file(
+    source: &str,
+    folder: &Path,
+    given: &str,
+    environment: Environment<'_>,
+) -> Result<Secret, ConfigError> {
     let path = folder.join(given);
-    let shown = shown(&path);
     let source = match may_be_shown(Path::new(given), &path) {
-        true => format!("{source} = \"{shown}\""),
+        true => format!("{source} = \"{}\"", shown(&path)),
         false => format!("{source} ({NOT_SHOWN})"),
     };
-    let opened = File::open(&path);
+    private(&source, &path, environment)
+}
+
+/// Folders that are made for secrets: whoever mounts them decides who may look into them, and the files' modes say nothing.
+const OF_SECRETS: [&str; 3] = ["/run/secrets", "/var/run/secrets", "/run/credentials"];
+
+/// A file that nobody else may change, and nobody else may read unless it is in a folder for secrets.
+fn private(source: &str, path: &Path, environment: Environment<'_>) -> Result<Secret, ConfigError> {
+    let opened = File::open(path);
     // Asked of the opened file: the path may name another one a moment later.
-    if let Ok(mode) = opened.as_ref().map_or(Ok(0), |file| file.metadata().map(|about| about.mode()))
-        && mode & 0o077 != 0
-    {
-        return Err(ConfigError(format!(
-            "{source}: others may read or change it (mode {:03o}); run: chmod 600 \"{shown}\"",
-            mode & 0o777
-        )));
+    let about = opened.as_ref().ok().and_then(|file| file.metadata().ok()).filter(Metadata::is_file);
+    if let Some(mode) = about.map(|about| about.mode() & 0o777) {
+        let credentials = super::value(environment, "CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let mut folders = OF_SECRETS.into_iter().map(PathBuf::from).chain(credentials);
+        let forbidden = if folders.any(|folder| path.starts_with(folder)) { 0o022 } else { 0o077 };
+        if mode & forbidden != 0 {
+            return Err(ConfigError(format!(
+                "{source}: others may {} it (mode {mode:03o}); run: chmod 600 \"{}\"",
+                if mode & 0o022 == 0 { "read" } else { "read or change" },
+                shown(path)
+            )));
+        }
     }
-    read(&source, opened)
+    read(source, opened)
 }
 
 fn read(source: &str, opened: io::Result<File>) -> Result<Secret, ConfigError> {

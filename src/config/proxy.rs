@@ -19,7 +19,10 @@ pub(super) fn proxy(environment: Environment<'_>, api_url: &str) -> Result<Optio
         return Ok(None);
     };
     let set = |name: &'static str| value(environment, name).map(|value| (name, value));
-    let Some((variable, address)) = VARIABLES.into_iter().find_map(set) else { return Ok(None) };
+    let from_file = || Some((VARIABLES[0], environment.variable(VARIABLES[0])?));
+    let Some((variable, address)) = VARIABLES.into_iter().find_map(set).or_else(from_file) else {
+        return Ok(None);
+    };
     if is_exception(environment, &api)? {
         return Ok(None);
     }

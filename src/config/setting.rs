@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{ConfigError, Environment, duration, value};
 
 /// A setting's text, and what to call it in an error.
+#[derive(Debug)]
 pub(super) struct Given {
     /// The setting alone: for values that must not be shown.
     pub name: String,
@@ -15,7 +16,7 @@ pub(super) struct Given {
     pub text: String,
 }
 
-/// Where a setting may come from, the strongest first: accounts file, flag, environment.
+/// Where a setting may come from, the strongest first: accounts file, flag, environment, config file.
 pub(super) struct Source<'a> {
     /// From the accounts file.
     pub file: Option<Given>,
@@ -50,10 +51,10 @@ impl<'a> Source<'a> {
                 text: text.clone(),
             }));
         }
-        if self.variable.is_empty() {
-            return Ok(None);
-        }
-        let Some(value) = value(environment, self.variable) else { return Ok(None) };
+        let Some(value) = value(environment, self.variable) else {
+            let named = if flag.is_empty() { self.variable } else { flag };
+            return Ok(environment.file.and_then(|file| file.given(named)));
+        };
         let behind = if flag.is_empty() { String::new() } else { format!(" ({flag})") };
         let name = format!("{}{behind}", self.variable);
         let text = value.into_string().map_err(|_| ConfigError(format!("{name}: not UTF-8")))?;
@@ -68,6 +69,11 @@ impl<'a> Source<'a> {
     ) -> Result<Option<T>, ConfigError> {
         let Some(given) = self.find(environment)? else { return Ok(None) };
         parse(&given.text).map(Some).ok_or_else(|| ConfigError(format!("{}: must be {valid}", given.shown)))
+    }
+
+    /// A switch: on by its flag, or by `true` in the config file.
+    pub fn is_on(flag: &'static str, given: bool, environment: Environment<'_>) -> bool {
+        given || environment.file.and_then(|file| file.given(flag)).is_some_and(|given| given.text == "true")
     }
 
     pub fn duration(self, environment: Environment<'_>) -> Result<Option<Duration>, ConfigError> {

@@ -5,6 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::scratch::Scratch;
 
+/// No variable is set.
+pub(super) const NOTHING: Environment<'static> = Environment { variables: &|_| None, file: None };
+
 pub(super) type Variables<'a> = HashMap<&'a str, &'a str>;
 
 pub(super) fn good() -> Variables<'static> {
@@ -16,7 +19,8 @@ pub(super) fn good() -> Variables<'static> {
 }
 
 pub(super) fn read(flags: &Flags, variables: &Variables<'_>) -> Result<Config, String> {
-    Config::for_api(flags, &|name| variables.get(name).map(OsString::from)).map_err(|error| error.0)
+    let variables = |name: &str| variables.get(name).map(OsString::from);
+    Config::for_api(flags, Environment { variables: &variables, file: None }).map_err(|error| error.0)
 }
 
 fn with(name: &'static str, value: &'static str) -> Variables<'static> {
@@ -82,7 +86,7 @@ fn nonsense_about_output_is_answered_with_an_example() {
     let given = |set: fn(&mut Flags)| {
         let mut flags = Flags::default();
         set(&mut flags);
-        Output::read(&flags, &|_| None).unwrap_err().0
+        Output::read(&flags, NOTHING).unwrap_err().0
     };
     for (error, name, example) in [
         (given(|flags| flags.progress = Some("AUTO".into())), "--progress", "always"),
@@ -92,7 +96,8 @@ fn nonsense_about_output_is_answered_with_an_example() {
     ] {
         assert!(error.contains(name) && error.contains(example), "{error}");
     }
-    let plain = Output::read(&Flags::default(), &|name| (name == "NO_COLOR").then(|| "1".into()));
+    let no_color = |name: &str| (name == "NO_COLOR").then(|| "1".into());
+    let plain = Output::read(&Flags::default(), Environment { variables: &no_color, file: None });
     assert!(plain.unwrap().no_color);
 }
 
@@ -189,6 +194,7 @@ fn the_password_has_one_source() {
     let folder = Scratch::new("password");
     let file = folder.path().join("ad_platform_password");
     std::fs::write(&file, "from the file\n").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
     let (file, folder) = (file.to_str().unwrap(), folder.path().to_str().unwrap());
     let from = |name: &'static str, value: &str| {
         let mut variables: Variables<'_> = good();

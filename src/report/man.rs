@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
+use crate::config::KEYS;
+
 /// Settings that no flag has: a password on a command line is there for everybody to see.
 const ENVIRONMENT: [(&str, &str); 11] = [
     ("AD_PLATFORM_EMAIL", "The account's email."),
@@ -57,7 +59,7 @@ pub fn page(program: &CommandInfoWithArgs) -> String {
     page.push_str(".PP\n");
     line(
         &mut page,
-        "Results go to stdout, logs and progress to stderr. A flag beats the environment, which beats the default; an empty variable is unset. Durations are 500ms, 30s, 5m, 1h.",
+        "Results go to stdout, logs and progress to stderr. A flag beats the environment, which beats the config file, which beats the default; an empty variable is unset. Durations are 500ms, 30s, 5m, 1h.",
     );
     section(&mut page, "COMMANDS");
     for command in &program.commands {
@@ -66,6 +68,16 @@ pub fn page(program: &CommandInfoWithArgs) -> String {
     section(&mut page, "ENVIRONMENT");
     line(&mut page, "Variables that flags have too are named with the flags, in brackets.");
     table(&mut page, &ENVIRONMENT);
+    section(&mut page, "CONFIG FILE");
+    line(
+        &mut page,
+        "TOML, one key a line, each named with its default or an example, and with what beats it. The files are /etc/campaign-sync/config.toml and then, key by key, ~/.config/campaign-sync/config.toml (or below $XDG_CONFIG_HOME); --config or CAMPAIGN_SYNC_CONFIG names another one instead of both, and /dev/null none. A password in it is refused.",
+    );
+    for key in &KEYS {
+        let example = format!("{} = {}", key.name, key.example);
+        let about = format!("{}. [{}]", key.about, key.beaten_by);
+        let _infallible = writeln!(page, ".TP\n.B {}\n{}", escaped(&example), escaped(&about));
+    }
     section(&mut page, "EXIT STATUS");
     table(&mut page, &EXIT_STATUS);
     line(&mut page, "With several accounts, the most serious: 130 or 143, then 1, 2, 4, 5, 3, 0.");

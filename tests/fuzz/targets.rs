@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use campaign_sync::cli::Flags;
-use campaign_sync::config::Config;
+use campaign_sync::config::{Config, ConfigFile, Environment};
 use campaign_sync::http::{Secret, hints};
 use campaign_sync::platform::{CallError, Listed, MAX_ID_BYTES, answers, read_record};
 use campaign_sync::store::Conninfo;
@@ -59,6 +59,11 @@ const CONNINFO: &[&str] = &[
     "options", "keepalives", "channel_binding", "\n", "é",
 ];
 #[rustfmt::skip]
+const CONFIG: &[&str] = &[
+    "workers = 3\n", "api_url = ", "password = ", "password_command = ", "database_url = ", "proxy = ", "allow_http = true\n",
+    "\"postgres://a:hunter2@b/c\"", "\"hunter2\"", "'", "\"\"\"", "[", "]", "{", "}", "=", "#", "\n", "\r\n", "é", "1e9",
+];
+#[rustfmt::skip]
 const PASSWORD_FILE: &[&str] = &[
     "*", ":", "\\", "\\:", "\n", "\r\n", "localhost", "5432", "app", "hunter2", "#", "é",
 ];
@@ -74,6 +79,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "hints", run: hints, dictionary: HINTS },
     Target { name: "settings", run: settings, dictionary: SETTINGS },
     Target { name: "accounts", run: accounts, dictionary: ACCOUNTS },
+    Target { name: "config", run: config_file, dictionary: CONFIG },
     Target { name: "conninfo", run: conninfo, dictionary: CONNINFO },
     Target { name: "pgpass", run: password_file, dictionary: PASSWORD_FILE },
     Target { name: "service", run: service_file, dictionary: SERVICE_FILE },
@@ -190,7 +196,8 @@ fn settings(input: &[u8]) {
     variables.retain(|(name, _)| {
         !name.ends_with("_COMMAND") && !name.ends_with("_FILE") && !name.contains("ACCOUNTS")
     });
-    match Config::for_api(&flags, &|name| look_up(&variables, name)) {
+    let found = |name: &str| look_up(&variables, name);
+    match Config::for_api(&flags, Environment { variables: &found, file: None }) {
         Ok(config) => {
             let account = config.one_account().unwrap();
             assert!((1..=1024).contains(&account.workers) && (1..=1000).contains(&account.page_size));
@@ -223,7 +230,8 @@ fn accounts(input: &[u8]) {
     let path = path.to_str().unwrap();
     let flags = Flags { accounts: Some(path.to_owned()), ..Flags::default() };
     let variables: Variables<'_> = vec![("NORTH_PASSWORD", SECRET), ("AD_PLATFORM_EMAIL", "ads@example.com")];
-    match Config::for_api(&flags, &|name| look_up(&variables, name)) {
+    let found = |name: &str| look_up(&variables, name);
+    match Config::for_api(&flags, Environment { variables: &found, file: None }) {
         Ok(config) => {
             for account in &config.accounts {
                 assert!((1..=200).contains(&account.name.len()) && !account.name.contains(char::is_control));
@@ -236,7 +244,16 @@ fn accounts(input: &[u8]) {
             assert!(hidden && !error.0.contains('\n'), "{}", error.0);
         }
     }
-    let _names = Config::account_names(&flags, &|name| look_up(&variables, name));
+    let _names = Config::account_names(&flags, Environment { variables: &found, file: None });
+}
+
+fn config_file(input: &[u8]) {
+    let path = file("config", input);
+    if let Err(error) = ConfigFile::read(path.to_str(), &|_| None) {
+        // An unknown key is shown: that is a name, whatever it is.
+        let hidden = error.0.contains("there is no key") || !error.0.contains(SECRET);
+        assert!(hidden && !error.0.contains('\n'), "{}", error.0);
+    }
 }
 
 fn check_conninfo(variables: &Variables<'_>, text: &str) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 
-/// A command line of `campaign-sync` in an environment that has nothing but `PATH` and what is set here.
+/// A command line of `campaign-sync` in an environment that has nothing but `PATH`, an empty config file and what is set here.
 pub struct Program {
     command: Command,
     timeout: Duration,
@@ -41,6 +41,8 @@ impl Program {
         let mut command = Command::new(words.next().unwrap_or(&program));
         command.env_clear().args(words);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        // Whatever settings this machine has.
+        command.env("CAMPAIGN_SYNC_CONFIG", "/dev/null");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self { command, timeout: PATIENCE }
     }
