@@ -76,6 +76,9 @@ pub struct Flags {
     pub json: bool,
     pub config: Option<String>,
     pub verbose: u8,
+    pub failed: bool,
+    pub watch: bool,
+    pub exit_code: bool,
     pub quiet: bool,
     pub id: Vec<String>,
 }
@@ -157,6 +160,14 @@ macro_rules! command {
             ["only the dead letter of this campaign; may be given several times", (option), id: Vec<String>]
         ] $($rest)*);
     };
+    (@ [$($head:tt)*] [$($field:tt)*] looking $($rest:ident)*) => {
+        command!(@ [#[argh(note = "With --exit-code: 0 when every account is complete or being synced, 3 when campaigns have failed, \
+            5 when a run has stopped or there was none; with several accounts 5 before 3 before 0.")] $($head)*] [$($field)*
+            ["only accounts that a person has to look at", (switch), failed: bool]
+            ["show it again every 2 s until it is interrupted", (switch), watch: bool]
+            ["exit with a code that tells how the accounts stand", (switch), exit_code: bool]
+        ] $($rest)*);
+    };
     (@ [$($head:tt)*] [$($field:tt)*] json $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
             ["results as JSON lines, one an account, also on failure", (switch), json: bool]
@@ -203,9 +214,10 @@ command! {
     PlanArgs: api accounts json log
 }
 command! {
-    /// Show the open run and who works on it, what is pending, dead letters and the last success.
+    /// Show each account's open or last run and who works on it, what is pending, dead letters and the last success; of several
+    /// accounts the worst first, and those that are complete in a line each.
     #[argh(subcommand, name = "status", example = "{command_name} --json | jq .pending")]
-    StatusArgs: database accounts json log
+    StatusArgs: database accounts looking json log
 }
 command! {
     /// Put dead letters back into the open run, or a new one, and work them.

@@ -48,6 +48,8 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+#[cfg(all(doc, not(doctest)))]
+pub mod docs;
 #[cfg(feature = "next-engine")]
 pub mod engine;
 pub mod foreign;

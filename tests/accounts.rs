@@ -201,10 +201,61 @@ fn results_for_people_name_each_account_and_end_with_a_total() {
     let (file, database) = (File::new(&text), Database::create());
     let outcome = file.program(&["sync"], &database).run().expect_code(2);
     assert!(outcome.stdout.contains("north: run ") && outcome.stdout.contains("west: run "), "{outcome}");
-    assert!(outcome.stdout.ends_with("3 accounts: 2 complete, 1 stopped before the end\n"), "{outcome}");
+    assert!(
+        outcome.stdout.ends_with("3 accounts: 2 complete, 1 stopped before the end: south (exit code 2)\n"),
+        "{outcome}"
+    );
     assert!(outcome.stderr.contains("south: ") && outcome.stderr.contains("workers"), "{outcome}");
     let outcome = file.program(&["sync", "--only", "west"], &database).run().expect_code(0);
     assert!(!outcome.stdout.contains("north") && !outcome.stdout.contains("accounts"), "{outcome}");
+}
+
+#[test]
+fn status_shows_what_needs_a_person_first_and_the_rest_in_a_line_each() {
+    let mut refusing = Settings::fast(20);
+    refusing.faults.refused_every = 10;
+    let servers = [mock_api::start(Settings::fast(20)).unwrap(), mock_api::start(refusing).unwrap()];
+    let [good_one, failing] = &servers;
+    let names = ["a", "b", "c", "d"];
+    let text: String =
+        names.iter().map(|name| good(name, if *name == "c" { failing } else { good_one }, "")).collect();
+    let (file, database) = (File::new(&text), Database::create());
+    let only = |name: &str| ["--only".to_owned(), name.to_owned()];
+    let sync: Vec<String> = ["a", "b", "c"].into_iter().flat_map(only).collect();
+    let sync: Vec<&str> = ["sync"].into_iter().chain(sync.iter().map(String::as_str)).collect();
+    let synced = file.program(&sync, &database).run().expect_code(3);
+    assert!(
+        synced.stdout.ends_with("3 accounts: 2 complete, 1 with dead letters: c (exit code 3)\n"),
+        "{synced}"
+    );
+
+    let status = |flags: &[&str]| {
+        let words: Vec<&str> = ["status"].iter().chain(flags).copied().collect();
+        file.program(&words, &database).run()
+    };
+    let all = status(&[]).expect_code(0);
+    let lines: Vec<&str> = all.stdout.lines().collect();
+    assert_eq!(lines[0], "4 accounts: 1 stopped, 1 with failed campaigns, 2 complete", "{all}");
+    let first = |start: &str| lines.iter().position(|line| line.starts_with(start)).expect(start);
+    assert!(
+        first("d: ") < first("c: ") && first("c: ") < first("a: ") && first("a: ") < first("b: "),
+        "{all}"
+    );
+    assert_eq!(first("b: "), lines.len() - 1, "a line each: {all}");
+    assert!(lines[first("a: ")].contains("20 of 20 synced"), "{all}");
+
+    let failed = status(&["--failed", "--exit-code"]).expect_code(5);
+    assert!(failed.stdout.contains("c: run") && !failed.stdout.contains("\na: "), "{failed}");
+    status(&["--only", "c", "--exit-code"]).expect_code(3);
+    status(&["--only", "a", "--exit-code"]).expect_code(0);
+    let json = by_account(&status(&["--json"]).expect_code(0));
+    let standing = names.map(|name| json[name]["standing"].as_str().unwrap().to_owned());
+    assert_eq!(standing, ["complete", "complete", "failed", "stopped"]);
+
+    let mut watching = file.program(&["status", "--watch", "--only", "a"], &database).spawn();
+    let twice = || watching.stdout().matches("a: run").count() >= 2;
+    support::eventually(support::PATIENCE, "it is shown again", twice);
+    assert!(watching.is_running());
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn on_a_terminal_every_end_is_an_end() {
         let database = Database::create();
         let program = Program::by(&terminal, &["sync"]).api(&server.url(), EMAIL, PASSWORD);
         let outcome = program.database(&database.url()).env("TERM", "xterm").run().expect_code(code);
-        let warned = outcome.stdout.contains("failed for good: campaign-sync status shows why");
+        let warned = outcome.stdout.contains("failed permanently: campaign-sync status shows why");
         assert_eq!(warned, code == 3, "{outcome}");
         assert!(outcome.stdout.contains("default: run 1 "), "{outcome}");
     }

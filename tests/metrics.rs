@@ -302,8 +302,8 @@ fn accounts_share_one_file_and_each_keeps_its_own_lines() {
 }
 
 #[test]
-fn the_alerts_of_the_readme_fire_when_they_should() {
-    let readme = include_str!("../README.md");
+fn the_documented_alerts_fire_when_they_should() {
+    let readme = include_str!("../src/docs/monitoring.md");
     let rules =
         readme.split("```yaml\n").find(|block| block.starts_with("groups:")).expect("it has alert rules");
     let folder = Folder::new("alerts");

@@ -1,4 +1,4 @@
-//! The grants that the README names are enough, and a missing one is said with its table.
+//! The grants that the documentation names are enough, and a missing one is said with its table.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
@@ -7,11 +7,11 @@ mod support;
 use mock_api::{EMAIL, PASSWORD, Server, Settings};
 use support::{Database, Program};
 
-/// A role that may log in and has only the README's grants; the URL to be it.
+/// A role that may log in and has only the documented grants; the URL to be it.
 fn restricted(database: &Database, role: &str) -> String {
     let (rest, name) = database.url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     let role = format!("{role}_{name}");
-    let grants: Vec<&str> = include_str!("../README.md")
+    let grants: Vec<&str> = include_str!("../src/docs/database.md")
         .lines()
         .map(str::trim)
         .filter(|line| line.starts_with("GRANT "))

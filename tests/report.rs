@@ -93,7 +93,7 @@ fn a_troubled_run_is_shown_whole_and_nothing_in_it_is_obeyed() {
     assert_from_nowhere_else(&page);
     assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;\\u{1b}[31m&amp;&quot;"));
     assert!(page.contains("Run 1 <span class=\"state partial\">"));
-    assert!(page.contains("Under the rate limit of 10 requests in 2 s it takes"));
+    assert!(page.contains("minimum under the rate limit of 10 requests in 2 s is"));
     for figure in ["requests", "retries"] {
         let shown = format!("<dt>{figure}</dt><dd>{}</dd>", done[figure]);
         assert!(page.contains(&shown), "{shown}");
@@ -126,7 +126,9 @@ fn a_run_of_an_instant_has_its_end_and_empty_sections_say_so() {
     sync(&server, &database, &[]).expect_code(0);
     let page = page(&database);
     assert!(page.contains("4 of 4 campaigns synced in "), "{page}");
-    for words in ["Nothing had to be tried again.", "None: nothing failed for good.", "The only run so far"] {
+    for words in
+        ["Nothing had to be tried again.", "None: no campaign failed permanently.", "The only run so far"]
+    {
         assert!(page.contains(words), "{words}");
     }
     let course = page.split("class=\"line synced\" d=\"").nth(1).unwrap().split('"').next().unwrap();

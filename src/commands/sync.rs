@@ -311,7 +311,8 @@ struct Results<'a> {
     stdout: &'a mut dyn Write,
     metrics: Option<&'a mut MetricsFile>,
     accounts: usize,
-    codes: Vec<i32>,
+    /// Each account that has ended, with its exit code.
+    ended: Vec<(String, i32)>,
     /// The exit code when stdout cannot be written to.
     unwritten: i32,
 }
@@ -324,7 +325,7 @@ impl<'a> Results<'a> {
         config: &Config,
     ) -> Self {
         let accounts = config.accounts.len() + config.broken.len();
-        Self { output, stdout, metrics, accounts, codes: Vec::new(), unwritten: 0 }
+        Self { output, stdout, metrics, accounts, ended: Vec::new(), unwritten: 0 }
     }
 
     fn add(&mut self, outcome: &Outcome) {
@@ -336,7 +337,7 @@ impl<'a> Results<'a> {
         if let Some(run) = outcome.run.as_ref().filter(|run| run.failed > 0) {
             log::warn!(
                 account = outcome.account.as_str(), run = run.run_id;
-                "{} campaign(s) failed for good: campaign-sync status shows why; campaign-sync retry, once the cause is gone",
+                "{} campaign(s) failed permanently: campaign-sync status shows why; run campaign-sync retry once the cause is fixed",
                 run.failed
             );
         }
@@ -350,7 +351,7 @@ impl<'a> Results<'a> {
     fn summarize(&mut self, outcome: &Outcome) {
         let json = self.output.json;
         self.write(&if json { summary::json(outcome) + "\n" } else { summary::text(outcome) });
-        self.codes.push(outcome.exit_code());
+        self.ended.push((outcome.account.clone(), outcome.exit_code()));
         if let Some(metrics) = &mut self.metrics {
             metrics.add(Row::new(outcome), Instant::now());
         }
@@ -377,7 +378,7 @@ impl<'a> Results<'a> {
     /// A last line when there were several.
     fn total(&mut self) {
         if self.accounts > 1 && !self.output.json {
-            let text = summary::total(&self.codes);
+            let text = summary::total(&self.ended);
             self.write(&text);
         }
     }
@@ -391,6 +392,6 @@ impl<'a> Results<'a> {
 
     /// The most serious exit code.
     fn code(&self) -> i32 {
-        sync::most_serious(self.codes.iter().copied().chain([self.unwritten]))
+        sync::most_serious(self.ended.iter().map(|(_, code)| *code).chain([self.unwritten]))
     }
 }

@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod page;
 pub mod progress;
 pub mod sparkline;
+pub mod standing;
 pub mod status;
 pub mod summary;
 pub mod text;

@@ -108,7 +108,7 @@ fn lead(run: &Course) -> String {
         } else {
             write!(
                 lead,
-                " Under the rate limit of {requests} in {window} it takes {} at the least.",
+                " The minimum under the rate limit of {requests} in {window} is {}.",
                 duration(bound)
             )
         };

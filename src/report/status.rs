@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::standing::Standing;
 use super::summary::not_whole;
 use super::text::{duration, visible};
 use crate::foreign;
@@ -42,6 +43,17 @@ fn pace(overview: &Overview) -> f64 {
     let of = |worker: &Worker| worker.synced as f64 / worker.age.as_secs_f64().max(0.1);
     // An empty sum is minus zero.
     overview.workers.iter().map(of).sum::<f64>().max(0.0)
+}
+
+/// The account's standing, as `status --json` names it.
+fn standing(overview: &Overview) -> &'static str {
+    match Standing::of(overview) {
+        Standing::Stopped => "stopped",
+        Standing::Failed => "failed",
+        Standing::Waiting => "waiting",
+        Standing::Working => "working",
+        Standing::Complete => "complete",
+    }
 }
 
 /// A few lines.
@@ -104,24 +116,13 @@ pub fn text(account: &str, overview: &Overview) -> String {
     }
     let retryable: i64 = overview.dead_letters.iter().map(|heap| heap.retryable).sum();
     if retryable > 0 {
-        lines.push(format!("  campaign-sync retry puts {retryable} of them back"));
+        lines.push(format!("  campaign-sync retry retries {retryable} of them"));
     }
     let others = overview.dead_letters.iter().map(|heap| heap.count).sum::<i64>() - retryable;
     if others > 0 {
-        lines.push(format!("  {others} of them hold no record to retry: once the platform has mended it, the next sync takes it"));
+        lines.push(format!("  {others} of them have no record that can be retried: once the platform has fixed it, the next sync stores it"));
     }
-    lines.push(match (overview.freshness.success_age, overview.freshness.finished_age) {
-        (Some(age), Some(finished)) if finished < age => format!(
-            "  last complete run {} ago, last one with dead letters {} ago",
-            duration(age),
-            duration(finished)
-        ),
-        (Some(age), _) => format!("  last complete run {} ago", duration(age)),
-        (None, Some(age)) => {
-            format!("  no complete run yet, last one with dead letters {} ago", duration(age))
-        }
-        (None, None) => "  no finished run yet".into(),
-    });
+    lines.push(format!("  {}", fresh(overview)));
     if let Some(lost) = &overview.abandoned {
         lines.push(format!(
             "  run {} abandoned {} ago: {} of {} campaigns listed were synced",
@@ -132,6 +133,27 @@ pub fn text(account: &str, overview: &Overview) -> String {
         ));
     }
     lines.join("\n") + "\n"
+}
+
+/// How fresh the account's rows are.
+fn fresh(overview: &Overview) -> String {
+    let ago = |age: Duration| format!("{} ago", duration(age));
+    let failed = overview.run.as_ref().filter(|run| run.state == "partial").map(|run| run.failed);
+    let failed = failed.map_or_else(|| "with failed campaigns".into(), |failed| format!("{failed} failed"));
+    match (overview.freshness.success_age, overview.freshness.finished_age) {
+        (Some(success), Some(finished)) if finished < success => {
+            format!(
+                "last finished run {}, {failed}; last fully successful run {}",
+                ago(finished),
+                ago(success)
+            )
+        }
+        (Some(success), _) => format!("last fully successful run {}", ago(success)),
+        (None, Some(finished)) => {
+            format!("last finished run {}, {failed}; never fully successful", ago(finished))
+        }
+        (None, None) => "no finished run yet".into(),
+    }
 }
 
 /// One object.
@@ -164,7 +186,7 @@ pub fn json(account: &str, overview: &Overview) -> String {
         .map(|heap| json!({ "cause": heap.cause, "count": heap.count, "retryable": heap.retryable, "example": heap.example, "reason": heap.reason }))
         .collect();
     let object = json!({
-        "account": account, "run": run, "workers": workers, "pending": overview.pending, "dead_letters": letters,
+        "account": account, "standing": standing(overview), "run": run, "workers": workers, "pending": overview.pending, "dead_letters": letters,
         "last_success_age_s": overview.freshness.success_age.map(seconds),
         "last_finished_age_s": overview.freshness.finished_age.map(seconds),
         "abandoned": overview.abandoned.as_ref().map(|lost| json!({

@@ -85,7 +85,7 @@ pub fn text(outcome: &Outcome) -> String {
     let bound = outcome
         .lower_bound
         .filter(|bound| !bound.is_zero())
-        .map_or_else(String::new, |bound| format!(", {} at the least under the rate limit", duration(bound)));
+        .map_or_else(String::new, |bound| format!(" (minimum under the rate limit: {})", duration(bound)));
     // A run that others have worked on, or this process's predecessors, took longer than this process.
     let whole = Duration::try_from_secs_f64(run.elapsed_s).unwrap_or_default();
     let resumed = if whole > outcome.elapsed + Duration::from_secs(1) {
@@ -94,13 +94,13 @@ pub fn text(outcome: &Outcome) -> String {
         String::new()
     };
     lines.push(format!(
-        "{} in {}{resumed}{bound}; {}{}{}{}",
+        "{} in {}{resumed}{bound}. {}{}{}{}",
         counted(run.synced, "campaign", "campaigns"),
         duration(if resumed.is_empty() { outcome.elapsed } else { whole }),
         counted(run.requests, "request", "requests"),
         part(run.retries, if run.retries == 1 { "retry" } else { "retries" }),
-        part(run.rate_limited, "refused by the rate limiter"),
-        part(run.token_refreshes, if run.token_refreshes == 1 { "token" } else { "tokens" }),
+        part(run.rate_limited, "rate-limited (429)"),
+        part(run.token_refreshes, if run.token_refreshes == 1 { "login" } else { "logins" }),
     ));
     lines.join("\n") + "\n"
 }
@@ -117,17 +117,29 @@ pub(super) fn not_whole(run: &Progress) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-/// How many accounts have ended how, by exit codes.
+/// So many names of accounts that failed are in the last line.
+const NAMED: usize = 20;
+
+/// How many accounts have ended how, and which of them not well, by names and exit codes.
 #[must_use]
-pub fn total(codes: &[i32]) -> String {
-    let with = |wanted: &[i32]| codes.iter().filter(|code| wanted.contains(code)).count();
+pub fn total(ended: &[(String, i32)]) -> String {
+    let with = |wanted: &[i32]| ended.iter().filter(|(_, code)| wanted.contains(code)).count();
     let (complete, partial) = (with(&[0]), with(&[3]));
-    let stopped = codes.len() - complete - partial;
+    let stopped = ended.len() - complete - partial;
     let counts =
         [(complete, "complete"), (partial, "with dead letters"), (stopped, "stopped before the end")];
     let counts: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, how)| format!("{count} {how}")).collect();
-    format!("{} accounts: {}\n", codes.len(), counts.join(", "))
+    // The most serious first: whoever has stopped, then whoever has dead letters.
+    let mut failed: Vec<&(String, i32)> = ended.iter().filter(|(_, code)| *code != 0).collect();
+    failed.sort_by_key(|(name, code)| (*code == 3, name));
+    let names = failed.iter().take(NAMED).map(|(name, code)| format!("{} (exit code {code})", visible(name)));
+    let mut names: Vec<String> = names.collect();
+    if failed.len() > NAMED {
+        names.push(format!("and {} more: campaign-sync status --failed", failed.len() - NAMED));
+    }
+    let names = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+    format!("{} accounts: {}{names}\n", ended.len(), counts.join(", "))
 }
 
 fn counted(count: i64, one: &str, several: &str) -> String {

@@ -446,7 +446,7 @@ fn warn_of_deadline(job: &Job, session: &Session, run: &Progress) -> bool {
     if needed > left {
         log::warn!(
             account = session.store.account(), run = session.run.run_id;
-            "the deadline cannot be met: {requests} requests under a limit of {limit} take {} s at the least, {} s are left; what is not done then is done by the next run",
+            "the deadline cannot be met: {requests} requests under a limit of {limit} take at least {} s, {} s are left; the next run does the rest",
             needed.as_secs(),
             left.as_secs()
         );

@@ -37,6 +37,8 @@ make_tarball() {
     mkdir -p "$folder/completions" "$folder/systemd" "$folder/examples"
     cp "$1" "$folder/campaign-sync"
     cp "$out/campaign-sync.1" LICENSE README.md CHANGELOG.md "$folder"
+    # Where the README's links lead.
+    install -D -m 0644 -t "$folder/src/docs" src/docs/*.md
     cp "$out/LICENCES-$2" "$folder/LICENCES"
     cp "$out/sbom-$2.cdx.json" "$folder/sbom.cdx.json"
     cp src/units/*.service src/units/*.timer src/units/*.sysusers "$folder/systemd"
@@ -67,6 +69,7 @@ stage() {
         install -D -m "$mode" "$file" "$root/etc/campaign-sync/${file##*/}"
     done
     install -D -m 0644 README.md "$documents/README.md"
+    install -D -m 0644 -t "$documents/src/docs" src/docs/*.md
     install -D -m 0644 src/units/kubernetes-cronjob.yaml "$documents/examples/kubernetes-cronjob.yaml"
     gzip -9nc CHANGELOG.md | install -D -m 0644 /dev/stdin "$documents/changelog.gz"
     { cat LICENSE && printf '\n\n' && cat "$out/LICENCES-$2"; } | install -D -m 0644 /dev/stdin "$documents/copyright"

@@ -38,7 +38,7 @@ const FAMILIES: [(&str, &str, &str); 15] = [
         "gauge",
         "Campaigns that the last complete listing no longer showed and that were not marked as removed: sync_runs says why.",
     ),
-    (DEAD_LETTERS, "gauge", "Campaigns that failed for good and were not synced since."),
+    (DEAD_LETTERS, "gauge", "Campaigns that failed permanently and were not synced since."),
     (REQUESTS, "counter", "Requests by the class of their answer."),
     (RETRIES, "counter", "Attempts made again by why the one before failed."),
     (TOKENS, "counter", "Access tokens fetched."),

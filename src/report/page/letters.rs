@@ -16,7 +16,7 @@ pub(super) fn section(run: &Course, letters: &[Letters]) -> String {
     let since = (run.failed - all).max(0);
     if all == 0 {
         let empty = match since {
-            0 => "None: nothing failed for good.".to_owned(),
+            0 => "None: no campaign failed permanently.".to_owned(),
             1 => "The campaign that failed in this run was dealt with later.".to_owned(),
             _ => format!("The {} campaigns that failed in this run were dealt with later.", counted(since)),
         };
