@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
+#[path = "support/json_schema.rs"]
+mod json_schema;
 mod support;
 
 use std::process::{Command, Output, Stdio};
@@ -371,4 +373,34 @@ fn one_letter_makes_it_quiet_or_tells_more() {
     assert!(sync(&["-v"], "error").contains(" DEBUG "));
     assert!(!sync(&[], "error").contains(" DEBUG "));
     assert_usage_error(sound(&["sync", "-q", "-v"]), &["-q and -v"]);
+}
+
+#[test]
+fn every_json_object_is_as_its_schema_says() {
+    let mut settings = Settings::fast(30);
+    settings.faults.refused_every = 10;
+    let server = mock_api::start(settings).unwrap();
+    let database = Database::create();
+    let run = |words: &[&str], code: i32| {
+        let program = Program::new(words).arg("--json").api(&server.url(), EMAIL, PASSWORD);
+        program.database(&database.url()).run().expect_code(code)
+    };
+    let as_said = |name: &str, outcome: &support::Outcome| {
+        for object in outcome.json() {
+            let violation = json_schema::violation(name, &object);
+            assert_eq!(violation, None, "{outcome}");
+        }
+        assert!(!outcome.json().is_empty(), "{outcome}");
+    };
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    as_said("status", &run(&["status"], 0));
+    as_said("plan", &run(&["plan"], 0));
+    as_said("plan", &run(&["plan", "--rate-limit", "10/1s"], 0));
+    as_said("sync", &run(&["sync", "--rate-limit", "500/1s"], 3));
+    as_said("status", &run(&["status"], 0));
+    as_said("sync", &run(&["retry"], 3));
+    as_said("status", &run(&["status"], 0));
+    let refused =
+        Program::new(&["sync", "--json"]).api(&server.url(), EMAIL, "wrong").database(&database.url());
+    as_said("sync", &refused.run().expect_code(4));
 }

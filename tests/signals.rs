@@ -82,6 +82,9 @@ fn a_deadline_stops_it_in_order() {
     assert!(outcome.stderr.contains("--deadline"), "{outcome}");
     assert_eq!(outcome.json()[0]["state"], "stopped");
     assert_eq!(database.count("workers"), 0);
+    let status =
+        Program::new(&["status", "--json", "--exit-code"]).database(&database.url()).run().expect_code(5);
+    assert_eq!(status.json()[0]["standing"], "waiting", "no person is needed: {status}");
     sync(&server, &database).run().expect_code(0);
     assert!(server.ledger().syncs_asked().values().all(|times| *times == 1));
     assert_eq!(database.count("campaigns"), 100);

@@ -1,8 +1,11 @@
 //! How an account stands: whether a person has to do something about it, in a word and in one line.
 
+use signal_hook::consts::{SIGINT, SIGTERM};
+
 use super::text::{duration, visible};
 use crate::store::leases::LEASE_SECONDS;
 use crate::store::overview::Overview;
+use crate::sync::Ending;
 
 /// How an account stands, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +31,8 @@ impl Standing {
         let at_work = overview.workers.iter().any(|worker| alive(worker.heartbeat_age));
         match run.state.as_str() {
             "running" if at_work => Self::Working,
+            // Cut off on purpose, at the deadline or by a signal: the next run resumes it.
+            "stopped" if run.last_error.as_deref().is_some_and(is_wanted) => Self::Waiting,
             "running" if run.last_error.is_some() || overview.abandoned.is_some() => Self::Stopped,
             "running" => Self::Waiting,
             "complete" | "partial"
@@ -56,6 +61,12 @@ impl Standing {
             Self::Working | Self::Complete => 0,
         }
     }
+}
+
+/// Whether a run was stopped by whoever runs it.
+fn is_wanted(reason: &str) -> bool {
+    let wanted = [Ending::Deadline, Ending::Interrupted(SIGINT), Ending::Interrupted(SIGTERM)];
+    wanted.iter().any(|ending| ending.to_string() == reason)
 }
 
 /// One line for an account with which nothing is wrong.

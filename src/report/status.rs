@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::standing::Standing;
 use super::summary::not_whole;
-use super::text::{duration, visible};
+use super::text::{duration, rfc3339, visible};
 use crate::foreign;
 use crate::store::leases::LEASE_SECONDS;
 use crate::store::overview::{Overview, Worker};
@@ -167,7 +167,8 @@ pub fn json(account: &str, overview: &Overview) -> String {
             "not_removed": run.not_removed, "not_removed_reason": run.not_removed_reason,
             "requests": run.requests, "retries": run.retries, "rate_limited": run.rate_limited,
             "elapsed_s": (run.elapsed_s * 1000.0).round() / 1000.0, "last_error": run.last_error,
-            "version": run.binary_version,
+            "version": run.binary_version, "started_at": rfc3339(run.started_at),
+            "finished_at": run.finished_at.and_then(rfc3339),
         })
     });
     let workers: Vec<Value> = overview
@@ -189,6 +190,8 @@ pub fn json(account: &str, overview: &Overview) -> String {
         "account": account, "standing": standing(overview), "run": run, "workers": workers, "pending": overview.pending, "dead_letters": letters,
         "last_success_age_s": overview.freshness.success_age.map(seconds),
         "last_finished_age_s": overview.freshness.finished_age.map(seconds),
+        "last_success_at": overview.freshness.last_success.and_then(rfc3339),
+        "last_finished_at": overview.freshness.last_finished.and_then(rfc3339),
         "abandoned": overview.abandoned.as_ref().map(|lost| json!({
             "run_id": lost.run_id, "age_s": seconds(lost.age), "listed": lost.listed, "synced": lost.synced,
         })), "pace_per_s": (pace(overview) * 10.0).round() / 10.0,

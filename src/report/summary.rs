@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::text::{duration, visible};
+use super::text::{duration, rfc3339, visible};
 use crate::foreign;
 use crate::store::runs::Progress;
 use crate::sync::{Ending, Outcome};
@@ -30,6 +30,8 @@ struct Summary<'a> {
     total: Option<i64>,
     not_removed: i64,
     not_removed_reason: Option<&'a str>,
+    started_at: Option<String>,
+    finished_at: Option<String>,
 }
 
 /// The outcome as one line of JSON.
@@ -56,6 +58,8 @@ pub fn json(outcome: &Outcome) -> String {
         total: run.and_then(|run| run.total),
         not_removed: count(|run| run.not_removed),
         not_removed_reason: run.and_then(|run| run.not_removed_reason.as_deref()),
+        started_at: run.and_then(|run| rfc3339(run.started_at)),
+        finished_at: run.and_then(|run| run.finished_at).and_then(rfc3339),
     };
     foreign::json(serde_json::to_string(&summary).unwrap_or_default())
 }

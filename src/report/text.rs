@@ -1,7 +1,9 @@
 //! Lines and durations for people.
 
 use std::io::{self, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
 
 pub use crate::foreign::visible;
 
@@ -23,9 +25,21 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// A moment as RFC 3339 has it, in UTC, to the millisecond.
+#[must_use]
+pub fn rfc3339(moment: SystemTime) -> Option<String> {
+    Timestamp::try_from(moment).ok().map(|moment| format!("{moment:.3}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_rfc_3339() {
+        let moment = SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_473_859_250);
+        assert_eq!(rfc3339(moment).as_deref(), Some("2026-01-03T20:57:39.250Z"));
+    }
 
     #[test]
     fn durations_are_short() {
