@@ -11,6 +11,9 @@ SELECT r.state, r.listed, r.listing_done,
        (SELECT count(*) FROM campaigns c WHERE c.run_id = r.run_id) AS rows,
        (SELECT count(*) FROM dead_letters l WHERE l.run_id = r.run_id) AS letters,
        (SELECT count(*) FROM sync_tasks t WHERE t.account = 'default') AS tasks,
+       -- Put back by `retry`, and counted when the listing has shown them or is over.
+       (SELECT count(*) FROM sync_tasks t
+        WHERE t.account = 'default' AND t.seq = 9223372036854775807 AND NOT r.listing_done) AS waiting,
        (SELECT count(*) FROM sync_tasks t WHERE t.account = 'default' AND t.run_id <> r.run_id) AS strays,
        (SELECT count(*) FROM sync_tasks t
         WHERE t.worker_id <> 0 AND NOT EXISTS (SELECT FROM workers w WHERE w.worker_id = t.worker_id)) AS orphans,
