@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
 use campaign_sync::store::Client;
@@ -114,7 +115,8 @@ fn migrate_gives_up_on_a_lock_that_somebody_else_holds() {
 #[test]
 fn a_commit_that_waits_for_a_dead_standby_is_broken_off() {
     let (server, cluster) = (platform(), Cluster::new());
-    let database = Database::create_in(&cluster);
+    // It goes with its server.
+    let database = ManuallyDrop::new(Database::create_in(&cluster));
     Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
     let standby = |names: &str| {
         let mut client = database.connect();
@@ -140,7 +142,8 @@ fn a_commit_that_waits_for_a_dead_standby_is_broken_off() {
 #[test]
 fn a_server_that_is_suspended_is_left() {
     let (server, cluster) = (platform(), Cluster::new());
-    let database = Database::create_in(&cluster);
+    // It goes with its server.
+    let database = ManuallyDrop::new(Database::create_in(&cluster));
     let mut running = sync(&server, &database, &[]);
     eventually(PATIENCE, "some syncs", || server.ledger().syncs > 50);
     cluster.suspend();

@@ -100,6 +100,8 @@ fn a_run_waits_for_space_on_the_databases_disk_and_then_goes_on() {
 
     let outcome = running.wait().expect_code(0);
     expect_whole(&database, &server, &outcome);
+    let said = |words: &str| outcome.stderr.lines().filter(|line| line.contains(words)).count();
+    assert!((said("; trying again"), said("is available again")) <= (1, 1), "{outcome}");
 }
 
 #[test]
@@ -109,7 +111,12 @@ fn a_run_that_gives_up_on_a_full_disk_says_so_and_the_next_one_completes_it() {
     let outcome = run_into_full_disk(&disk, &server, &database, "1s").wait().expect_code(5);
     let said = &outcome.json()[0]["error"];
     assert!(said.as_str().unwrap().contains("free space on the database's disk"), "{outcome}");
+    let check = Program::new(&["check"]).api(&server.url(), mock_api::EMAIL, mock_api::PASSWORD);
+    let check = check.database(&database.url()).run().expect_code(5);
+    assert!(check.stderr.contains("free space on the database's disk"), "{check}");
     disk.free();
+    let kept: Option<String> = database.value("SELECT last_error FROM sync_runs");
+    assert!(kept.is_some_and(|error| error.contains("free space")), "{outcome}");
 
     let outcome = Program::sync(&server, &database).run().expect_code(0);
     expect_whole(&database, &server, &outcome);

@@ -49,6 +49,20 @@ fn the_documented_grants_are_enough_to_sync_retry_and_look() {
 }
 
 #[test]
+fn a_role_with_one_connection_is_warned_of_at_most_once() {
+    let (server, database) = (mock_api::start(Settings::fast(40)).unwrap(), Database::create());
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    let url = restricted(&database, "one");
+    let role = url.split("//").nth(1).unwrap().split(':').next().unwrap();
+    database.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 1"));
+    let outcome = run(&server, &url, &["sync", "--no-migrate", "--workers", "1"]).expect_code(0);
+    let warnings: Vec<_> = outcome.stderr.lines().filter(|line| line.contains("WARN")).collect();
+    assert!(warnings.len() <= 1, "{outcome}");
+    assert!(warnings.iter().all(|line| line.contains("CONNECTION LIMIT")), "{outcome}");
+    assert_eq!(database.count("campaigns"), 40);
+}
+
+#[test]
 fn a_missing_grant_is_a_matter_of_configuration_and_names_the_table() {
     let (server, database) = migrated();
     let url = restricted(&database, "missing");

@@ -91,6 +91,25 @@ fn one_is_killed_and_one_is_stopped_for_longer_than_its_lease() {
 }
 
 #[test]
+fn a_process_that_waits_for_a_silent_one_says_so() {
+    let latency = Duration::from_millis(300);
+    let server = mock_api::start(Settings { sync_latency: latency, ..Settings::fast(100) }).unwrap();
+    let database = Database::create();
+    let mut silent = sync(&server, &database, &["--workers", "4"]);
+    eventually(PATIENCE, "it holds tasks", || {
+        server.ledger().syncs >= 8 && database.count("sync_tasks WHERE worker_id <> 0") > 0
+    });
+    silent.signal(Signal::Stop);
+    let waiting = sync(&server, &database, &["--progress", "always"]);
+    let outcome = waiting.wait().expect_code(0);
+    let told = format!("waiting for process {} on ", silent.id());
+    let told = outcome.stderr.lines().find(|line| line.contains("INFO") && line.contains(&told));
+    assert!(told.is_some_and(|line| line.contains("and the listing and is silent for")), "{outcome}");
+    silent.signal(Signal::Cont);
+    silent.wait().expect_code(0);
+}
+
+#[test]
 fn a_run_that_another_process_stops_goes_on_with_whoever_is_left() {
     let latency = Duration::from_millis(200);
     let server = mock_api::start(Settings { sync_latency: latency, ..Settings::fast(300) }).unwrap();

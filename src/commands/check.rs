@@ -10,6 +10,7 @@ use crate::config::{Account, Config, Environment};
 use crate::platform::{Listed, read_record};
 use crate::report::log;
 use crate::report::text::visible;
+use crate::store::Store;
 use crate::store::schema::{self, Found, SchemaState};
 use crate::sync::{Caller, Ending, most_serious};
 
@@ -44,7 +45,11 @@ pub(super) fn run(
             };
             Ok((found, lacking))
         }) {
-            Ok((found, lacking)) => check_database(&found, &lacking, &mut findings),
+            Ok((found, lacking)) => {
+                if check_database(&found, &lacking, &mut findings) {
+                    check_writes(&store, &found, &mut findings);
+                }
+            }
             Err(error) => findings.failed(set_up::from_store(error)),
         },
         Err(failure) => findings.failed(failure),
@@ -142,7 +147,8 @@ fn patience(timeout: Duration, config: &Config) -> Duration {
     timeout.min(config.give_up_after)
 }
 
-fn check_database(found: &Found, lacking: &[String], findings: &mut Findings<'_>) {
+/// What the database says of itself; true when nothing of it is wrong.
+fn check_database(found: &Found, lacking: &[String], findings: &mut Findings<'_>) -> bool {
     let before = findings.codes.len();
     let (survey, schema) = (&found.survey, &found.schema);
     if let Some(message) = schema::wrong_encoding(survey) {
@@ -176,9 +182,16 @@ fn check_database(found: &Found, lacking: &[String], findings: &mut Findings<'_>
         }
         SchemaState::Current => {}
     }
-    if findings.codes.len() > before {
-        return;
-    }
+    findings.codes.len() == before
+}
+
+/// Tries whether it takes writes and has room for some.
+fn check_writes(store: &Store, found: &Found, findings: &mut Findings<'_>) {
+    let writes = match store.run(|client, _| schema::try_to_write(client)) {
+        Ok(true) => "takes writes",
+        Ok(false) => "writes not tried: that needs the TEMPORARY privilege",
+        Err(error) => return findings.failed(set_up::from_store(error)),
+    };
     if let Some(note) = &found.note {
         findings.passed("database", note);
     }
@@ -188,5 +201,5 @@ fn check_database(found: &Found, lacking: &[String], findings: &mut Findings<'_>
         ),
         _ => "up to date".into(),
     };
-    findings.passed("database", &format!("reachable, schema {schema}: {state}"));
+    findings.passed("database", &format!("reachable, {writes}, schema {}: {state}", found.schema));
 }

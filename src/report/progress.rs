@@ -1,6 +1,6 @@
 //! Progress on stderr: bars on a terminal, a line now and then elsewhere if it was asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// With and without a number of campaigns: of nothing, a bar would be full.
 const COUNTED: &str = "{prefix} {bar:30} {pos}/{len} synced, {elapsed} {msg}";
 const UNCOUNTED: &str = "{prefix} {msg}, {elapsed}";
+/// The pace is that of this time: a process that has died since no longer counts.
+const WINDOW: Duration = Duration::from_secs(15);
 /// More bars than this are no longer read; one more tells of all accounts together.
 const MOST_BARS: usize = 8;
 
@@ -43,7 +45,8 @@ struct State {
 #[derive(Default)]
 struct Shown {
     bar: Option<ProgressBar>,
-    first: Option<(Instant, i64)>,
+    /// When so many were done, within the last [`WINDOW`].
+    looks: VecDeque<(Instant, i64)>,
     done: i64,
     failed: i64,
     total: i64,
@@ -137,7 +140,7 @@ fn sum(shown: &BTreeMap<String, Shown>) -> String {
 
 impl Shown {
     fn update(&mut self, run: &Progress, pace: &Pace) {
-        let Pace { connecting, waiting, limit } = *pace;
+        let Pace { connecting, waiting, limit, silent } = pace.clone();
         self.failed = run.failed;
         self.done = run.synced + run.failed;
         self.total = run.total.unwrap_or(0).max(run.listed);
@@ -151,6 +154,14 @@ impl Shown {
         if run.failed > 0 {
             parts.push(format!("{} failed", run.failed));
         }
+        if let Some(silent) = &silent {
+            // As long as it is waited for, there is neither a pace nor an end that could be told.
+            parts.push(silent.to_string());
+            self.looks.clear();
+            self.message = parts.join(", ");
+            return;
+        }
+        self.look(Instant::now());
         if let Some(pace) = self.pace().filter(|_| left > 0) {
             parts.push(if pace < 10.0 { format!("{pace:.1}/s") } else { format!("{pace:.0}/s") });
         }
@@ -163,19 +174,25 @@ impl Shown {
         self.message = parts.join(", ");
     }
 
-    /// Campaigns a second since this process began; nothing before it can be told.
+    fn look(&mut self, now: Instant) {
+        self.looks.push_back((now, self.done));
+        let old = |look: &(Instant, i64)| now.saturating_duration_since(look.0) > WINDOW;
+        while self.looks.len() > 1 && self.looks.front().is_some_and(old) {
+            self.looks.pop_front();
+        }
+    }
+
+    /// Campaigns a second of late; nothing before it can be told.
     #[allow(clippy::cast_precision_loss)]
-    fn pace(&mut self) -> Option<f64> {
-        let now = Instant::now();
-        let (since, before) = *self.first.get_or_insert((now, self.done));
-        let seconds = now.saturating_duration_since(since).as_secs_f64();
-        let made = self.done - before;
+    fn pace(&self) -> Option<f64> {
+        let ((since, before), (now, done)) = (self.looks.front()?, self.looks.back()?);
+        let (seconds, made) = (now.saturating_duration_since(*since).as_secs_f64(), done - before);
         (made > 0 && seconds >= 1.0).then(|| made as f64 / seconds)
     }
 
     /// From the rate limit if there is one, else from the pace.
     #[allow(clippy::cast_precision_loss)]
-    fn expected(&mut self, left: i64, limit: Option<RateLimit>) -> Option<Duration> {
+    fn expected(&self, left: i64, limit: Option<RateLimit>) -> Option<Duration> {
         let pace = match limit {
             Some(limit) => f64::from(limit.requests.get()) / limit.window.as_secs_f64(),
             None => self.pace()?,
@@ -236,9 +253,30 @@ mod tests {
         let limit = RateLimit::new(10, Duration::from_secs(60));
         assert_eq!(shown.expected(100, limit), Some(Duration::from_secs(600)));
         assert_eq!(shown.expected(100, None), None, "nothing was made yet");
-        shown.first = Instant::now().checked_sub(Duration::from_secs(10)).map(|at| (at, 0));
+        let start = Instant::now();
+        shown.looks = VecDeque::from([(start, 0), (start + Duration::from_secs(10), 10)]);
         let expected = shown.expected(100, None).unwrap().as_secs_f64();
         assert!((99.0..102.0).contains(&expected), "{expected}");
+    }
+
+    #[test]
+    fn a_process_that_has_died_no_longer_counts_as_pace() {
+        let (mut shown, start) = (Shown::default(), Instant::now());
+        for second in 0..60 {
+            shown.done = second.min(20);
+            shown.look(start + Duration::from_secs(second.unsigned_abs()));
+            let pace = shown.pace();
+            match second {
+                0 => assert_eq!(pace, None),
+                1..=20 => {
+                    assert!(pace.is_some_and(|pace| (0.99..1.01).contains(&pace)), "{second}: {pace:?}")
+                }
+                // Only what both have done in the last seconds is left of it, and then nothing.
+                21..36 => {}
+                _ => assert_eq!((pace, shown.expected(100, None)), (None, None), "{second}"),
+            }
+        }
+        assert!(shown.looks.len() < 20);
     }
 
     #[test]

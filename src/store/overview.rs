@@ -1,14 +1,20 @@
 //! What `status` looks at; nothing here changes anything.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use postgres::Error;
 use postgres::types::Type;
 
 use super::dead_letters::{self, Heap};
+use super::queue::WorkerId;
 use super::runs::{self, Progress};
 use super::{Client, queue, quota};
+use crate::foreign;
 use crate::http::RateLimit;
+
+/// The longest name of a machine in a message of ours.
+const HOST_CHARACTERS: usize = 60;
 
 /// An account at one moment.
 #[derive(Clone, Debug)]
@@ -109,6 +115,66 @@ pub fn look(client: &mut Client, account: &str) -> Result<Overview, Error> {
         gate: gate.map(|(closed, _)| closed),
         gate_asked: gate.and_then(|(_, asked)| asked),
     })
+}
+
+/// A process that holds tasks or the listing and gives no sign of life.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Silent {
+    /// Its machine.
+    pub host: String,
+    /// Its process id there.
+    pub pid: i32,
+    /// Tasks that it holds.
+    pub holds: i64,
+    /// Whether it is the run's lister.
+    pub lists: bool,
+    /// Since its last sign of life.
+    pub silent: Duration,
+}
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, pid, holds, lists, silent } = self;
+        let listing = if *lists { " and the listing" } else { "" };
+        let (host, seconds) = (foreign::one_line(host, HOST_CHARACTERS), silent.as_secs());
+        write!(
+            f,
+            "waiting for process {pid} on {host}, which holds {holds} task(s){listing} and is silent for {seconds} s"
+        )
+    }
+}
+
+/// The one of them that has been silent for longest, beside worker `own`; a heartbeat may be late by as much as another.
+///
+/// # Errors
+/// The database's.
+pub fn silent(
+    client: &mut Client,
+    account: &str,
+    own: WorkerId,
+) -> Result<Option<(WorkerId, Silent)>, Error> {
+    let row = client.query_typed_opt(
+        "SELECT worker_id, host, pid, extract(epoch FROM now() - heartbeat_at)::float8 AS silent,
+                (SELECT count(*) FROM campaign_sync.sync_tasks t
+                 WHERE t.account = $1 AND t.worker_id = w.worker_id) AS holds,
+                EXISTS (SELECT FROM campaign_sync.sync_runs s
+                        WHERE s.account = $1 AND s.run_id = w.run_id AND s.lister = w.worker_id
+                          AND NOT s.listing_done) AS lists
+         FROM campaign_sync.workers w
+         WHERE account = $1 AND worker_id <> $2 AND heartbeat_at < now() - interval '4 seconds'
+         ORDER BY heartbeat_at LIMIT 1",
+        &[(&account, Type::TEXT), (&own, Type::INT8)],
+    )?;
+    Ok(row.and_then(|row| {
+        let silent = Silent {
+            host: row.get("host"),
+            pid: row.get("pid"),
+            holds: row.get("holds"),
+            lists: row.get("lists"),
+            silent: seconds(row.get("silent")),
+        };
+        (silent.holds > 0 || silent.lists).then(|| (row.get("worker_id"), silent))
+    }))
 }
 
 fn freshness(client: &mut Client, account: &str) -> Result<Freshness, Error> {

@@ -204,6 +204,23 @@ pub fn missing_grants(client: &mut Client) -> Result<Vec<String>, Error> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// Whether the server takes writes and its disk has room for some: 4 MiB that no transaction keeps. A full disk of the
+/// server's log, or a quota of other tables' tablespace, is not seen by it. False where this role may not try.
+///
+/// # Errors
+/// The database's, such as that its disk is full.
+pub fn try_to_write(client: &mut Client) -> Result<bool, Error> {
+    let mut transaction = super::begin(client)?;
+    let tried = transaction.batch_execute(
+        "CREATE TEMPORARY TABLE campaign_sync_check (line text);
+         INSERT INTO campaign_sync_check SELECT repeat('x', 1000) FROM generate_series(1, 4096)",
+    );
+    match tried {
+        Err(error) if error.code() == Some(&postgres::error::SqlState::INSUFFICIENT_PRIVILEGE) => Ok(false),
+        tried => tried.map(|()| true),
+    }
+}
+
 /// Brings the schema up to date, in one transaction, and says how many migrations were applied. Any number of processes
 /// may call it at once. The inner error is a foreign schema's line.
 ///

@@ -54,7 +54,8 @@ use crate::http::stats::Counts;
 use crate::store::closing::{self, Closing, NotRemoved};
 pub use crate::store::dead_letters::Retry;
 use crate::store::join::{self, Joined};
-use crate::store::overview::{self, Standing};
+use crate::store::leases::LEASE_SECONDS;
+use crate::store::overview::{self, Silent, Standing};
 use crate::store::queue::{self, WorkerId};
 use crate::store::runs::{self, Opening, Progress};
 use crate::store::{Store, StoreError, UNIQUE_VIOLATION, leases, process};
@@ -147,7 +148,7 @@ impl Outcome {
 }
 
 /// What this process waits for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pace {
     /// Nothing has succeeded yet.
     pub connecting: bool,
@@ -155,6 +156,8 @@ pub struct Pace {
     pub waiting: Option<Duration>,
     /// The rate limit, when one is known.
     pub limit: Option<RateLimit>,
+    /// The process whose tasks it waits for, when that gives no sign of life.
+    pub silent: Option<Silent>,
 }
 
 /// Watches a run from outside, for progress.
@@ -354,6 +357,7 @@ fn start<'scope>(
 fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<NotRemoved> {
     let (mut news, mut asked, mut looked) = (0, session.caller.clock.now(), None::<Instant>);
     let (mut warned, mut compared) = (job.deadline.is_none(), asked);
+    let (mut silent, mut sought, mut named) = (None::<Silent>, asked, None);
     let mut standstill = Standstill::new(session.caller.give_up_after());
     loop {
         let now = session.caller.clock.now();
@@ -370,7 +374,7 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<NotRemov
         let curious = !warned || watcher.watching();
         if curious && looked.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_AGAIN) {
             looked = Some(now);
-            let run = look(session, watcher);
+            let run = look(session, watcher, silent.clone());
             warned = warned || run.is_some_and(|run| warn_of_deadline(job, session, &run));
         }
         let due = now.saturating_duration_since(asked) >= ASK_AGAIN;
@@ -401,6 +405,10 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<NotRemov
                 }
                 Some(Closing::Closed(not_removed)) => return not_removed,
             }
+            if now.saturating_duration_since(sought) >= ASK_AGAIN {
+                sought = now;
+                silent = seek_silent(session, &mut named);
+            }
             let listed = view.listing_done || session.lister_gone.load(Ordering::Acquire);
             if listed
                 && session.idle()
@@ -410,6 +418,9 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<NotRemov
                 session.caller.end(ending);
                 return None;
             }
+        }
+        if !idle {
+            silent = None;
         }
         if let Some(time) = standstill.look(session.caller.clock.now(), session.standstill()) {
             let pending =
@@ -421,14 +432,30 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<NotRemov
     }
 }
 
-fn look(session: &Session, watcher: &dyn Watcher) -> Option<Progress> {
+fn look(session: &Session, watcher: &dyn Watcher, silent: Option<Silent>) -> Option<Progress> {
     let run_id = session.run.run_id;
     let run = session.store.run(|client, account| runs::progress(client, account, run_id)).ok().flatten()?;
     let caller = &session.caller;
-    let pace =
-        Pace { connecting: caller.connecting(), waiting: caller.waiting(), limit: caller.limiter.limit() };
+    let pace = Pace {
+        connecting: caller.connecting(),
+        waiting: caller.waiting(),
+        limit: caller.limiter.limit(),
+        silent,
+    };
     watcher.progress(session.store.account(), &run, &pace);
     Some(run)
+}
+
+/// The process whose tasks are waited for, when that gives no sign of life; it is named in the log once.
+fn seek_silent(session: &Session, named: &mut Option<WorkerId>) -> Option<Silent> {
+    let worker = session.worker();
+    let (found, silent) =
+        session.store.run(|client, account| overview::silent(client, account, worker)).ok().flatten()?;
+    if named.replace(found) != Some(found) {
+        let scope = session.store.scope();
+        log::info!(account = scope.account(), run = scope.run(); "{silent}; that is free for others {LEASE_SECONDS} s after its last sign of life");
+    }
+    Some(silent)
 }
 
 /// Says, as soon as the size of the job and the limit are known, that the deadline cannot be met. True when it has been
