@@ -11,8 +11,12 @@ use crate::ground::Database;
 use crate::plan::{Event, Outputs, Plan};
 use crate::support::{Folder, MachineClock, Program};
 
-/// Campaigns of every other account.
+/// Campaigns of the neighbour.
 const CAMPAIGNS: u32 = 9;
+/// Those of an account that hangs, and how many of them it asks for at once: a few such accounts want more places than the
+/// process has.
+const HANGING_CAMPAIGNS: u32 = 100;
+const HANGING_WORKERS: u32 = 100;
 /// For how long a sync hangs.
 const HANG: Duration = Duration::from_secs(5);
 const SEED: u64 = 1 << 40;
@@ -29,6 +33,7 @@ struct Other {
     name: String,
     platform: Server,
     seed: u64,
+    campaigns: u32,
 }
 
 impl Beside {
@@ -38,13 +43,14 @@ impl Beside {
         let neighbours = u64::from(plan.outputs.neighbour);
         let others = (0..neighbours + plan.field.hanging).map(|nth| {
             let seed = plan.seed ^ SEED ^ (nth << 41);
-            let mut settings = Settings { seed, ..Settings::fast(CAMPAIGNS) };
             let hangs = nth >= neighbours;
+            let campaigns = if hangs { HANGING_CAMPAIGNS } else { CAMPAIGNS };
+            let mut settings = Settings { seed, ..Settings::fast(campaigns) };
             if hangs {
                 settings.faults.hanging_every = (1, HANG);
             }
             let name = if hangs { format!("hanging_{nth}") } else { "neighbour".into() };
-            Other { name, platform: mock_api::start(settings).unwrap(), seed }
+            Other { name, platform: mock_api::start(settings).unwrap(), seed, campaigns }
         });
         Self {
             outputs: plan.outputs,
@@ -77,6 +83,9 @@ impl Beside {
             let mut tables = table("default", api);
             for other in &self.others {
                 tables += &table(&other.name, &other.platform.url());
+                if other.campaigns > CAMPAIGNS {
+                    tables += &format!("workers = {HANGING_WORKERS}\n");
+                }
             }
             // Another process may be reading it.
             let fresh = self.folder.file("accounts.new", &tables, 0o600);
@@ -144,7 +153,7 @@ impl Beside {
     /// What is wrong with the other accounts, once all is done. Campaigns of one that hung may have been given up for that,
     /// after so many attempts.
     pub fn others_loss(&self, database: &Database, attempts: u64) -> Vec<String> {
-        let lost = self.others.iter().filter_map(|Other { name, .. }| {
+        let lost = self.others.iter().filter_map(|Other { name, campaigns, .. }| {
             let counts = database.rows(&format!(
                 "SELECT (SELECT count(*) FROM campaigns WHERE account = '{name}' AND removed_at IS NULL)
                         + (SELECT count(*) FROM dead_letters d WHERE account = '{name}' AND account <> 'neighbour'
@@ -156,7 +165,7 @@ impl Beside {
                                   OR attempts < {attempts}))"
             ));
             let counts: [i64; 3] = std::array::from_fn(|place| counts[0].get(place));
-            (counts != [i64::from(CAMPAIGNS), 0, 0])
+            (counts != [i64::from(*campaigns), 0, 0])
                 .then(|| format!("{name} has {counts:?} rows or explained dead letters, tasks, other dead letters"))
         });
         lost.collect()
