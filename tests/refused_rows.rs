@@ -212,6 +212,45 @@ fn what_no_form_but_ascii_can_hold_is_kept_in_ascii() {
     assert!(kept[1].0.starts_with("sha256:") && kept.len() == 2, "{kept:?}");
 }
 
+/// What is wrong in a trigger of the user's, and the server's word for it.
+const MISTAKES: [(&str, &str); 4] = [
+    ("INSERT INTO nowhere VALUES (1); RETURN NEW;", "\"nowhere\" does not exist"),
+    ("NEW.nothing := 1; RETURN NEW;", "no field \"nothing\""),
+    ("PERFORM no_such_function(); RETURN NEW;", "no_such_function() does not exist"),
+    ("EXECUTE 'SELEC'; RETURN NEW;", "syntax error"),
+];
+
+#[test]
+fn a_mistake_in_a_users_trigger_is_named_with_its_function_and_loses_nothing() {
+    for (table, events) in
+        [("campaigns", "INSERT OR UPDATE"), ("sync_tasks", "INSERT"), ("sync_runs", "UPDATE")]
+    {
+        for (body, words) in MISTAKES {
+            let case = format!("{table}: {body}");
+            let (server, database) = stage(if table == "campaigns" { Duration::ZERO } else { SLOW });
+            let when = if table == "sync_runs" { "true" } else { THE_FIFTH };
+            trigger(&database, table, events, when, body);
+            let outcome = sync(&server, &database).run().expect_code(2);
+            for said in [words, "function", "meddle", "run again to resume"] {
+                assert!(outcome.stderr.contains(said), "{case}: {said}\n{outcome}");
+            }
+            for unsaid in ["internal error", "report it", "campaign-sync migrate"] {
+                assert!(!outcome.stderr.contains(unsaid), "{case}: {unsaid}\n{outcome}");
+            }
+            if table == "campaigns" {
+                assert_eq!(database.count("campaigns"), 29, "{case}: {outcome}");
+            }
+            assert_eq!(database.count("sync_tasks WHERE worker_id <> 0"), 0, "{case}: {outcome}");
+            untrigger(&database);
+            database.execute("UPDATE workers SET heartbeat_at = now() - interval '1 hour'");
+            sync(&server, &database).run().expect_code(0);
+            assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (30, 0), "{case}");
+            let twice = server.ledger().syncs_done().values().filter(|times| **times > 1).count();
+            assert!(table != "campaigns" || twice <= 1, "{case}: {twice} are sent again");
+        }
+    }
+}
+
 /// Has triggers of each kind meddle with all rows of a table: the run ends soon, with the reason if it is not whole, and the
 /// next one works. Not every run writes to every table, and not every row of it is needed.
 fn every_refusal_ends_the_run(table: &str, events: [&str; 2], expected: [&[i32]; 2]) {

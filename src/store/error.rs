@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::io;
 
-use postgres::error::DbError;
+use postgres::error::{DbError, ErrorPosition};
 
 use crate::foreign;
 use crate::http::sharing::SharingError;
@@ -154,18 +154,23 @@ fn from_server(said: &DbError) -> StoreError {
     }
     // A trigger's function is named: that is where the cure is.
     let users = users_code(said);
-    let row = |message: &str| StoreError::Row {
-        sqlstate: sqlstate.into(),
-        message: match users {
-            Some(function) => format!("{message} (in {})", foreign::one_line(function, FUNCTION_CHARACTERS)),
-            None => message.to_owned(),
-        },
-    };
+    let class = &sqlstate[..sqlstate.len().min(2)];
+    let row =
+        |message: &str| StoreError::Row { sqlstate: sqlstate.into(), message: in_function(message, users) };
     match sqlstate {
         // PgBouncer gives its own refusals this code of the protocol.
         "08P01" if is_pooler_refusal(&text) => {
             StoreError::Refused { message: with_cure(&text, pooler_cure(&text)) }
         }
+        // A function of the user's may do less than it needs to: that is no fault of the row's.
+        ROW_POLICY if users.is_some() => StoreError::Refused {
+            message: with_cure(
+                &in_function(&text, users),
+                "grant it to this role, or make the function SECURITY DEFINER; then run again to resume",
+            ),
+        },
+        // Whatever else is wrong in there.
+        _ if users.is_some() && OUR_FAULTS.contains(&class) && sqlstate != READ_ONLY => row(&text),
         "0A000" if text.contains("cached plan") => StoreError::Unavailable { message: text },
         "26000" | "42P05" => StoreError::Refused {
             message: with_cure(
@@ -199,11 +204,11 @@ fn from_server(said: &DbError) -> StoreError {
         }
         // A distributed database reports a node that is gone by this code.
         "XX000" if text.to_lowercase().contains("connection") => StoreError::Unavailable { message: text },
-        _ => match &sqlstate[..sqlstate.len().min(2)] {
+        _ => match class {
             "08" | "40" | "53" | "57" | "58" => StoreError::Unavailable { message: text },
             "28" | "0P" | "0L" => StoreError::Refused { message: text },
             "22" => row(&without_quoted(&text)),
-            class if users.is_none() && OUR_FAULTS.contains(&class) => {
+            _ if users.is_none() && OUR_FAULTS.contains(&class) => {
                 StoreError::Internal { message: format!("{text} (SQLSTATE {sqlstate})") }
             }
             // Constraints, triggers and limits; and what nobody can foresee: which row it is, is found by trying.
@@ -215,10 +220,26 @@ fn from_server(said: &DbError) -> StoreError {
 /// The longest that the name of a user's function may be in a message, in characters.
 const FUNCTION_CHARACTERS: usize = 120;
 
-/// The function of the user's that was at work, if one was: a trigger's, for instance.
+fn in_function(message: &str, users: Option<&str>) -> String {
+    match users {
+        Some(function) => format!("{message} (in {})", foreign::one_line(function, FUNCTION_CHARACTERS)),
+        None => message.to_owned(),
+    }
+}
+
+/// The function of the user's that was at work, if one was: a trigger's, for instance. Only its name is looked for: a
+/// statement of it may hold the row's values.
 fn users_code(said: &DbError) -> Option<&str> {
-    let mut lines = said.where_().unwrap_or_default().lines();
-    lines.find(|line| line.starts_with("PL/") || line.starts_with("SQL function"))
+    let names = |line: &&str| {
+        let place = line.find("PL/").or_else(|| line.find("SQL function"));
+        place.is_some_and(|place| place < 20) && !line.starts_with("SQL statement")
+    };
+    let lines = || said.where_().unwrap_or_default().lines().filter(names);
+    // The last line is the trigger's own function, in any language of the server's messages.
+    let named = lines().find(|line| line.contains("function")).or_else(|| lines().last());
+    // Without a name: the place is in a statement that is not ours.
+    let inside = || matches!(said.position(), Some(ErrorPosition::Internal { .. })).then_some("a function");
+    named.or_else(inside)
 }
 
 /// A table did not keep a row that was written to it.

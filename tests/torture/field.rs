@@ -3,7 +3,7 @@
 //! hang beside good ones, and a machine with few open files.
 
 use crate::chance::Chance;
-use crate::plan::{After, Event, Plan};
+use crate::plan::{After, Begin, Event, Plan};
 
 /// The tables that strangers lock.
 pub const TABLES: [&str; 6] =
@@ -83,6 +83,10 @@ impl Field {
         if chance.happens(0.12) {
             for _ in 0..chance.number(1, 3) {
                 plan.events.push((chance.millis(50, 1_150), Event::Retry));
+            }
+            // There is something to put back, with a record that is no longer true.
+            if !plan.seed.is_multiple_of(3) {
+                plan.begin = Begin::Older;
             }
         }
         if chance.happens(0.12) {

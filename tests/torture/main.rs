@@ -98,7 +98,9 @@ fn note(report: &Report, played: &Played) {
     played.schedules.fetch_add(1, Ordering::Relaxed);
     played.tally.merge(&report.tally);
     if std::env::var_os("TORTURE_VERBOSE").is_some() {
-        eprintln!("SEED={} took {:?}: {:?}", report.seed, report.took, plan::Plan::of(report.seed).field);
+        let (seed, plan) = (report.seed, plan::Plan::of(report.seed));
+        let retries = plan.events.iter().filter(|(_, event)| *event == plan::Event::Retry).count();
+        eprintln!("SEED={seed} took {:?}: {:?}, {retries} retries", report.took, plan.field);
     }
     if !report.violations.is_empty() {
         eprintln!("SEED={} violates:\n{}", report.seed, report.violations.join("\n"));

@@ -45,7 +45,13 @@ fn acts(ground: &Ground, plan: &Plan, tally: &Arc<Tally>) -> Vec<String> {
     if plan.begin == Begin::Older {
         stage.heal();
         stage.beside.heal();
-        stage.platform.change(|settings| settings.revision = 0);
+        let retries = plan.has(|event| *event == Event::Retry);
+        stage.platform.change(|settings| {
+            settings.revision = 0;
+            if retries {
+                settings.faults.refused_every = 3;
+            }
+        });
         cure(&mut stage, "sync", &mut violations);
     }
     let watch = Watch::of(&stage.database);

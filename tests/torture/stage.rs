@@ -279,7 +279,11 @@ impl<'a> Stage<'a> {
     /// Accounts that hang do not hold up the others: those come to their end, if there is a process to work on them.
     pub fn wait_for_good_accounts(&mut self) {
         let begun = Instant::now();
-        let open = "SELECT account FROM sync_runs WHERE state = 'running' AND account NOT LIKE 'hanging%'";
+        // Those that a process still works on: it may have given one up.
+        let open =
+            "SELECT FROM sync_runs s WHERE state = 'running' AND account NOT LIKE 'hanging%' AND EXISTS (
+                        SELECT FROM workers w WHERE w.account = s.account AND w.run_id = s.run_id
+                          AND w.heartbeat_at > now() - interval '10 s')";
         while self.processes.iter_mut().any(|process| process.running.is_running()) {
             let left = self.database.rows(open);
             if left.is_empty() {
