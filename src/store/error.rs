@@ -170,7 +170,7 @@ fn from_server(said: &DbError) -> StoreError {
             ),
         },
         // Whatever else is wrong in there.
-        _ if users.is_some() && OUR_FAULTS.contains(&class) && sqlstate != READ_ONLY => row(&text),
+        _ if users.is_some() && class == "42" => row(&text),
         "0A000" if text.contains("cached plan") => StoreError::Unavailable { message: text },
         "26000" | "42P05" => StoreError::Refused {
             message: with_cure(
