@@ -28,7 +28,7 @@ WITH batch AS (
     WHERE account = $1 AND worker_id = $2
     RETURNING worker_id
 )
--- As in sql/complete.sql.
+-- As in sql/complete/settle.sql.
 SELECT (SELECT count(*) FROM done)
        + CASE WHEN (SELECT count(*) FROM buried) < (SELECT count(*) FROM done)
               THEN (SELECT 'campaign-sync: no row kept in dead_letters' FROM done LIMIT 1)::bigint

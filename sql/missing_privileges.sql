@@ -14,6 +14,8 @@ UNION ALL
             ('sync_tasks', 'SELECT INSERT UPDATE DELETE'),
             ('dead_letters', 'SELECT INSERT UPDATE DELETE'),
             ('campaigns', 'SELECT INSERT UPDATE'),
+            ('campaign_changes', 'SELECT INSERT DELETE'),
+            ('account_freshness', 'SELECT'),
             ('quotas', 'SELECT INSERT UPDATE'),
             ('access_tokens', 'SELECT INSERT UPDATE')
     ) AS needed (name, privileges)

@@ -62,6 +62,7 @@ pub struct Flags {
     pub deadline: Option<String>,
     pub max_run_age: Option<String>,
     pub max_removed: Option<String>,
+    pub keep_history: Option<String>,
     pub progress: Option<String>,
     pub log_format: Option<String>,
     pub metrics_file: Option<String>,
@@ -144,6 +145,7 @@ macro_rules! command {
             ["stop in order after this time; run again to go on (default: none)", (option), deadline: Option<String>]
             ["abandon an open run in which nothing has happened for this long and begin anew (default 7d)", (option), max_run_age: Option<String>]
             ["most campaigns, in percent, that may be marked removed at once (default 20)", (option), max_removed: Option<String>]
+            ["keep what changed for this long, 0: write down no changes (default 400d) [CAMPAIGN_SYNC_KEEP_HISTORY]", (option), keep_history: Option<String>]
             ["progress on stderr: auto (on a terminal), always or never (default auto)", (option), progress: Option<String>]
             ["write metrics in Prometheus' text form to this file, also on failure (default: none)", (option), metrics_file: Option<String>]
             ["write traces as OTLP JSON lines to this file (default: none)", (option), trace_file: Option<String>]

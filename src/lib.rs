@@ -14,7 +14,7 @@
 //!    the account's token ([`http::token`]). What comes of it is decided in one place (`sync::decision`): it is done, comes
 //!    back later, or becomes a *dead letter* with its reason.
 //! 4. The *writer* (`sync::writer`) commits the pages, and results in batches: the task is deleted, and only if it was still
-//!    held by this process under this attempt number, the campaign is stored, in one statement (`sql/complete.sql`). That
+//!    held by this process under this attempt number, the campaign is stored, in one statement (`sql/complete/`). That
 //!    makes the effect exactly once.
 //! 5. When the last page is in and no task is left, whoever sees it first closes the *run*, and marks what a complete
 //!    listing no longer showed.

@@ -80,6 +80,7 @@
 //! | silence within a transaction, for others' sake | 5 s | the server ends it | `a_process_that_is_suspended_in_a_transaction_does_not_hold_up_the_others` |
 //! | silence of a process | 10 s | its tasks go to others | `held_work_of_a_dead_process_is_free_within_15_s_and_other_work_at_once` |
 //! | a task that the database does not let go, or has forgotten, is worked again | 2 times | the run stops, to be resumed | `rows_that_nobody_can_take_out_of_the_queue_end_the_run_as_well` |
+//! | batches of 10,000 changes older than `--keep-history` that a run deletes | 100 | the others are left to the next run | `what_changed_is_kept_as_long_as_wanted_and_not_at_all_if_not` |
 //! | silence of an open run's last process | `--max-run-age` | it is abandoned, with a warning | `an_old_run_is_abandoned_and_any_run_on_demand` |
 //! | the turn to fetch a token | 30 s | another process may | `a_turn_to_fetch_a_token_ends_when_the_databases_clock_is_turned_back` |
 //! | its words in a message of ours | 300 characters | cut | `a_message_is_one_short_line` |
@@ -144,6 +145,10 @@ mod tests {
             ("a metrics file", mib(crate::report::metrics::MOST_BYTES)),
             ("tasks that a process holds", thousands(crate::sync::MOST_HELD)),
             ("a task that the database", format!("{} times", crate::sync::MAX_RETAKEN)),
+            (
+                &*format!("batches of {} changes", thousands(crate::store::history::BATCH as usize)),
+                crate::sync::PRUNED_BATCHES.to_string(),
+            ),
             ("pages fetched ahead", crate::sync::PAGES_AHEAD.to_string()),
             ("records that wait", thousands(crate::sync::UNCOMMITTED)),
             ("results that wait", thousands(crate::sync::MOST_RESULTS)),

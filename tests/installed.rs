@@ -88,6 +88,7 @@ fn everything_is_in_its_conventional_place_and_goes_away_again() {
         ("opt/sync/lib/systemd/system/campaign-sync.timer", 0o644),
         ("opt/sync/lib/sysusers.d/campaign-sync.conf", 0o644),
         ("opt/sync/share/bash-completion/completions/campaign-sync", 0o644),
+        ("opt/sync/share/campaign-sync/grafana-dashboard.json", 0o644),
         ("opt/sync/share/fish/vendor_completions.d/campaign-sync.fish", 0o644),
         ("opt/sync/share/man/man1/campaign-sync.1", 0o644),
         ("opt/sync/share/zsh/site-functions/_campaign-sync", 0o644),

@@ -11,7 +11,7 @@ use support::{Database, Program};
 const FIRST: &str = include_str!("../sql/migrations/0001_first.sql");
 
 /// How many there are.
-const MIGRATIONS: i32 = 6;
+const MIGRATIONS: i32 = 7;
 
 fn migrate(database: &Database) -> Program {
     Program::new(&["migrate"]).database(&database.url())

@@ -9,15 +9,20 @@ use support::{Database, Program};
 
 /// A role that may log in and has only the documented grants; the URL to be it.
 fn restricted(database: &Database, role: &str) -> String {
+    role_of(database, "syncer", role)
+}
+
+/// The same for another of the README's roles.
+fn role_of(database: &Database, granted: &str, role: &str) -> String {
     let (rest, name) = database.url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     let role = format!("{role}_{name}");
     let grants: Vec<&str> = include_str!("../src/docs/database.md")
         .lines()
         .map(str::trim)
-        .filter(|line| line.starts_with("GRANT "))
+        .filter(|line| line.starts_with("GRANT ") && line.ends_with(&format!(" TO {granted};")))
         .collect();
     assert!(grants.len() >= 3, "{grants:?}");
-    let grants = grants.join("\n").replace("TO syncer", &format!("TO {role}"));
+    let grants = grants.join("\n").replace(&format!("TO {granted};"), &format!("TO {role};"));
     database.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'syncers-own'; {grants}"));
     let host = rest.rsplit_once('@').unwrap().1;
     format!("postgres://{role}:syncers-own@{host}/{name}")
@@ -78,5 +83,25 @@ fn a_missing_grant_is_a_matter_of_configuration_and_names_the_table() {
         let cure = format!("GRANT INSERT, UPDATE ON campaign_sync.{table} TO {role}");
         assert!(outcome.stderr.contains(&cure), "{outcome}");
         database.execute(&format!("GRANT INSERT, UPDATE ON {table} TO {role}"));
+    }
+}
+
+#[test]
+fn a_role_that_only_reads_sees_every_table_and_view_but_no_token_and_changes_nothing() {
+    let (server, database) = migrated();
+    Program::sync(&server, &database).run().expect_code(3);
+    let url = role_of(&database, "analyst", "reads");
+    let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+    let relations: Vec<String> = database.column(
+        "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = 'campaign_sync' AND c.relkind IN ('r', 'v')",
+    );
+    assert!(relations.len() >= 13, "{relations:?}");
+    for relation in &relations {
+        let read = client.query(&format!("SELECT * FROM campaign_sync.{relation}"), &[]);
+        let secret = ["access_tokens", "schema_migrations"].contains(&relation.as_str());
+        assert_eq!(read.is_err(), secret, "{relation}: {read:?}");
+        let delete = client.execute(&format!("DELETE FROM campaign_sync.{relation}"), &[]);
+        assert!(delete.is_err(), "{relation}");
     }
 }

@@ -20,11 +20,22 @@ use proptest::test_runner::TestRunner;
 use support::{Cluster, Database, PATIENCE, eventually};
 
 const ACCOUNT: &str = "default";
+const COMPLETE: &str = concat!(
+    include_str!("../sql/complete/store.sql"),
+    include_str!("../sql/history.sql"),
+    include_str!("../sql/complete/settle.sql")
+);
 
 /// A run whose lister is a registered worker.
 fn run_with_lister(client: &mut Client) -> (i64, i64) {
     schema::migrate(client).unwrap().unwrap();
-    let opening = Opening { page_size: 100, max_age: Duration::from_secs(86_400), fresh: false, lists: true };
+    let opening = Opening {
+        page_size: 100,
+        max_age: Duration::from_secs(86_400),
+        fresh: false,
+        lists: true,
+        keeps_history: true,
+    };
     let (run, _) = join::open(client, ACCOUNT, &opening).unwrap();
     let worker = register(client, run.run_id, 1);
     assert_eq!(leases::take_listing(client, ACCOUNT, run.run_id, worker).unwrap(), Some((1, 100)));
@@ -142,7 +153,13 @@ fn a_worker_of_an_abandoned_run_claims_nothing_of_the_next_one() {
     let database = Database::create();
     let client = &mut database.connect();
     let (_, late) = run_with_lister(client);
-    let opening = Opening { page_size: 100, max_age: Duration::from_secs(86_400), fresh: true, lists: true };
+    let opening = Opening {
+        page_size: 100,
+        max_age: Duration::from_secs(86_400),
+        fresh: true,
+        lists: true,
+        keeps_history: true,
+    };
     let next = join::open(client, ACCOUNT, &opening).unwrap().0.run_id;
     let worker = register(client, next, 2);
     leases::take_listing(client, ACCOUNT, next, worker).unwrap().unwrap();
@@ -202,9 +219,7 @@ fn finished_tasks_are_found_by_key_even_before_the_first_analyze() {
     parameters.push((&texts, Type::TEXT_ARRAY));
     parameters.extend([(); 3].map(|()| (&counts as _, Type::INT8_ARRAY)));
     parameters.extend([(&times as _, Type::TIMESTAMPTZ_ARRAY), (&texts as _, Type::TEXT_ARRAY)]);
-    for (statement, parameters) in
-        [(include_str!("../sql/complete.sql"), parameters), (include_str!("../sql/bury.sql"), burial)]
-    {
+    for (statement, parameters) in [(COMPLETE, parameters), (include_str!("../sql/bury.sql"), burial)] {
         let plan = plan(client, statement, &parameters);
         assert!(plan.contains("sync_tasks_pkey") && plan.contains("Tid Scan on sync_tasks"), "{plan}");
         assert!(!plan.contains("Seq Scan on sync_tasks"), "{plan}");
@@ -775,7 +790,7 @@ fn a_heartbeat_and_a_page_at_the_same_moment_wait_for_each_other_in_turn() {
 }
 
 fn opening(lists: bool) -> Opening {
-    Opening { page_size: 100, max_age: Duration::from_secs(86_400), fresh: false, lists }
+    Opening { page_size: 100, max_age: Duration::from_secs(86_400), fresh: false, lists, keeps_history: true }
 }
 
 fn put_letter(database: &Database, id: &str, run: i64) {

@@ -183,7 +183,13 @@ fn samples_stay_few_however_long_a_run_is() {
     let database = Database::create();
     let client = &mut database.connect();
     schema::migrate(client).unwrap().unwrap();
-    let opening = Opening { page_size: 10, max_age: Duration::from_secs(86_400), fresh: false, lists: true };
+    let opening = Opening {
+        page_size: 10,
+        max_age: Duration::from_secs(86_400),
+        fresh: false,
+        lists: true,
+        keeps_history: true,
+    };
     let run = join::open(client, "default", &opening).unwrap().0.run_id;
     let worker = 1;
     leases::register(client, "default", run, worker, &Process::default()).unwrap();
@@ -238,7 +244,8 @@ fn a_role_with_no_more_than_the_documented_rights_can_sync_and_report() {
          GRANT USAGE ON SCHEMA campaign_sync TO {name};
          GRANT SELECT, INSERT, UPDATE, DELETE ON sync_runs, workers, sync_tasks, dead_letters TO {name};
          GRANT SELECT, INSERT, UPDATE ON campaigns, quotas, access_tokens TO {name};
-         GRANT SELECT ON schema_migrations TO {name}"
+         GRANT SELECT, INSERT, DELETE ON campaign_changes TO {name};
+         GRANT SELECT ON account_freshness, schema_migrations TO {name}"
     ));
     let url = database.url();
     let (_, place) = url.rsplit_once('@').unwrap();

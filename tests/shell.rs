@@ -82,6 +82,7 @@ fn nonsense_in_a_flag_is_one_line_that_names_it_with_an_example() {
         ("--deadline", &["0s", "5", "tomorrow"], DURATION),
         ("--max-run-age", &["0s", "5", "old"], DURATION),
         ("--max-removed", &["101", "-1", "20%"], "such as 20"),
+        ("--keep-history", &["0s", "400", "never", "-1d"], "400d"),
         ("--progress", &["sometimes", "", "AUTO"], "auto, always or never"),
         ("--log-format", &["xml", "", "JSON"], "text or json"),
     ] {
@@ -101,6 +102,7 @@ fn nonsense_in_a_variable_is_one_line_that_names_it_with_an_example() {
         ("AD_PLATFORM_RATE_LIMIT", &["10", "10 per minute"], "10/60s"),
         ("CAMPAIGN_SYNC_WORKERS", &["0", "all"], "such as 16"),
         ("CAMPAIGN_SYNC_PAGE_SIZE", &["0", "1001"], "such as 10"),
+        ("CAMPAIGN_SYNC_KEEP_HISTORY", &["0d", "long"], "400d"),
         ("RUST_LOG", &["campaign_sync=loud"], "such as info"),
         ("SSL_CERT_FILE", &["/nonexistent.pem", "/dev/null"], "certificate"),
         ("DATABASE_URL", &["nonsense", "mysql://a/b"], "postgres://"),

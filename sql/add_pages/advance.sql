@@ -1,4 +1,3 @@
-    RETURNING id
 ), cleared AS (
     DELETE FROM campaign_sync.dead_letters l
     WHERE l.account = $1 AND EXISTS (SELECT FROM campaign_sync.dead_letters WHERE account = $1)

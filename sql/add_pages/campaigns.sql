@@ -12,9 +12,9 @@
     RETURNING t.id, t.seq
 ), stored AS (
     INSERT INTO campaign_sync.campaigns AS c (account, id, name, status, budget, impressions, clicks, conversions, created_at, extra,
-                                first_synced_at, synced_at, run_id)
+                                first_synced_at, synced_at, changed_at, run_id)
     SELECT $1, f.id, f.name, f.status, f.budget::numeric, f.impressions, f.clicks, f.conversions, f.created_at,
-           coalesce(f.extra::jsonb, '{}'), now(), now(), r.run_id
+           coalesce(f.extra::jsonb, '{}'), now(), now(), now(), r.run_id
     FROM finished f CROSS JOIN run r
     -- Nor is there a task, as a rule, where campaigns are finished before their page is committed.
     WHERE (NOT EXISTS (SELECT FROM campaign_sync.sync_tasks WHERE account = $1)

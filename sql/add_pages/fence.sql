@@ -4,6 +4,7 @@
 --   tasks.sql | no_tasks.sql  what is still to be done becomes tasks, and what is no campaign a dead letter
 --   campaigns.sql             what is finished by now is stored at once and never becomes a task
 --   replace.sql | nothing     ... also where the account has campaigns already
+--   ../history.sql            what changed
 --   advance.sql               the run's next page
 WITH alive AS (
     -- Locked before the run, as by a heartbeat and by the end of a lease, which would otherwise leave the held tasks with

@@ -37,7 +37,7 @@ const fn key(name: &'static str, beaten_by: &'static str, example: &'static str,
 }
 
 /// Every key, as the sample file and the manual page show them.
-pub const KEYS: [Key; 27] = [
+pub const KEYS: [Key; 28] = [
     key("api_url", "--api-url", "\"https://ads.example.com\"", "API base address"),
     key("email", "AD_PLATFORM_EMAIL", "\"ads@example.com\"", "the account's email"),
     key(
@@ -97,6 +97,12 @@ pub const KEYS: [Key; 27] = [
         "--max-removed",
         "20",
         "most campaigns, in percent, that may be marked removed at once",
+    ),
+    key(
+        "keep_history",
+        "--keep-history",
+        "\"400d\"",
+        "keep what changed in campaigns for this long; \"0\": write down no changes",
     ),
     key("progress", "--progress", "\"auto\"", "progress on stderr: auto, always or never"),
     key("log_format", "--log-format", "\"text\"", "logs on stderr as text or json"),

@@ -157,6 +157,8 @@ pub struct Config {
     pub max_run_age: Duration,
     /// The largest share, in percent, that may be marked as removed.
     pub max_removed: u8,
+    /// How long changes of campaigns are kept; none when they are not written.
+    pub keep_history: Option<Duration>,
     /// Whether an open run is abandoned on purpose.
     pub fresh: bool,
     /// Whether the schema is brought up to date.
@@ -206,6 +208,7 @@ impl Config {
             deadline: optional("--deadline", &flags.deadline)?,
             max_run_age: optional("--max-run-age", &flags.max_run_age)?.unwrap_or(seconds(7 * 86_400)),
             max_removed: u8::try_from(max_removed).unwrap_or(20),
+            keep_history: keep_history(flags, env)?,
             fresh: flags.fresh,
             migrate: !Source::is_on("--no-migrate", flags.no_migrate, env),
             trusted_roots: trusted_roots(env)?,
@@ -295,6 +298,15 @@ fn account(flags: &Flags, env: Environment<'_>, entry: Option<&Entry>) -> Result
             None => password::password(env)?,
         },
     })
+}
+
+fn keep_history(flags: &Flags, env: Environment<'_>) -> Result<Option<Duration>, ConfigError> {
+    let kept = Source::new("--keep-history", "CAMPAIGN_SYNC_KEEP_HISTORY", &flags.keep_history).parsed(
+        env,
+        "a duration such as 400d or 24h, or 0 to turn it off",
+        |text| if text == "0" { Some(None) } else { duration::duration(text).map(Some) },
+    )?;
+    Ok(kept.unwrap_or(Some(Duration::from_secs(400 * 86_400))))
 }
 
 fn workers(flags: &Flags, env: Environment<'_>, entry: Option<&Entry>) -> Result<usize, ConfigError> {

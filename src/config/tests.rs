@@ -40,6 +40,9 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!((config.max_removed, config.deadline, config.fresh, config.migrate), (20, None, false, true));
     let seconds = [config.accounts[0].timeout, config.give_up_after, config.max_wait, config.max_run_age];
     assert_eq!(seconds.map(|duration| duration.as_secs()), [30, 300, 900, 7 * 86_400]);
+    assert_eq!(config.keep_history, Some(std::time::Duration::from_secs(400 * 86_400)));
+    let off = Flags { keep_history: Some("0".into()), ..Flags::default() };
+    assert_eq!(read(&off, &good()).unwrap().keep_history, None);
 }
 
 #[test]
@@ -53,7 +56,7 @@ fn a_flag_beats_the_environment_and_an_empty_variable_is_unset() {
 #[test]
 fn nonsense_is_answered_with_the_settings_name_and_a_valid_example() {
     type Set = fn(&mut Flags, String);
-    let flags: [(&str, &str, Set); 12] = [
+    let flags: [(&str, &str, Set); 13] = [
         ("--api-url", "https://ads.example.com", |flags, text| flags.api_url = Some(text)),
         ("--client-id", "nightly-sync", |flags, text| flags.client_id = Some(text)),
         ("--workers", "16", |flags, text| flags.workers = Some(text)),
@@ -66,6 +69,7 @@ fn nonsense_is_answered_with_the_settings_name_and_a_valid_example() {
         ("--deadline", "1h", |flags, text| flags.deadline = Some(text)),
         ("--max-run-age", "1h", |flags, text| flags.max_run_age = Some(text)),
         ("--max-removed", "20", |flags, text| flags.max_removed = Some(text)),
+        ("--keep-history", "400d", |flags, text| flags.keep_history = Some(text)),
     ];
     for (name, example, set) in flags {
         for nonsense in ["", "-1", "lots", "99999999999999999999", "1 2", "\u{7}"] {

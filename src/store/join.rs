@@ -98,6 +98,7 @@ pub fn open(
             (&opening.lists, Type::BOOL),
             (&opening.page_size, Type::INT4),
             (&env!("CARGO_PKG_VERSION"), Type::TEXT),
+            (&opening.keeps_history, Type::BOOL),
         ],
     )?;
     Ok((open_run(&row, true), abandoned))

@@ -9,6 +9,7 @@ mod connect;
 pub mod conninfo;
 pub mod dead_letters;
 pub mod error;
+pub mod history;
 pub mod join;
 pub mod leases;
 mod line;

@@ -39,7 +39,7 @@ pub struct Overview {
     pub gate_asked: Option<Duration>,
 }
 
-/// How fresh an account's campaigns are. One definition for all who tell it: only a run that lists all campaigns counts; one of
+/// How fresh an account's campaigns are. One definition for all who tell it, the view `account_freshness`: only a run that lists all campaigns counts; one of
 /// `retry` never does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freshness {
@@ -178,14 +178,13 @@ pub fn silent(
 }
 
 fn freshness(client: &mut Client, account: &str) -> Result<Freshness, Error> {
-    let row = client.query_typed_one(
-        "SELECT success, finished, extract(epoch FROM now() - success)::float8 AS success_s,
-                extract(epoch FROM now() - finished)::float8 AS finished_s
-         FROM (SELECT max(finished_at) FILTER (WHERE state = 'complete') AS success, max(finished_at) AS finished
-               FROM campaign_sync.sync_runs
-               WHERE account = $1 AND lists AND state IN ('complete', 'partial')) f",
+    let row = client.query_typed_opt(
+        "SELECT last_success_at AS success, extract(epoch FROM success_age)::float8 AS success_s,
+                last_finished_at AS finished, extract(epoch FROM finished_age)::float8 AS finished_s
+         FROM campaign_sync.account_freshness WHERE account = $1",
         &[(&account, Type::TEXT)],
     )?;
+    let Some(row) = row else { return Ok(Freshness::default()) };
     let age = |column| row.get::<_, Option<f64>>(column).map(seconds);
     Ok(Freshness {
         last_success: row.get("success"),

@@ -110,15 +110,19 @@ pub struct Pages<'a> {
     pub first: bool,
 }
 
-/// The statement that commits pages, of its parts: what it need not do is not in it.
-macro_rules! add_pages {
-    ($($part:literal),+) => {
-        concat!($(include_str!(concat!("../../sql/add_pages/", $part, ".sql"))),+)
+/// A statement of its parts: what it need not do is not in it.
+macro_rules! statement {
+    ($folder:literal: $($part:literal),+) => {
+        concat!($(include_str!(concat!("../../sql/", $folder, "/", $part, ".sql"))),+)
     };
 }
-const ADD_PAGES: &str = add_pages!("fence", "tasks", "campaigns", "replace", "advance");
-const ADD_FINISHED_PAGES: &str = add_pages!("fence", "no_tasks", "campaigns", "replace", "advance");
-const ADD_FIRST_CAMPAIGNS: &str = add_pages!("fence", "no_tasks", "campaigns", "advance");
+const ADD_PAGES: &str =
+    statement!("add_pages": "fence", "tasks", "campaigns", "replace", "../history", "advance");
+const ADD_FINISHED_PAGES: &str =
+    statement!("add_pages": "fence", "no_tasks", "campaigns", "replace", "../history", "advance");
+const ADD_FIRST_CAMPAIGNS: &str =
+    statement!("add_pages": "fence", "no_tasks", "campaigns", "../history", "advance");
+const COMPLETE: &str = statement!("complete": "store", "../history", "settle");
 
 /// What became of committed pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -284,7 +288,7 @@ pub fn complete(
     let attempts: Vec<i32> = finished.iter().map(|(attempt, _)| *attempt).collect();
     let campaigns: Vec<&Campaign> = finished.iter().map(|(_, campaign)| *campaign).collect();
     let row = client.query_typed_opt(
-        include_str!("../../sql/complete.sql"),
+        COMPLETE,
         &[
             (&account, Type::TEXT),
             (&worker, Type::INT8),

@@ -37,6 +37,8 @@ pub struct Opening {
     pub fresh: bool,
     /// Whether a new run lists; one of `retry` does not.
     pub lists: bool,
+    /// Whether a new run writes down what changed, in `campaign_changes`.
+    pub keeps_history: bool,
 }
 
 /// A run as it stands.

@@ -12,13 +12,14 @@ use super::survey::{HISTORY, Namesake, Survey};
 use super::{Client, Transaction};
 
 /// All migrations, oldest first; the first has version 1. An applied one is never edited.
-const MIGRATIONS: [(&str, &str); 6] = [
+const MIGRATIONS: [(&str, &str); 7] = [
     ("first", include_str!("../../sql/migrations/0001_first.sql")),
     ("samples", include_str!("../../sql/migrations/0002_samples.sql")),
     ("gates", include_str!("../../sql/migrations/0003_gates.sql")),
     ("joining", include_str!("../../sql/migrations/0004_joining.sql")),
     ("totals", include_str!("../../sql/migrations/0005_totals.sql")),
     ("doubted_gates", include_str!("../../sql/migrations/0006_doubted_gates.sql")),
+    ("history", include_str!("../../sql/migrations/0007_history.sql")),
 ];
 
 /// Two processes that migrate at once wait for each other. The lock is the transaction's, so it also works behind a

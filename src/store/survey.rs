@@ -8,8 +8,17 @@ use super::schema_name::{DEFAULT_SCHEMA, SchemaName};
 /// The table that tells which migrations are applied.
 pub(super) const HISTORY: &str = "schema_migrations";
 /// All tables of this version.
-const TABLES: [&str; 8] =
-    [HISTORY, "campaigns", "sync_runs", "workers", "sync_tasks", "dead_letters", "quotas", "access_tokens"];
+const TABLES: [&str; 9] = [
+    HISTORY,
+    "campaigns",
+    "campaign_changes",
+    "sync_runs",
+    "workers",
+    "sync_tasks",
+    "dead_letters",
+    "quotas",
+    "access_tokens",
+];
 
 /// The database, as a role finds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

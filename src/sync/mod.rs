@@ -58,7 +58,7 @@ use crate::store::leases::LEASE_SECONDS;
 use crate::store::overview::{self, Silent, Standing};
 use crate::store::queue::{self, WorkerId};
 use crate::store::runs::{self, Opening, Progress};
-use crate::store::{Store, StoreError, UNIQUE_VIOLATION, leases, process};
+use crate::store::{Store, StoreError, UNIQUE_VIOLATION, history, leases, process};
 
 /// How often the conductor looks at the queue when nothing happens here.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -66,6 +66,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// they have much to do, and when they have little.
 const LOOK_FOR_THE_END: Duration = Duration::from_millis(100);
 const LOOK_NEAR_THE_END: Duration = Duration::from_millis(15);
+/// How many batches of old changes a run deletes at most.
+pub(crate) const PRUNED_BATCHES: u32 = 100;
 /// How often it asks for free tasks of which nobody has told it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -81,6 +83,8 @@ pub struct Job {
     pub workers: usize,
     /// The largest share of campaigns, in percent, that may be marked as removed at once.
     pub max_removed: u8,
+    /// How long changes are kept; none: for ever, and this run writes none.
+    pub keep_history: Option<Duration>,
     /// When to stop in order.
     pub deadline: Option<Instant>,
     /// Dead letters to put back first.
@@ -403,7 +407,10 @@ fn steer(job: &Job, session: &Session, watcher: &dyn Watcher) -> Option<NotRemov
                     session.update_view(|view| view.over = true);
                     continue;
                 }
-                Some(Closing::Closed(not_removed)) => return not_removed,
+                Some(Closing::Closed(not_removed)) => {
+                    prune_history(job, session);
+                    return not_removed;
+                }
             }
             if now.saturating_duration_since(sought) >= ASK_AGAIN {
                 sought = now;
@@ -514,6 +521,22 @@ fn try_to_close(job: &Job, session: &Session, view: &session::View) -> Option<Cl
     let run_id = session.run.run_id;
     let known = (session.first.load(Ordering::Relaxed), view.others == 0);
     session.transact(|client, account| closing::close(client, account, run_id, job.max_removed, known)).ok()
+}
+
+/// Deletes changes that are older than they are to be kept. What is too much for once is left to the next run.
+fn prune_history(job: &Job, session: &Session) {
+    let Some(kept) = job.keep_history.filter(|_| !session.first.load(Ordering::Relaxed)) else { return };
+    for _ in 0..PRUNED_BATCHES {
+        match job.store.run(|client, account| history::prune(client, account, kept)) {
+            Ok(deleted) if deleted >= u64::from(history::BATCH) => {}
+            Ok(_) => return,
+            Err(error) => {
+                let (account, run) = (job.store.account(), session.run.run_id);
+                log::warn!(account, run; "changes older than --keep-history are left to the next run: {error}");
+                return;
+            }
+        }
+    }
 }
 
 /// Another process has closed the run; or has abandoned it, and then ours is not done.

@@ -18,8 +18,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tasks: usize = arguments.get(1).map_or(Ok(1_000_000), |tasks| tasks.parse())?;
     let client = &mut Client::from(postgres::Client::connect(url, postgres::NoTls)?);
     schema::migrate(client)??;
-    let opening =
-        Opening { page_size: 1_000, max_age: Duration::from_secs(86_400), fresh: true, lists: true };
+    let opening = Opening {
+        page_size: 1_000,
+        max_age: Duration::from_secs(86_400),
+        fresh: true,
+        lists: true,
+        keeps_history: true,
+    };
     let run = join::open(client, "default", &opening)?.0.run_id;
     let worker = 1;
     leases::register(client, "default", run, worker, &Process::default())?;

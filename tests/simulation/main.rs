@@ -27,7 +27,13 @@ use world::{Faults, World};
 fn settings(limit: Option<(u32, Duration)>, page_size: i32, seed: u64) -> AccountSettings {
     AccountSettings {
         workers: 8,
-        opening: Opening { page_size, max_age: Duration::from_secs(7 * 86_400), fresh: false, lists: true },
+        opening: Opening {
+            page_size,
+            max_age: Duration::from_secs(7 * 86_400),
+            fresh: false,
+            lists: true,
+            keeps_history: true,
+        },
         retry: None,
         max_removed: 20,
         policy: Policy { max_attempts: 5, max_wait: Duration::from_secs(900) },

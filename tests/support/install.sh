@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts the program, its manual page, completions and systemd units where a system looks for them.
+# Puts the program, its manual page, completions, systemd units and Grafana dashboard where a system looks for them.
 #
 #   install.sh PROGRAM MAN_PAGE [RUNNABLE]   below $DESTDIR$PREFIX (/usr/local); RUNNABLE: the same program for this machine
 #   install.sh --remove                      away again
@@ -15,7 +15,7 @@ readonly completions=(
 readonly services=("$name" "$name-accounts")
 
 if [ "${1:-}" = --remove ]; then
-    rm -f "$root/bin/$name" "$root/share/man/man1/$name.1" "$root/lib/sysusers.d/$name.conf"
+    rm -f "$root/bin/$name" "$root/share/man/man1/$name.1" "$root/lib/sysusers.d/$name.conf" "$root/share/$name/grafana-dashboard.json"
     for completion in "${completions[@]}"; do rm -f "$root/${completion#* }"; done
     for service in "${services[@]}"; do rm -f "$root/lib/systemd/system/$service".{service,timer}; done
     exit
@@ -34,4 +34,5 @@ for service in "${services[@]}"; do
     install -D -m 0644 "$units/$service.timer" "$root/lib/systemd/system/$service.timer"
 done
 install -D -m 0644 "$units/$name.sysusers" "$root/lib/sysusers.d/$name.conf"
+install -D -m 0644 "$units/grafana-dashboard.json" "$root/share/$name/grafana-dashboard.json"
 printf 'installed below %s\n' "$root"

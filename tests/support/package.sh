@@ -42,7 +42,7 @@ make_tarball() {
     cp "$out/LICENCES-$2" "$folder/LICENCES"
     cp "$out/sbom-$2.cdx.json" "$folder/sbom.cdx.json"
     cp src/units/*.service src/units/*.timer src/units/*.sysusers "$folder/systemd"
-    cp src/units/*.yaml "${settings[@]}" "$folder/examples"
+    cp src/units/*.yaml src/units/grafana-dashboard.json "${settings[@]}" "$folder/examples"
     for shell in bash zsh fish; do
         "$out/campaign-sync" completions "$shell" >"$folder/completions/campaign-sync.$shell"
     done
@@ -143,6 +143,7 @@ $(printf '%%config(noreplace) /etc/campaign-sync/%s\n' "${settings[@]##*/}")
 /usr/lib/systemd/system/campaign-sync*
 /usr/lib/sysusers.d/campaign-sync.conf
 /usr/share/bash-completion/completions/campaign-sync
+/usr/share/campaign-sync
 /usr/share/doc/campaign-sync
 /usr/share/fish/vendor_completions.d/campaign-sync.fish
 /usr/share/man/man1/campaign-sync.1.gz
