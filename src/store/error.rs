@@ -236,7 +236,7 @@ fn users_code(said: &DbError) -> Option<&str> {
     };
     let lines = || said.where_().unwrap_or_default().lines().filter(names);
     // The last line is the trigger's own function, in any language of the server's messages.
-    let named = lines().find(|line| line.contains("function")).or_else(|| lines().last());
+    let named = lines().find(|line| line.contains("function")).or_else(|| lines().next_back());
     // Without a name: the place is in a statement that is not ours.
     let inside = || matches!(said.position(), Some(ErrorPosition::Internal { .. })).then_some("a function");
     named.or_else(inside)
