@@ -259,6 +259,26 @@ fn status_shows_what_needs_a_person_first_and_the_rest_in_a_line_each() {
 }
 
 #[test]
+fn a_wrong_password_is_told_with_the_accounts_file_its_line_and_the_account() {
+    let servers = [(); 2].map(|()| mock_api::start(Settings::fast(10)).unwrap());
+    let text = good("north", &servers[0], "")
+        + &table("south", &servers[1].url(), "password_env = \"WRONG_PASSWORD\"");
+    let (file, database) = (File::new(&text), Database::create());
+    let line = 1 + text.lines().position(|line| line.contains("WRONG_PASSWORD")).unwrap();
+    for command in ["sync", "check"] {
+        let outcome = file.program(&[command], &database).run().expect_code(4);
+        let told =
+            outcome.stderr.lines().find(|line| line.contains("campaign-sync: south: credentials refused"));
+        let told = told.unwrap_or_else(|| panic!("{command}: {outcome}"));
+        for said in [&format!("line {line}"), "accounts.toml", "password_env", "\"south\""] {
+            assert!(told.contains(said), "{command}: {said}: {told}");
+        }
+        assert!(!told.contains("AD_PLATFORM"), "{command}: {told}");
+    }
+    assert_eq!(database.count("campaigns WHERE account = 'north'"), 10);
+}
+
+#[test]
 fn plan_check_status_and_retry_know_several_accounts() {
     let mut refusing = Settings::fast(20);
     refusing.faults.refused_every = 10;

@@ -186,6 +186,18 @@ fn a_wrong_password_is_refused_at_once_and_not_repeated() {
 }
 
 #[test]
+fn a_wrong_database_password_is_told_with_its_place() {
+    let url = format!("postgres://alice:hunter3@127.0.0.1:{}/postgres", cluster().port);
+    let message = cluster().refusal(&[("DATABASE_URL", &url)]);
+    assert!(message.ends_with("(correct the password in DATABASE_URL)"), "{message}");
+    let passwords = file("*:*:*:*:hunter3\n");
+    let message = cluster().refusal(&[("PGUSER", "alice"), ("PGPASSFILE", shown(&passwords))]);
+    let place = format!("(correct the password in {})", shown(&passwords));
+    assert!(message.ends_with(&place), "{message}");
+    assert!(!message.contains("hunter3"), "{message}");
+}
+
+#[test]
 fn a_missing_database_is_refused_with_the_command_that_makes_it() {
     let message = cluster().refusal(&[("PGDATABASE", "sales")]);
     assert!(message.contains("database \"sales\" does not exist (createdb sales)"), "{message}");

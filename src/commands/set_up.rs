@@ -90,7 +90,8 @@ pub(super) fn caller(
         give_up_after: config.give_up_after,
     };
     let vault = vault(account, password, store);
-    Ok(Caller::new(api, vault, limiter, stats, clock, stop, patience, scope))
+    let caller = Caller::new(api, vault, limiter, stats, clock, stop, patience, scope);
+    Ok(caller.with_credentials_in(account.credentials.clone()))
 }
 
 fn vault(account: &Account, password: Secret, store: Option<&Store>) -> Box<dyn Vault> {

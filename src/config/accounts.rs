@@ -132,6 +132,21 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Where the account's credentials stand, for messages.
+    pub fn credentials(&self) -> String {
+        let table = &self.table;
+        let given = [
+            ("password_env", &table.password_env),
+            ("password_file", &table.password_file),
+            ("password_command", &table.password_command),
+        ];
+        let source = given.into_iter().find_map(|(key, value)| Some((key, value.as_ref()?.span().start)));
+        let (key, at) = source.unwrap_or(("password", table.name.span().start));
+        format!("email and {key} of account {:?} ({})", self.name(), self.place.line(at))
+    }
+}
+
 /// The accounts to work on, or nothing without an accounts file.
 ///
 /// The file is whole and its names are unique, whatever `--only` chooses.

@@ -117,6 +117,8 @@ pub struct Account {
     pub email: String,
     /// For `/auth/token`.
     pub password: Password,
+    /// Where the two stand in the accounts file, for messages.
+    pub credentials: Option<String>,
     /// Sent as `X-Client-Id`.
     pub client_id: Option<String>,
     /// The configured limit.
@@ -293,6 +295,7 @@ fn account(flags: &Flags, env: Environment<'_>, entry: Option<&Entry>) -> Result
         page_size,
         timeout: timeout.unwrap_or(Duration::from_secs(30)),
         max_attempts: Source::new("--max-attempts", "", &flags.max_attempts).number(env, 1..=100, 5)?,
+        credentials: entry.map(Entry::credentials),
         password: match entry {
             Some(entry) => entry.password(env)?,
             None => password::password(env)?,

@@ -269,7 +269,8 @@ impl Route {
                 Err(error) if ways.peek().is_some() && may_depend_on_tls(&error) => {}
                 Err(error) => {
                     let full = error.code().is_some_and(|code| code.code() == TOO_MANY_CONNECTIONS);
-                    return Err(Refusal { error: error.into(), full });
+                    let origin = self.host.password_origin.as_deref();
+                    return Err(Refusal { error: StoreError::from(error).with_password_in(origin), full });
                 }
             }
         }

@@ -68,6 +68,8 @@ pub struct Host {
     pub port: u16,
     /// From the settings or from the password file, which may have another one for each server.
     pub password: Option<Secret>,
+    /// Where that stands, for messages: a variable, a setting of `DATABASE_URL` or of a service, or a file.
+    pub password_origin: Option<String>,
 }
 
 /// Where a server listens.

@@ -190,7 +190,7 @@ fn from_server(said: &DbError) -> StoreError {
         "42P01" | "42703" | "42883" | "3F000" => StoreError::Refused {
             message: with_cure(&text, "is the schema up to date? campaign-sync migrate"),
         },
-        "28P01" => StoreError::Refused { message: with_cure(&text, "set PGPASSWORD or PGPASSFILE") },
+        "28P01" => StoreError::Refused { message: with_cure(&text, SET_PASSWORD) },
         "28000" => {
             StoreError::Refused { message: with_cure(&text, "check PGUSER, PGSSLMODE and pg_hba.conf") }
         }
@@ -214,6 +214,26 @@ fn from_server(said: &DbError) -> StoreError {
             // Constraints, triggers and limits; and what nobody can foresee: which row it is, is found by trying.
             _ => row(&text),
         },
+    }
+}
+
+/// What cures a wrong password, as long as it is not known where that stands.
+const SET_PASSWORD: &str = "set PGPASSWORD or PGPASSFILE";
+
+impl StoreError {
+    /// The same; where it tells of a wrong password, with the place of that.
+    pub(super) fn with_password_in(self, origin: Option<&str>) -> Self {
+        match (self, origin) {
+            (Self::Refused { message }, Some(origin)) if origin != "PGPASSWORD" => {
+                // Of a connection string, its name says enough.
+                let place = origin.strip_suffix(": password").unwrap_or(origin);
+                let place = foreign::one_line(place, MESSAGE_CHARACTERS);
+                Self::Refused {
+                    message: message.replace(SET_PASSWORD, &format!("correct the password in {place}")),
+                }
+            }
+            (other, _) => other,
+        }
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Caller {
     waiting_until: Mutex<Option<Instant>>,
     pub(super) trace: Arc<Trace>,
     pub(super) scope: Scope,
+    /// Where the credentials stand, for messages.
+    credentials: Option<String>,
 }
 
 impl Caller {
@@ -90,7 +92,14 @@ impl Caller {
             waits: Mutex::default(),
             waiting_until: Mutex::default(),
             scope,
+            credentials: None,
         }
+    }
+
+    /// Has messages say where the credentials stand.
+    #[must_use]
+    pub fn with_credentials_in(self, place: Option<String>) -> Self {
+        Self { credentials: place, ..self }
     }
 
     /// Has every step of this account's part told to `recorder`; to be called before the first.
@@ -116,6 +125,7 @@ impl Caller {
 
     /// Puts an end to this account's part; the first reason is kept.
     pub fn end(&self, ending: Ending) -> Halt {
+        let ending = ending.with_credentials_in(self.credentials.as_deref());
         lock(&self.ending).get_or_insert(ending);
         self.stop.request();
         Halt

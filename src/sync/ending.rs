@@ -102,6 +102,21 @@ pub fn most_serious(codes: impl IntoIterator<Item = i32>) -> i32 {
     codes.into_iter().max_by_key(rank).unwrap_or(0)
 }
 
+/// What comes before the place of the credentials.
+const CHECK: &str = "; check ";
+
+impl Ending {
+    /// The same, with the place of the credentials that were refused.
+    pub(super) fn with_credentials_in(self, place: Option<&str>) -> Self {
+        match (self, place) {
+            (Self::CredentialsRefused(cause), Some(place)) => {
+                Self::CredentialsRefused(format!("{cause}{CHECK}{place}"))
+            }
+            (other, _) => other,
+        }
+    }
+}
+
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -126,9 +141,13 @@ impl fmt::Display for Ending {
                 allowed.as_secs(),
                 if *own { " or --rate-limit" } else { "" },
             ),
+            // With their place in the accounts file, if there is one: see `with_credentials_in`.
+            Self::CredentialsRefused(cause) if cause.contains(CHECK) => {
+                write!(f, "credentials refused: {cause}")
+            }
             Self::CredentialsRefused(cause) => write!(
                 f,
-                "credentials refused: {cause}; check AD_PLATFORM_EMAIL and AD_PLATFORM_PASSWORD (or what it is read from)"
+                "credentials refused: {cause}{CHECK}AD_PLATFORM_EMAIL and AD_PLATFORM_PASSWORD (or what it is read from)"
             ),
             Self::RequestRefused(cause) => {
                 write!(f, "the platform refuses the request: {cause}; check --api-url and --page-size")

@@ -80,13 +80,18 @@ fn hosts(settings: &Settings, home: &Home, user: &str, dbname: &str) -> Result<V
                 text => Some(parse(settings, "hostaddr", &text, "must be an IP address, e.g. 192.0.2.7")?),
             };
             let address = address(settings, name, hostaddr, port)?;
-            let password = settings.get("password").map(|text| Secret::new(text.to_owned())).or_else(|| {
-                let file = PasswordFile::read(passwords.as_deref()?);
-                defaults::password_file_names(&address)
-                    .iter()
-                    .find_map(|name| file.password(name, port, dbname, user))
+            let set = settings
+                .get("password")
+                .map(|text| (Secret::new(text.to_owned()), settings.origin("password").to_owned()));
+            let found = set.or_else(|| {
+                let path = passwords.as_deref()?;
+                let file = PasswordFile::read(path);
+                let names = defaults::password_file_names(&address);
+                let password = names.iter().find_map(|name| file.password(name, port, dbname, user))?;
+                Some((password, path.display().to_string()))
             });
-            Ok(Host { address, hostaddr, port, password })
+            let (password, password_origin) = found.unzip();
+            Ok(Host { address, hostaddr, port, password, password_origin })
         })
         .collect()
 }
