@@ -118,8 +118,9 @@ impl Field {
         }
         if chance.happens(0.08) {
             let share = chance.share(0.08);
-            // A limit is learned from a refusal, whether there is one or not: with more campaigns that takes a minute.
+            // A limit is learned from a refusal, whether there is one or not: down to one request a second.
             if plan.settings.campaigns <= 60 {
+                plan.settings.campaigns = plan.settings.campaigns.min(20);
                 plan.settings.faults.senseless_hint = share;
             }
         }
