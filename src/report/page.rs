@@ -120,11 +120,11 @@ fn figures(run: &Course) -> String {
     let percentile = |share| quantile(&run.durations, share).map_or("–".to_owned(), markup::seconds);
     let mut figures = vec![
         ("requests", counted(run.requests)),
-        ("refused (429)", counted(run.refused)),
-        ("retries", counted(run.retries)),
-        ("tokens fetched", counted(run.token_refreshes)),
-        ("median request", percentile(0.5)),
-        ("99 % below", percentile(0.99)),
+        ("rate-limited (429)", counted(run.refused)),
+        ("retries after failures", counted(run.retries)),
+        ("logins", counted(run.token_refreshes)),
+        ("median latency", percentile(0.5)),
+        ("p99 latency", percentile(0.99)),
     ];
     if run.removed > 0 {
         figures.push(("marked removed", counted(run.removed)));

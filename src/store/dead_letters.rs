@@ -125,6 +125,8 @@ pub struct Letters {
     pub cause: String,
     /// How many there are.
     pub count: i64,
+    /// How many of them have a record that can be retried.
+    pub retryable: i64,
     /// The first of them, by id.
     pub first: Vec<Letter>,
 }
@@ -135,9 +137,10 @@ pub struct Letters {
 /// The database's.
 pub fn of_run(client: &mut Client, account: &str, run_id: i64, most: i64) -> Result<Vec<Letters>, Error> {
     let rows = client.query_typed(
-        "SELECT cause, count, id, reason, attempts, failed_at
+        "SELECT cause, count, retryable_count, id, reason, attempts, failed_at
          FROM (SELECT l.*, row_number() OVER (PARTITION BY cause ORDER BY id) AS place,
-                      count(*) OVER (PARTITION BY cause) AS count
+                      count(*) OVER (PARTITION BY cause) AS count,
+                      count(*) FILTER (WHERE retryable) OVER (PARTITION BY cause) AS retryable_count
                FROM campaign_sync.dead_letters l WHERE account = $1 AND run_id = $2) l
          WHERE place <= $3
          ORDER BY count DESC, cause, place",
@@ -147,7 +150,12 @@ pub fn of_run(client: &mut Client, account: &str, run_id: i64, most: i64) -> Res
     for row in rows {
         let cause: &str = row.get("cause");
         if letters.last().is_none_or(|last| last.cause != cause) {
-            letters.push(Letters { cause: cause.to_owned(), count: row.get("count"), first: Vec::new() });
+            letters.push(Letters {
+                cause: cause.to_owned(),
+                count: row.get("count"),
+                retryable: row.get("retryable_count"),
+                first: Vec::new(),
+            });
         }
         if let Some(last) = letters.last_mut() {
             last.first.push(Letter {

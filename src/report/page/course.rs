@@ -15,7 +15,7 @@ const MOST_STEPS: i64 = 100;
 pub(super) fn section(run: &Course) -> String {
     let goal = goal(run);
     if goal == 0 {
-        return "<section class=\"wide\">\n<h2>Course</h2>\n<p class=\"empty\">No campaign was listed.</p>\n</section>\n"
+        return "<section class=\"wide\">\n<h2>Progress</h2>\n<p class=\"empty\">No campaign was listed.</p>\n</section>\n"
             .into();
     }
     let bound = least(run).filter(|bound| !bound.is_zero());
@@ -41,7 +41,7 @@ pub(super) fn section(run: &Course) -> String {
         y: &y,
         drawn: stretched(&lines(run, &x, &y)),
     };
-    format!("<section class=\"wide\">\n<h2>Course</h2>\n{}{}</section>\n", legend(&keys), plot.svg())
+    format!("<section class=\"wide\">\n<h2>Progress</h2>\n{}{}</section>\n", legend(&keys), plot.svg())
 }
 
 fn lines(run: &Course, x: &Axis, y: &Axis) -> String {

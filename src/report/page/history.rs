@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::axis::{Axis, as_position, to_float};
 use super::markup::{counted, escaped, plural, seconds, time};
 use super::plot::{Plot, bar, legend};
+use super::timestamp;
 use crate::http::spread::quantile;
 use crate::report::text::duration;
 use crate::store::samples::Course;
@@ -28,13 +29,22 @@ pub(super) fn section(shown: &Course, newest_first: &[Course]) -> String {
     )
 }
 
-/// A place for each run, oldest first; the first, the last and some between have their numbers.
+/// A place for each run, oldest first; the first, the last and some between say when they began.
 fn places(runs: &[&Course]) -> Axis {
     let each = runs.len().div_ceil(6).max(1);
     let last = runs.len().saturating_sub(1);
     let numbered = runs.iter().enumerate().filter(|(place, _)| (last - place).is_multiple_of(each));
-    let labels = numbered.map(|(place, run)| (as_position(place) + 0.5, run.run_id.to_string())).collect();
+    let labels = numbered.map(|(place, run)| (as_position(place) + 0.5, started(runs, run))).collect();
     Axis { end: as_position(runs.len().max(FEWEST)), labels }
+}
+
+/// When a run began: its day, or the time where all are of one day.
+fn started(runs: &[&Course], run: &Course) -> String {
+    let days = |run: &&Course| timestamp(run.started_at).map(|moment| moment.strftime("%m-%d").to_string());
+    let one_day = runs.iter().map(days).collect::<std::collections::BTreeSet<_>>().len() == 1;
+    let form = if one_day { "%H:%M" } else { "%m-%d" };
+    timestamp(run.started_at)
+        .map_or_else(|| run.run_id.to_string(), |moment| moment.strftime(form).to_string())
 }
 
 fn durations(runs: &[&Course], shown: &Course, x: &Axis) -> String {
@@ -57,7 +67,7 @@ fn durations(runs: &[&Course], shown: &Course, x: &Axis) -> String {
         title: "How long the last runs took, and how they ended",
         description: format!("Oldest first: {}.", told.join(", ")),
         upwards: "duration, by how it ended",
-        rightwards: "run",
+        rightwards: "started (UTC)",
         x,
         y: &y,
         drawn,
@@ -85,7 +95,7 @@ fn campaigns(runs: &[&Course], shown: &Course, x: &Axis) -> String {
         title: "How many campaigns the last runs synced, and how many failed",
         description: format!("Synced and failed, oldest run first: {}.", told.join(", ")),
         upwards: "campaigns",
-        rightwards: "run",
+        rightwards: "started (UTC)",
         x,
         y: &y,
         drawn,

@@ -1,7 +1,7 @@
 //! How long requests took: their spread, with percentiles.
 
 use super::axis::{Axis, as_position, to_float};
-use super::markup::{counted, plural, seconds};
+use super::markup::{plural, seconds};
 use super::plot::{Plot, bar};
 use crate::http::spread::{BUCKETS, bound, quantile};
 use crate::store::samples::Course;
@@ -17,7 +17,7 @@ const CLOSE: f64 = 30.0;
 const FEWEST: usize = 8;
 
 pub(super) fn section(run: &Course) -> String {
-    let head = "<section>\n<h2>Time a request takes</h2>\n";
+    let head = "<section>\n<h2>Request latency</h2>\n";
     let all: i64 = run.durations.iter().sum();
     let (Some(first), Some(last)) = (
         run.durations.iter().position(|count| *count > 0),
@@ -53,7 +53,7 @@ pub(super) fn section(run: &Course) -> String {
         .collect();
     let plot = Plot {
         id: "latency",
-        title: "Requests by the time they took",
+        title: "Requests by latency",
         description: format!("{} timed: {}.", plural(all, "request"), percentiles.join(", ")),
         upwards: "requests",
         rightwards: "time to the whole answer",
@@ -62,8 +62,8 @@ pub(super) fn section(run: &Course) -> String {
         drawn,
     };
     let note = format!(
-        "<p class=\"note\">All {} of the run, tokens and failures among them; percentiles within 20 %.</p>\n",
-        counted(all) + " requests"
+        "<p class=\"note\">{} of the run, logins and failures included; percentiles within 20 %.</p>\n",
+        plural(all, "request")
     );
     format!("{head}{note}{}</section>\n", plot.svg())
 }

@@ -1,4 +1,4 @@
-//! What failed for good, and why.
+//! What failed permanently, and why.
 
 use std::fmt::Write as _;
 
@@ -30,8 +30,15 @@ pub(super) fn section(run: &Course, letters: &[Letters]) -> String {
             plural(since, "other")
         ),
     };
+    let retryable: i64 = letters.iter().map(|letters| letters.retryable).sum();
+    let again = match retryable {
+        0 => "None has a record that can be retried: the next sync stores those that the platform has fixed."
+            .to_owned(),
+        some if some == all => "<code>campaign-sync retry</code> retries them.".to_owned(),
+        some => format!("<code>campaign-sync retry</code> retries {} of them.", counted(some)),
+    };
     format!(
-        "{head}<p class=\"note\">{}, by cause. <code>campaign-sync retry</code> tries them again.</p>\n{heaps}{since}</section>\n",
+        "{head}<p class=\"note\">{}, by cause. {again}</p>\n{heaps}{since}</section>\n",
         plural(all, "campaign")
     )
 }

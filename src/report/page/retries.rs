@@ -12,8 +12,7 @@ pub(super) fn section(run: &Course) -> String {
         Cause::ALL.into_iter().zip(run.retried.iter().copied()).filter(|(_, count)| *count > 0).collect();
     causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let Some(most) = causes.first().map(|(_, count)| *count) else {
-        let empty =
-            if run.retries > 0 { "The causes were not counted." } else { "Nothing had to be tried again." };
+        let empty = if run.retries > 0 { "The causes were not counted." } else { "Nothing was retried." };
         return format!("{head}<p class=\"empty\">{empty}</p>\n</section>\n");
     };
     let mut rows = String::new();
@@ -53,7 +52,7 @@ fn words(cause: Cause) -> &'static str {
         Cause::Connect => "no connection",
         Cause::Timeout => "no answer in time",
         Cause::Interrupted => "answer cut off",
-        Cause::Unparsable => "senseless answer",
+        Cause::Unparsable => "unreadable answer",
         Cause::ServerError => "server error (5xx)",
         Cause::Redirect => "redirect",
         Cause::Unauthorized => "token refused (401)",
