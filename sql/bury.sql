@@ -5,13 +5,10 @@ WITH batch AS (
          AS b (id, attempt, cause, reason, attempts, retryable)
 ), done AS (
     DELETE FROM campaign_sync.sync_tasks t
-    -- One probe of the primary key for each id, whatever is known of the table: a join would be planned by statistics.
-    -- A row that another process changes in the meantime is another version by then, and stays.
-    WHERE t.account = $1 AND t.worker_id = $2 AND t.ctid = ANY (ARRAY (
-        SELECT (SELECT x.ctid
-                FROM campaign_sync.sync_tasks x
-                WHERE x.account = $1 AND x.id = b.id AND x.worker_id = $2 AND x.attempt = b.attempt)
-        FROM batch b))
+    -- One probe of the primary key for each id, whatever is known of the table: a join would be planned by statistics. The
+    -- rest is looked at as the row is locked: one that another process has taken in the meantime stays.
+    WHERE t.account = $1 AND t.worker_id = $2 AND t.id = ANY (ARRAY (SELECT b.id FROM batch b))
+      AND ((t.id, t.attempt) IN (SELECT b.id, b.attempt FROM batch b)) IS TRUE
     RETURNING t.id, t.attempt, t.run_id, t.payload
 ), buried AS (
     INSERT INTO campaign_sync.dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)

@@ -1,5 +1,5 @@
 -- Takes free tasks in the order of the listing; rows that another process is claiming are passed over, not waited for.
--- The rows are locked by then, so their places (ctid) stay theirs: no join, which a young table's statistics would spoil.
+-- The rows are locked by then, and found by their primary key: a join would be planned by statistics that a young table lacks.
 WITH alive AS (
     -- Locked until the claim is committed: a lease that ends in between would leave tasks with nobody.
     SELECT run_id FROM campaign_sync.workers WHERE account = $1 AND worker_id = $2 FOR KEY SHARE
@@ -7,7 +7,7 @@ WITH alive AS (
     -- What `retry` put back waits until the listing has shown it, and is worked with its record; or until all is listed.
     SELECT s.listing_done FROM campaign_sync.sync_runs s WHERE s.account = $1 AND s.run_id = (SELECT a.run_id FROM alive a)
 ), free AS (
-    SELECT ctid
+    SELECT id
     FROM campaign_sync.sync_tasks
     -- A worker of a run that was abandoned has no part in the next one.
     WHERE account = $1 AND worker_id = 0 AND run_id = (SELECT a.run_id FROM alive a)
@@ -18,5 +18,5 @@ WITH alive AS (
 )
 UPDATE campaign_sync.sync_tasks t
 SET worker_id = $2, attempt = t.attempt + 1
-WHERE t.account = $1 AND t.ctid = ANY (ARRAY (SELECT f.ctid FROM free f))
+WHERE t.account = $1 AND t.id = ANY (ARRAY (SELECT f.id FROM free f))
 RETURNING t.id, t.attempt, t.payload

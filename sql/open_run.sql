@@ -6,4 +6,4 @@ SELECT run_id, run_key::text AS run_key, page_size, listing_done, lists,
        NOT EXISTS (SELECT FROM campaign_sync.campaigns WHERE account = $1) AS first
 FROM campaign_sync.sync_runs s
 WHERE account = $1 AND state IN ('running', 'stopped')
-FOR UPDATE OF s
+FOR UPDATE

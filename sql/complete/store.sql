@@ -8,13 +8,10 @@ WITH batch AS (
            unnest($11::timestamptz[]) AS created_at, unnest($12::text[]) AS extra
 ), done AS (
     DELETE FROM campaign_sync.sync_tasks t
-    -- One probe of the primary key for each id, whatever is known of the table: a join would be planned by statistics.
-    -- A row that another process changes in the meantime is another version by then, and stays.
-    WHERE t.account = $1 AND t.worker_id = $2 AND t.ctid = ANY (ARRAY (
-        SELECT (SELECT x.ctid
-                FROM campaign_sync.sync_tasks x
-                WHERE x.account = $1 AND x.id = b.id AND x.worker_id = $2 AND x.attempt = b.attempt)
-        FROM batch b))
+    -- One probe of the primary key for each id, whatever is known of the table: a join would be planned by statistics. The
+    -- rest is looked at as the row is locked: one that another process has taken in the meantime stays.
+    WHERE t.account = $1 AND t.worker_id = $2 AND t.id = ANY (ARRAY (SELECT b.id FROM batch b))
+      AND ((t.id, t.attempt) IN (SELECT b.id, b.attempt FROM batch b)) IS TRUE
     RETURNING t.id, t.attempt, t.run_id
 ), stored AS (
     INSERT INTO campaign_sync.campaigns AS c (account, id, name, status, budget, impressions, clicks, conversions, created_at, extra,

@@ -90,8 +90,9 @@ pub struct Worker {
 pub fn look(client: &mut Client, account: &str) -> Result<Overview, Error> {
     let key = [(&account as &(dyn postgres::types::ToSql + Sync), Type::TEXT)];
     let latest =
-        client.query_typed_opt("SELECT max(run_id) FROM campaign_sync.sync_runs WHERE account = $1", &key)?;
-    let run = match latest.and_then(|row| row.get::<_, Option<i64>>(0)) {
+        client.query_typed_opt("SELECT run_id FROM campaign_sync.sync_runs WHERE account = $1 ORDER BY started_at DESC, run_id DESC LIMIT 1", &key)?;
+    // By time: on several nodes numbers are not given out in order.
+    let run = match latest.map(|row| row.get::<_, i64>(0)) {
         Some(run_id) => runs::progress(client, account, run_id)?,
         None => None,
     };
