@@ -9,6 +9,7 @@
 set -euo pipefail
 # The demo is the same for everybody, whatever they have configured for their own work.
 for name in ${!AD_PLATFORM@} ${!CAMPAIGN_SYNC@} ${!PG@} DATABASE_URL CREDENTIALS_DIRECTORY; do unset "$name"; done
+export CAMPAIGN_SYNC_CONFIG=/dev/null
 
 support=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$support/../.." && pwd)
