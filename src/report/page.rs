@@ -120,8 +120,8 @@ fn figures(run: &Course) -> String {
     let percentile = |share| quantile(&run.durations, share).map_or("–".to_owned(), markup::seconds);
     let mut figures = vec![
         ("requests", counted(run.requests)),
-        ("rate-limited (429)", counted(run.refused)),
-        ("retries after failures", counted(run.retries)),
+        ("429s, retried too", counted(run.refused)),
+        ("retries", counted(run.retries)),
         ("logins", counted(run.token_refreshes)),
         ("median latency", percentile(0.5)),
         ("p99 latency", percentile(0.99)),
