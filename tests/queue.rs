@@ -1026,7 +1026,7 @@ fn whatever_syncs_and_retries_do_at_once_no_campaign_is_lost_and_the_listings_re
 fn no_statement_relies_on_where_a_row_lies_or_on_the_order_of_numbers() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    for part in ["sql", "sql/add_pages", "src/store"] {
+    for part in ["sql", "sql/add_pages", "sql/complete", "src/store"] {
         for entry in std::fs::read_dir(folder.join(part)).unwrap() {
             files.push(entry.unwrap().path());
         }
