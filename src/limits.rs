@@ -104,16 +104,161 @@
 //! | a metrics file that is there already | 64 MiB | not ours: it is left as it is | `what_is_not_ours_is_never_replaced` |
 //! | a campaign's reason in `report` | 400 characters | cut | `no_text_is_markup` |
 //!
+//! # Waits
+//!
+//! Wherever a thread of the program waits, and what ends that. A statement of the database is waited for as said above
+//! (`store/patience.rs` breaks it off); so is a request to the platform (`--timeout`, and 2.5 s after the end). What waits only
+//! for another thread of the program ends with that one's own wait. A test finds the words below in the source: what is new
+//! there has to be named here.
+//!
+//! | where | by | until |
+//! |---|---|---|
+//! | `commands/set_up.rs` | `.forever()` 1 | a signal comes; nobody waits for this thread |
+//! | `commands/set_up.rs` | `.recv()` 1, `thread::scope(` 1 | all threads of the pool are there: the system has started them |
+//! | `commands/set_up.rs` | `thread::sleep(` 2 | the grace is over, or the deadline is there; nobody waits for these threads |
+//! | `commands/status.rs` | `thread::sleep(` 1 | the next look of `--watch`; a signal ends the process |
+//! | `commands/sync.rs` | `.join()` 1, `thread::scope(` 2 | the accounts are done, or the run's row is read |
+//! | `config/password.rs` | `.wait(` 1 | at most 30 s: see a password command |
+//! | `config/password.rs` | `thread::sleep(` 1 | a moment, within those 30 s |
+//! | `config/password.rs` | `.read_to_end(` 1 | at most 30 s: see a password command |
+//! | `http/budget.rs` | `.wait_timeout(` 1 | there is room, or a stop is requested: looked at every 100 ms |
+//! | `http/client.rs` | `.read(&mut` 1, `.read_to_end(` 2 | `--timeout` |
+//! | `http/clock.rs` | `.wait(` 1, `.wait_timeout_while(` 1 | the time that is given, or a stop |
+//! | `http/gather.rs` | `.connect(` 1 | `--timeout`, and 10 s |
+//! | `http/limiter.rs` | `.wait(` 3 | none: they give a time |
+//! | `http/token.rs` | `.sleep(` 1 | another process has the token, or its turn of 30 s is over; or a stop |
+//! | `in_time.rs` | `.recv_timeout(` 1, `sync_channel(` 1 | the time that is given |
+//! | `platform/api.rs` | `.wait(` 1 | none: it gives a time |
+//! | `rate/limiter.rs` | `.wait(` 1 | none: it gives a time |
+//! | `report/metrics/file.rs` | `.try_lock()` 1, `fs::read(` 1, `thread::sleep(` 1 | 5 s |
+//! | `report/trace.rs` | `.join()` 1, `.recv_timeout(` 1, `.wait_timeout_while(` 2, `sync_channel(` 1 | the file is open, or 5 s are over; of the writer, which nobody else waits for, until there are spans |
+//! | `report/trace/out.rs` | `.read_exact(` 1 | as above: it is the writer's |
+//! | `report/whole_file.rs` | `.try_lock()` 2 | at once |
+//! | `settings_file.rs` | `.read_to_end(` 1 | the file ends, or is too long |
+//! | `store/conninfo/defaults.rs` | `fs::read_to_string(` 1 | the file ends |
+//! | `store/connect.rs` | `.connect(` 2 | `connect_timeout` |
+//! | `store/line.rs` | `.connect(` 1 | `connect_timeout` |
+//! | `store/pool.rs` | `.get_timeout(` 1 | 5 s without any success |
+//! | `store/pool.rs` | `.sleep(` 1 | a wait between two attempts, or a stop |
+//! | `store/pool.rs` | `thread::sleep(` 1 | the next look of the watch; nobody waits for this thread |
+//! | `store/process.rs` | `fs::read(` 1, `fs::read_to_string(` 2 | the kernel's file ends |
+//! | `store/slots.rs` | `.wait_timeout(` 1 | the time that is given |
+//! | `store/tokens.rs` | `.join()` 1 | a key is derived: some 20 ms of work |
+//! | `sync/caller.rs` | `.sleep(` 2 | a wait between two attempts, or a stop |
+//! | `sync/conclude.rs` | `.sleep(` 1 | a wait between two attempts, or a stop |
+//! | `sync/crew.rs` | `.wait(` 1 | there is a request to make, or the crew is dismissed |
+//! | `sync/crew.rs` | `.wait_timeout(` 1 | there is a place, or a stop is requested: looked at every 100 ms |
+//! | `sync/inbox.rs` | `.wait_timeout(` 2 | the time that is given |
+//! | `sync/lister.rs` | `.recv()` 1, `sync_channel(` 1, `thread::scope(` 1 | the next page is there, or its fetcher is gone |
+//! | `sync/lister.rs` | `.sleep(` 2 | a moment, or a stop |
+//! | `sync/mod.rs` | `thread::scope(` 1 | the account's threads are done |
+//! | `sync/outbox.rs` | `.wait_timeout_while(` 1, `.wait_while(` 1 | the time that is given; the writer has taken results |
+//! | `sync/session.rs` | `.wait_timeout(` 1, `.wait_timeout_while(` 1 | the time that is given |
+//!
 //! Not bounded by the program: the rows of `campaigns` and `dead_letters` (they are the result), the trace file (`logrotate`
 //! shortens it), and how many processes join a run.
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
     use crate::threat_model::tests::{named, rows, tests};
+
+    const WAITS: &str = "//! # Waits\n";
+    /// The words by which a thread waits: for others, for time, for a file, a process or a peer.
+    const WORDS: [&str; 27] = [
+        ".accept()",
+        ".connect(",
+        ".forever()",
+        ".get_timeout(",
+        ".join()",
+        ".lock_exclusive(",
+        ".lock_shared(",
+        ".poll(",
+        ".read(&mut",
+        ".read_exact(",
+        ".read_line(",
+        ".read_to_end(",
+        ".read_to_string(",
+        ".recv()",
+        ".recv_timeout(",
+        ".sleep(",
+        ".try_lock()",
+        ".wait(",
+        ".wait_timeout(",
+        ".wait_timeout_while(",
+        ".wait_while(",
+        "block_on(",
+        "fs::read(",
+        "fs::read_to_string(",
+        "park(",
+        "park_timeout(",
+        "sync_channel(",
+    ];
+    /// These are parts of longer words.
+    const SCOPES: [&str; 2] = ["thread::scope(", "thread::sleep("];
+
+    /// How often a file waits by each word, but for its tests.
+    fn waits(source: &str) -> BTreeMap<&'static str, usize> {
+        let source = ["mod ", "pub mod ", "pub(crate) mod ", "pub(super) mod "].iter().fold(
+            source,
+            |source, module| {
+                source.split_once(&format!("#[cfg(test)]\n{module}")).map_or(source, |(before, _)| before)
+            },
+        );
+        let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let count = |word: &str| code.iter().map(|line| line.matches(word).count()).sum::<usize>();
+        WORDS.iter().chain(&SCOPES).map(|word| (*word, count(word))).filter(|(_, times)| *times > 0).collect()
+    }
+
+    #[test]
+    fn each_wait_is_named_with_what_ends_it() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let (_, named) = include_str!("limits.rs").split_once(WAITS).unwrap();
+        let mut known: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+        for row in rows(named.split_once("#[cfg(test)]").unwrap().0).iter().filter(|row| row[0] != "where") {
+            assert!(row.len() == 3 && !row[2].is_empty(), "{row:?}");
+            let words = known.entry(row[0].trim_matches('`').to_owned()).or_default();
+            for wait in row[1].split(", ") {
+                let (word, times) = wait.rsplit_once(' ').unwrap();
+                *words.entry(word.trim_matches('`').to_owned()).or_default() +=
+                    times.parse::<usize>().unwrap();
+            }
+        }
+        let mut found: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for path in std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
+                let name = path.strip_prefix(&root).unwrap().display().to_string();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if name.ends_with(".rs")
+                    && !name.ends_with("tests.rs")
+                    && name != "build.rs"
+                    && name != "limits.rs"
+                {
+                    let waits = waits(&std::fs::read_to_string(&path).unwrap());
+                    let waits: BTreeMap<_, _> =
+                        waits.into_iter().map(|(word, times)| (word.to_owned(), times)).collect();
+                    found.extend((!waits.is_empty()).then_some((name, waits)));
+                }
+            }
+        }
+        let files: Vec<&String> = found.keys().chain(known.keys()).collect();
+        for file in files {
+            assert_eq!(
+                found.get(file),
+                known.get(file),
+                "{file}: what waits there (left), and what is named here"
+            );
+        }
+    }
 
     #[test]
     fn each_bound_has_its_number_and_its_test() {
         let (document, tests) = (include_str!("limits.rs").split_once("#[cfg(test)]").unwrap().0, tests());
+        let (document, _waits) = document.split_once(WAITS).unwrap();
         let rows = rows(document);
         assert!(rows.len() > 40, "{} bounds", rows.len());
         for row in &rows {
