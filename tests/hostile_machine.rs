@@ -332,6 +332,28 @@ fn too_few_open_files_make_no_dead_letter_and_the_cure_is_named() {
 }
 
 #[test]
+fn hundreds_of_accounts_need_no_more_than_the_usual_1024_open_files() {
+    let (server, database) = (mock_api::start(Settings::fast(5)).unwrap(), Database::create());
+    let table = |n: usize| {
+        format!(
+            "[[account]]\nname = 'account-{n}'\napi_url = '{}'\nemail = '{EMAIL}'\npassword_env = 'ONE'\nworkers = 5\n",
+            server.url()
+        )
+    };
+    let folder = Folder::new("hundreds");
+    let file = folder.file("accounts.toml", &(0..250).map(table).collect::<String>(), 0o600);
+    let script = "ulimit -n 1024; exec \"$0\" \"$@\"";
+    let outcome = Program::by(&["sh", "-c", script], &["sync", "--accounts", &file])
+        .env("ONE", PASSWORD)
+        .database(&database.url())
+        .timeout(2 * PATIENCE)
+        .run()
+        .expect_code(0);
+    assert!(!outcome.stderr.contains("ulimit"), "{outcome}");
+    assert_eq!((database.count("campaigns"), database.count("dead_letters")), (1250, 0), "{outcome}");
+}
+
+#[test]
 fn as_many_files_are_opened_as_the_hard_limit_permits() {
     let latency = Duration::from_millis(300);
     let server = mock_api::start(Settings { sync_latency: latency, ..Settings::fast(100) }).unwrap();

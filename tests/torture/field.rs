@@ -2,6 +2,8 @@
 //! strangers that lock its tables, a `retry` beside a `sync`, totals and hints that contradict everything else, accounts that
 //! hang beside good ones, and a machine with few open files.
 
+use std::time::Duration;
+
 use crate::chance::Chance;
 use crate::plan::{After, Begin, Event, Plan};
 
@@ -87,6 +89,7 @@ impl Field {
             // There is something to put back, with a record that is no longer true.
             if !plan.seed.is_multiple_of(3) {
                 plan.begin = Begin::Older;
+                plan.events.push((Duration::ZERO, Event::Retry));
             }
         }
         if chance.happens(0.12) {
