@@ -38,6 +38,14 @@ pub enum CommandName {
     Migrate,
     /// Make a page with pictures of one run and those before it.
     Report,
+    /// List past runs.
+    Runs,
+    /// List failed campaigns, or remove them.
+    DeadLetters,
+    /// Remove an account's rows.
+    Forget,
+    /// Give an account another name.
+    Rename,
     /// Print a completion script for a shell.
     Completions,
     /// Say which program this is.
@@ -52,6 +60,7 @@ pub struct Flags {
     pub client_id: Option<String>,
     pub accounts: Option<String>,
     pub only: Vec<String>,
+    pub account: Vec<String>,
     pub workers: Option<String>,
     pub page_size: Option<String>,
     pub rate_limit: Option<String>,
@@ -68,6 +77,12 @@ pub struct Flags {
     pub metrics_file: Option<String>,
     pub trace_file: Option<String>,
     pub run: Option<String>,
+    pub name: Option<String>,
+    pub names: Vec<String>,
+    pub limit: Option<String>,
+    pub cause: Vec<String>,
+    pub purge: bool,
+    pub yes: bool,
     pub html: Option<String>,
     pub shell: Option<String>,
     pub schema: Option<String>,
@@ -123,9 +138,42 @@ macro_rules! command {
             ["only the account of this name; may be given several times", (option), only: Vec<String>]
         ] $($rest)*);
     };
+    (@ [$($head:tt)*] [$($field:tt)*] past $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["most runs to show, 1 to 10000 (default 20)", (option), limit: Option<String>]
+            ["the same as --only", (option), account: Vec<String>]
+        ] $($rest)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] letters $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["only dead letters of this cause; may be given several times", (option), cause: Vec<String>]
+            ["remove them, with the records that they hold; those of the open run stay", (switch), purge: bool]
+            ["the same as --only", (option), account: Vec<String>]
+        ] $($rest)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] sure $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["do it without asking", (switch), yes: bool]
+        ] $($rest)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] one $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["the account's name, as status shows it", (positional), name: Option<String>]
+        ] $($rest)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] names $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["the account's name, as status shows it, and its new one, which no account may have", (positional), names: Vec<String>]
+        ] $($rest)*);
+    };
+    (@ [$($head:tt)*] [$($field:tt)*] metrics $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["change the account's lines in this metrics file as well (default: none)", (option), metrics_file: Option<String>]
+        ] $($rest)*);
+    };
     (@ [$($head:tt)*] [$($field:tt)*] picture $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
-            ["the run's number, as status shows it (default: the latest)", (positional), run: Option<String>]
+            ["the run's number, as status shows it (default: the latest; of several accounts, an overview)", (positional), run: Option<String>]
             ["the file to write, such as run.html, or - for stdout", (option), html: Option<String>]
         ] $($rest)*);
     };
@@ -237,9 +285,32 @@ command! {
     MigrateArgs: database log
 }
 command! {
-    /// Write one run and the last 30 as a page with pictures: one file that needs nothing from elsewhere.
+    /// Write one run and the last 30 as a page with pictures: one file that needs nothing from elsewhere. Of several accounts,
+    /// without a run's number, an overview.
     #[argh(subcommand, name = "report", example = "{command_name} --html run.html")]
     ReportArgs: database picture accounts log
+}
+command! {
+    /// List past runs, newest first: when, how long, how they ended, and their counts.
+    #[argh(subcommand, name = "runs", example = "{command_name} --only north --json | jq .state")]
+    RunsArgs: database accounts past json log
+}
+command! {
+    /// List failed campaigns with cause, reason, status of the last answer, attempts and age. With --purge, remove them.
+    #[argh(subcommand, name = "dead-letters", example = "{command_name} --cause gone --purge")]
+    DeadLettersArgs: database accounts letters ids sure json log
+}
+command! {
+    /// Remove all rows of an account: campaigns, their history, runs, dead letters, rate limit and token. Refused while a
+    /// process works on it. Take it out of the accounts file as well, or the next sync starts it anew.
+    #[argh(subcommand, name = "forget", example = "{command_name} north")]
+    ForgetArgs: database one sure metrics log
+}
+command! {
+    /// Give an account's rows another name. Refused while a process works on it, or when the new name has rows. Change the
+    /// accounts file as well.
+    #[argh(subcommand, name = "rename", example = "{command_name} default north")]
+    RenameArgs: database names metrics log
 }
 command! {
     /// Print a completion script for bash, zsh or fish.
@@ -273,6 +344,10 @@ enum Subcommand {
     Check(CheckArgs),
     Migrate(MigrateArgs),
     Report(ReportArgs),
+    Runs(RunsArgs),
+    DeadLetters(DeadLettersArgs),
+    Forget(ForgetArgs),
+    Rename(RenameArgs),
     Completions(CompletionsArgs),
     Version(VersionArgs),
 }
@@ -303,7 +378,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Command, Exit> {
     if given.version {
         return Err(Exit { code: 0, text: format!("campaign-sync {}\n", version::line()) });
     }
-    let (name, flags) = match given.command {
+    let (name, flags): (CommandName, Flags) = match given.command {
         Some(Subcommand::Sync(given)) => (CommandName::Sync, given.into()),
         Some(Subcommand::List(given)) => (CommandName::List, given.into()),
         Some(Subcommand::Plan(given)) => (CommandName::Plan, given.into()),
@@ -312,6 +387,10 @@ pub fn parse(args: Vec<OsString>) -> Result<Command, Exit> {
         Some(Subcommand::Check(given)) => (CommandName::Check, given.into()),
         Some(Subcommand::Migrate(given)) => (CommandName::Migrate, given.into()),
         Some(Subcommand::Report(given)) => (CommandName::Report, given.into()),
+        Some(Subcommand::Runs(given)) => (CommandName::Runs, given.into()),
+        Some(Subcommand::DeadLetters(given)) => (CommandName::DeadLetters, given.into()),
+        Some(Subcommand::Forget(given)) => (CommandName::Forget, given.into()),
+        Some(Subcommand::Rename(given)) => (CommandName::Rename, given.into()),
         Some(Subcommand::Completions(given)) => (CommandName::Completions, given.into()),
         Some(Subcommand::Version(VersionArgs {})) => (CommandName::Version, Flags::default()),
         None => {
@@ -323,7 +402,10 @@ pub fn parse(args: Vec<OsString>) -> Result<Command, Exit> {
             }));
         }
     };
-    Ok(Command { name, flags })
+    Ok(Command {
+        name,
+        flags: Flags { only: [flags.only, flags.account].concat(), account: Vec::new(), ..flags },
+    })
 }
 
 /// Every command and flag as data: what completions are made of.

@@ -81,6 +81,9 @@
 //! | silence of a process | 10 s | its tasks go to others | `held_work_of_a_dead_process_is_free_within_15_s_and_other_work_at_once` |
 //! | a task that the database does not let go, or has forgotten, is worked again | 2 times | the run stops, to be resumed | `rows_that_nobody_can_take_out_of_the_queue_end_the_run_as_well` |
 //! | batches of 10,000 changes older than `--keep-history` that a run deletes | 100 | the others are left to the next run | `what_changed_is_kept_as_long_as_wanted_and_not_at_all_if_not` |
+//! | runs that `runs` shows | 10,000 (`--limit`) | older ones are not shown | `runs_are_listed_newest_first_for_people_and_programs` |
+//! | dead letters that `dead-letters` reads or removes at once | 10,000 | the others follow | `a_purge_takes_what_is_chosen_and_nothing_of_the_open_run` |
+//! | an open run that others open and close, looked for by `forget`, `rename` and `--purge` | 10 times | nothing is changed | `nobody_forgets_or_renames_an_account_that_a_process_works_on` |
 //! | silence of an open run's last process | `--max-run-age` | it is abandoned, with a warning | `an_old_run_is_abandoned_and_any_run_on_demand` |
 //! | the turn to fetch a token | 30 s | another process may | `a_turn_to_fetch_a_token_ends_when_the_databases_clock_is_turned_back` |
 //! | its words in a message of ours | 300 characters | cut | `a_message_is_one_short_line` |
@@ -113,6 +116,7 @@
 //!
 //! | where | by | until |
 //! |---|---|---|
+//! | `commands/confirm.rs` | `.read_line(` 1 | the person at the terminal answers; nothing is held meanwhile, and a signal ends the process |
 //! | `commands/set_up.rs` | `.forever()` 1 | a signal comes; nobody waits for this thread |
 //! | `commands/set_up.rs` | `.recv()` 1, `thread::scope(` 1 | all threads of the pool are there: the system has started them |
 //! | `commands/set_up.rs` | `thread::sleep(` 2 | the grace is over, or the deadline is there; nobody waits for these threads |
@@ -294,6 +298,9 @@ mod tests {
                 &*format!("batches of {} changes", thousands(crate::store::history::BATCH as usize)),
                 crate::sync::PRUNED_BATCHES.to_string(),
             ),
+            ("an open run that others open", format!("{} times", crate::store::accounts::HOLD_TRIES)),
+            ("runs that `runs` shows", thousands(crate::config::MAX_RUNS_SHOWN as usize)),
+            ("dead letters that `dead-letters` reads", thousands(crate::store::dead_letters::BATCH as usize)),
             ("pages fetched ahead", crate::sync::PAGES_AHEAD.to_string()),
             ("records that wait", thousands(crate::sync::UNCOMMITTED)),
             ("results that wait", thousands(crate::sync::MOST_RESULTS)),

@@ -150,7 +150,7 @@ fn any_run_can_be_asked_for_and_what_is_not_there_is_named() {
     for (flags, told) in [
         (&["7", "--html", "-"][..], "report 7: there is no such run; the newest are 3, 2, 1"),
         (&["last", "--html", "-"], "by its number"),
-        (&["--html", "-", "--only", "nobody"], "no run yet"),
+        (&["--html", "-", "--only", "nobody"], "no such account in the database"),
         (&["2"], "--html FILE"),
         (&["--html", "/nowhere/run.html"], "/nowhere/run.html"),
     ] {

@@ -1,10 +1,14 @@
 //! The commands, one file each: what `main` calls, and what their outcome is as an exit code.
 
 mod check;
+mod confirm;
+mod dead_letters;
+mod forget;
 mod list;
 mod migrate;
 mod plan;
 mod report;
+mod runs;
 mod set_up;
 mod status;
 mod sync;
@@ -131,6 +135,10 @@ fn dispatch(
         CommandName::Status => status::run(&parsed.flags, output, environment, stdout),
         CommandName::Retry => sync::retry(&parsed.flags, output, environment, stdout),
         CommandName::Report => report::run(&parsed.flags, environment, stdout),
+        CommandName::Runs => runs::run(&parsed.flags, output, environment, stdout),
+        CommandName::DeadLetters => dead_letters::run(&parsed.flags, output, environment, stdout),
+        CommandName::Forget => forget::run(&parsed.flags, output, environment, stdout),
+        CommandName::Rename => forget::rename(&parsed.flags, output, environment, stdout),
         CommandName::Completions | CommandName::Version => Ok(0),
     }
 }

@@ -9,8 +9,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Failure;
-use crate::cli::Flags;
-use crate::config::{Account, Config, Environment};
+use crate::cli::{Flags, meant};
+use crate::config::{Account, Config, DEFAULT, Environment};
 use crate::http::client::{Client, ClientSettings};
 use crate::http::connections::idle_for_each;
 use crate::http::ledger::{Ledger, MemoryLedger};
@@ -164,12 +164,34 @@ pub(super) fn look(flags: &Flags, environment: Environment<'_>) -> Result<(Store
     let named = Config::account_names(flags, environment).map_err(Failure::usage)?;
     let store = store(flags, environment, "default", &Context::new(), LOOK_PATIENCE)?;
     ready(&store, false)?;
-    let accounts = match named.is_empty() {
-        true => store.run(|client, _| overview::accounts(client)).map_err(from_store)?,
-        false => named,
-    };
-    Ok((store, accounts))
+    if !named.is_empty() && Config::has_accounts_file(flags, environment).map_err(Failure::usage)? {
+        return Ok((store, named));
+    }
+    let known = store.run(|client, _| overview::accounts(client)).map_err(from_store)?;
+    if named.is_empty() {
+        return Ok((store, known));
+    }
+    // Without an accounts file the database alone knows which accounts there are, and "default" is always one.
+    match named.iter().find(|name| *name != DEFAULT && !known.contains(name)) {
+        Some(name) => Err(Failure::usage(format!("--only {name:?}: {}", unknown(name, &known)))),
+        None => Ok((store, named)),
+    }
 }
+
+/// What is said of an account that the database has no row of.
+pub(super) fn unknown(name: &str, known: &[String]) -> String {
+    let shown: Vec<String> = known.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
+    let there = match known.len() {
+        0 => "none yet".into(),
+        all if all > NAMED => format!("{} and {} more", shown.join(", "), all - NAMED),
+        _ => shown.join(", "),
+    };
+    let meant = meant(name, known.iter().map(String::as_str));
+    format!("no such account in the database; there is {there}{meant}")
+}
+
+/// So many accounts are named to who asks for one that is not there.
+const NAMED: usize = 10;
 
 /// Brings the schema up to date, or checks that it is.
 pub(super) fn schema(store: &Store, migrate: bool) -> Result<usize, Ending> {

@@ -187,6 +187,12 @@ pub(super) fn chosen(flags: &Flags, environment: Environment<'_>) -> Result<Opti
     Ok(Some(chosen))
 }
 
+/// Whether an account may have this name.
+#[must_use]
+pub fn is_account_name(name: &str) -> bool {
+    (1..=200).contains(&name.len()) && !name.contains(char::is_control)
+}
+
 fn listed(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     if quoted.is_empty() { "none".into() } else { quoted.join(", ") }
@@ -218,7 +224,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
                 place.line(password.span().start)
             )));
         }
-        if name.is_empty() || name.len() > 200 || name.contains(char::is_control) {
+        if !is_account_name(name) {
             return Err(ConfigError(format!(
                 "{at}: name = {name:?}: must be 1 to 200 bytes without control characters, such as \"north\""
             )));

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::accounts::Entry;
+pub use self::accounts::is_account_name;
 #[cfg(test)]
 pub(crate) use self::accounts::{MOST_ACCOUNTS, MOST_BYTES as ACCOUNTS_FILE_BYTES};
 #[cfg(test)]
@@ -232,6 +233,22 @@ impl Config {
         Ok(names)
     }
 
+    /// Whether there is an accounts file.
+    ///
+    /// # Errors
+    /// When its name is no text.
+    pub fn has_accounts_file(flags: &Flags, env: Environment<'_>) -> Result<bool, ConfigError> {
+        Ok(Source::new("--accounts", "CAMPAIGN_SYNC_ACCOUNTS", &flags.accounts).find(env)?.is_some())
+    }
+
+    /// How many runs `runs` shows.
+    ///
+    /// # Errors
+    /// When it is no such number.
+    pub fn runs_shown(flags: &Flags, env: Environment<'_>) -> Result<i64, ConfigError> {
+        Source::new("--limit", "", &flags.limit).number(env, 1..=MAX_RUNS_SHOWN, 20).map(i64::from)
+    }
+
     /// The schema of our tables, if it is set.
     ///
     /// # Errors
@@ -269,7 +286,9 @@ impl Config {
 /// The longest email, in bytes: RFC 5321 allows 254.
 pub(crate) const EMAIL_BYTES: usize = 1_000;
 /// The account's name without an accounts file.
-const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
+/// The most runs that `runs` shows.
+pub(crate) const MAX_RUNS_SHOWN: u32 = 10_000;
 
 fn account(flags: &Flags, env: Environment<'_>, entry: Option<&Entry>) -> Result<Account, ConfigError> {
     let file = |key| entry.and_then(|entry| entry.given(key));

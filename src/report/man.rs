@@ -162,7 +162,7 @@ mod tests {
         let program = described();
         let page = page(&program);
         for command in &program.commands {
-            assert!(page.contains(&format!("campaign\\-sync {}", command.name)), "{}", command.name);
+            assert!(page.contains(&format!("campaign\\-sync {}", escaped(command.name))), "{}", command.name);
             for flag in command.command.flags {
                 assert!(page.contains(&escaped(flag.long)) || flag.long == "--help", "{}", flag.long);
             }

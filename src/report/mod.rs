@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod log;
+pub mod looking_back;
 pub mod man;
 pub mod metrics;
 pub mod page;

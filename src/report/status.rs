@@ -46,7 +46,7 @@ fn pace(overview: &Overview) -> f64 {
 }
 
 /// The account's standing, as `status --json` names it.
-fn standing(overview: &Overview) -> &'static str {
+pub(super) fn standing(overview: &Overview) -> &'static str {
     match Standing::of(overview) {
         Standing::Stopped => "stopped",
         Standing::Failed => "failed",

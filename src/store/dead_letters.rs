@@ -1,11 +1,11 @@
 //! Dead letters: what failed for good, until a later sync of it succeeds.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use postgres::Error;
 use postgres::types::Type;
 
-use super::Client;
+use super::{Client, accounts, begin};
 
 /// Which dead letters are to be retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,4 +167,129 @@ pub fn of_run(client: &mut Client, account: &str, run_id: i64, most: i64) -> Res
         }
     }
     Ok(letters)
+}
+
+/// Dead letters that are read or removed at once.
+pub const BATCH: u32 = 10_000;
+
+/// Which dead letters are meant; all, where nothing is chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Those of these causes.
+    pub causes: Option<Vec<String>>,
+    /// Those of these campaigns.
+    pub ids: Option<Vec<String>>,
+}
+
+/// One that is meant.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// What it says itself.
+    pub letter: Letter,
+    /// The word for grouping.
+    pub cause: String,
+    /// Whether it can be retried.
+    pub retryable: bool,
+    /// The run that gave it up.
+    pub run_id: i64,
+    /// How long ago.
+    pub age: Duration,
+}
+
+/// Those that are meant behind the id `after`, by id, at most [`BATCH`].
+///
+/// # Errors
+/// The database's.
+pub fn chosen(
+    client: &mut Client,
+    account: &str,
+    choice: &Choice,
+    after: &str,
+) -> Result<Vec<Chosen>, Error> {
+    let rows = client.query_typed(
+        "SELECT id, cause, reason, attempts, retryable, run_id, failed_at,
+                extract(epoch FROM now() - failed_at)::float8 AS age_s
+         FROM campaign_sync.dead_letters
+         WHERE account = $1 AND id > $2 AND ($3::text[] IS NULL OR cause = ANY ($3)) AND ($4::text[] IS NULL OR id = ANY ($4))
+         ORDER BY id LIMIT $5",
+        &[
+            (&account, Type::TEXT),
+            (&after, Type::TEXT),
+            (&choice.causes, Type::TEXT_ARRAY),
+            (&choice.ids, Type::TEXT_ARRAY),
+            (&i64::from(BATCH), Type::INT8),
+        ],
+    )?;
+    let read = |row: &postgres::Row| Chosen {
+        letter: Letter {
+            id: row.get("id"),
+            reason: row.get("reason"),
+            attempts: row.get("attempts"),
+            failed_at: row.get("failed_at"),
+        },
+        cause: row.get("cause"),
+        retryable: row.get("retryable"),
+        run_id: row.get("run_id"),
+        age: Duration::try_from_secs_f64(row.get::<_, f64>("age_s").max(0.0)).unwrap_or_default(),
+    };
+    Ok(rows.iter().map(read).collect())
+}
+
+/// How many are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Of the open run: it still goes by them.
+    pub open: i64,
+    /// Of others.
+    pub closed: i64,
+}
+
+/// Counts those that are meant.
+///
+/// # Errors
+/// The database's.
+pub fn count(client: &mut Client, account: &str, choice: &Choice) -> Result<Count, Error> {
+    let row = client.query_typed_one(
+        "SELECT count(*) FILTER (WHERE run_id = o.open) AS open, count(*) FILTER (WHERE run_id IS DISTINCT FROM o.open) AS closed
+         FROM campaign_sync.dead_letters
+         CROSS JOIN (SELECT (SELECT run_id FROM campaign_sync.sync_runs
+                             WHERE account = $1 AND state IN ('running', 'stopped')) AS open) o
+         WHERE account = $1 AND ($2::text[] IS NULL OR cause = ANY ($2)) AND ($3::text[] IS NULL OR id = ANY ($3))",
+        &[
+            (&account, Type::TEXT),
+            (&choice.causes, Type::TEXT_ARRAY),
+            (&choice.ids, Type::TEXT_ARRAY),
+        ],
+    )?;
+    Ok(Count { open: row.get("open"), closed: row.get("closed") })
+}
+
+/// Deletes those that are meant, but none of the open run: at most [`BATCH`]. Gives how many; nothing when runs are opened and
+/// closed all the time. To the open run a campaign without its dead letter would be one that was never listed.
+///
+/// # Errors
+/// The database's.
+pub fn purge(client: &mut Client, account: &str, choice: &Choice) -> Result<Option<u64>, Error> {
+    let mut transaction = begin(client)?;
+    let Some(held) = accounts::hold(&mut transaction, account)? else { return Ok(None) };
+    let deleted = transaction.execute_typed(
+        // The run is asked for outside as well: a letter that the open run replaces in this moment stays.
+        "DELETE FROM campaign_sync.dead_letters
+         WHERE account = $1 AND run_id <> $2
+           AND id = ANY (ARRAY (
+               SELECT id FROM campaign_sync.dead_letters
+               WHERE account = $1 AND run_id <> $2
+                 AND ($3::text[] IS NULL OR cause = ANY ($3)) AND ($4::text[] IS NULL OR id = ANY ($4))
+               ORDER BY id LIMIT $5))",
+        &[
+            (&account, Type::TEXT),
+            (&held.run_id, Type::INT8),
+            (&choice.causes, Type::TEXT_ARRAY),
+            (&choice.ids, Type::TEXT_ARRAY),
+            (&i64::from(BATCH), Type::INT8),
+        ],
+    )?;
+    held.release(&mut transaction, account)?;
+    transaction.commit()?;
+    Ok(Some(deleted))
 }

@@ -1,5 +1,6 @@
 //! Postgres, and the only place with SQL calls.
 
+pub mod accounts;
 mod away;
 mod client;
 pub mod closing;

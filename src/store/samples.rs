@@ -38,7 +38,9 @@ pub struct Course {
     pub listing_done: bool,
     /// When it was opened.
     pub started_at: SystemTime,
-    /// From then to its end, to the moment it was stopped, or to now.
+    /// When it was closed or abandoned.
+    pub finished_at: Option<SystemTime>,
+    /// From its start to its end, to the moment it was stopped, or to now.
     pub lasted: Duration,
     /// The platform's word on the number of campaigns.
     pub total: Option<i64>,
@@ -50,6 +52,10 @@ pub struct Course {
     pub failed: i64,
     /// Campaigns found gone.
     pub removed: i64,
+    /// Campaigns no longer listed that were not marked as removed, …
+    pub not_removed: i64,
+    /// … and why, or why none would have been: a word for grouping.
+    pub not_removed_reason: Option<String>,
     /// Requests of all its processes.
     pub requests: i64,
     /// Those that count towards the rate limit.
@@ -106,12 +112,15 @@ fn read(row: &Row) -> Course {
         lists: row.get("lists"),
         listing_done: row.get("listing_done"),
         started_at: row.get("started_at"),
+        finished_at: row.get("finished_at"),
         lasted: Duration::try_from_secs_f64(lasted.max(0.0)).unwrap_or_default(),
         total: row.get("total"),
         listed: row.get("listed"),
         synced: row.get("synced"),
         failed: row.get("failed"),
         removed: row.get("removed"),
+        not_removed: row.get("not_removed"),
+        not_removed_reason: row.get("not_removed_reason"),
         requests: row.get("requests"),
         limited: row.get("limited"),
         refused: row.get("rate_limited"),

@@ -10,12 +10,23 @@ pub(super) const HISTORY: &str = "schema_migrations";
 /// All tables of this version.
 const TABLES: [&str; 9] = [
     HISTORY,
+    ACCOUNT_TABLES[0],
+    ACCOUNT_TABLES[1],
+    ACCOUNT_TABLES[2],
+    ACCOUNT_TABLES[3],
+    ACCOUNT_TABLES[4],
+    ACCOUNT_TABLES[5],
+    ACCOUNT_TABLES[6],
+    ACCOUNT_TABLES[7],
+];
+/// Those with rows of an account, in the order in which people are told of them.
+pub(super) const ACCOUNT_TABLES: [&str; 8] = [
     "campaigns",
     "campaign_changes",
-    "sync_runs",
-    "workers",
-    "sync_tasks",
     "dead_letters",
+    "sync_runs",
+    "sync_tasks",
+    "workers",
     "quotas",
     "access_tokens",
 ];

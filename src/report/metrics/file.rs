@@ -55,6 +55,12 @@ impl MetricsFile {
         self.update(accounts.is_empty().then_some(exit_code));
     }
 
+    /// An account has another name, or is there no more: its lines are changed, if the file is there.
+    pub fn rename(&mut self, old: &str, new: Option<&str>) {
+        let renamed = Some((old.to_owned(), new.map(str::to_owned)));
+        self.bring(Update { path: self.path.clone(), rows: Vec::new(), failed: None, renamed });
+    }
+
     /// Writes what was not written yet.
     pub fn write(&mut self) {
         if !self.waiting.is_empty() {
@@ -62,12 +68,17 @@ impl MetricsFile {
         }
     }
 
-    /// In a thread of its own, which a disk that is gone may keep. It must not log: this one may keep others from that.
     fn update(&mut self, failed: Option<i32>) {
-        let update = Update { path: self.path.clone(), rows: std::mem::take(&mut self.waiting), failed };
+        let rows = std::mem::take(&mut self.waiting);
+        self.bring(Update { path: self.path.clone(), rows, failed, renamed: None });
+    }
+
+    /// In a thread of its own, which a disk that is gone may keep. It must not log: this one may keep others from that.
+    fn bring(&mut self, update: Update) {
         if self.gone {
             return;
         }
+        let rest = if update.renamed.is_some() { "the database is" } else { "the sync itself is" };
         let its = update.clone();
         let (turn, written) = match in_time("metrics", LONGEST_WRITE, move || its.write()) {
             Ok(Some(told)) => told,
@@ -86,10 +97,7 @@ impl MetricsFile {
             );
         }
         if let Err(cause) = written {
-            log::error!(
-                "{}: metrics are not written: {cause}; the sync itself is not affected",
-                named(&self.path)
-            );
+            log::error!("{}: metrics are not written: {cause}; {rest} not affected", named(&self.path));
         }
     }
 }
@@ -101,6 +109,8 @@ struct Update {
     rows: Vec<Row>,
     /// All accounts that the file knows have failed with this exit code.
     failed: Option<i32>,
+    /// An account that is there no more, and its new name.
+    renamed: Option<(String, Option<String>)>,
 }
 
 /// Whether this process is the only one at the file.
@@ -122,6 +132,12 @@ impl Update {
 
     fn write_in_turn(mut self) -> Result<(), String> {
         let mut accounts = self.read()?;
+        if let Some((old, new)) = self.renamed {
+            let Some(samples) = accounts.remove(&old) else { return Ok(()) };
+            if let Some(new) = new {
+                accounts.insert(new, samples);
+            }
+        }
         if let Some(exit_code) = self.failed {
             self.rows.extend(accounts.keys().map(|name| Row::failed(name, exit_code)));
             if self.rows.is_empty() {
