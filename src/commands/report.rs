@@ -11,6 +11,7 @@ use crate::config::Environment;
 use crate::report::page::{self, Page};
 use crate::report::text::visible;
 use crate::report::whole_file;
+use crate::store::overview::{self, Overview};
 use crate::store::samples::{self, Course};
 use crate::store::{Store, dead_letters};
 
@@ -27,10 +28,22 @@ pub(super) fn run(
     };
     let wanted = flags.run.as_deref().map(number).transpose()?;
     let (store, accounts) = set_up::look(flags, environment)?;
-    let Some((account, run)) = find(&store, &accounts, wanted)? else {
-        return Err(unknown(&store, &accounts, wanted)?);
+    let page = match (wanted, &accounts[..]) {
+        // Whose run would it be?
+        (None, [_, _, ..]) => {
+            let seen = overviews(&store, &accounts)?;
+            if seen.iter().all(|(_, overview)| overview.run.is_none()) {
+                return Err(unknown(&store, &accounts, wanted)?);
+            }
+            page::overview::html(&seen, SystemTime::now())
+        }
+        _ => {
+            let Some((account, run)) = find(&store, &accounts, wanted)? else {
+                return Err(unknown(&store, &accounts, wanted)?);
+            };
+            page::html(&look(&store, account, run)?)
+        }
     };
-    let page = page::html(&look(&store, account, run)?);
     if file == "-" {
         return Ok(written(stdout, &page));
     }
@@ -44,6 +57,14 @@ fn number(text: &str) -> Result<i64, Failure> {
     text.parse().ok().filter(|run| *run > 0).ok_or_else(|| {
         Failure::usage(format!("report {}: a run is named by its number, as status shows it", visible(text)))
     })
+}
+
+fn overviews(store: &Store, accounts: &[String]) -> Result<Vec<(String, Overview)>, Failure> {
+    let look = |account: &String| {
+        let seen = store.run(|client, _| overview::look(client, account)).map_err(set_up::from_store)?;
+        Ok((account.clone(), seen))
+    };
+    accounts.iter().map(look).collect()
 }
 
 /// The run of this number, or the newest, and whose it is.

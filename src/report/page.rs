@@ -7,6 +7,7 @@ mod history;
 mod latency;
 mod letters;
 mod markup;
+pub mod overview;
 mod plot;
 mod requests;
 mod retries;
@@ -56,18 +57,24 @@ pub fn html(page: &Page) -> String {
         history::section(run, &page.recent),
         letters::section(run, &page.letters),
     ];
+    let body = format!(
+        "{}<main>\n{}</main>\n{}",
+        header(&account, run),
+        sections.concat(),
+        footnote(page.made_at, Some(&run.binary_version))
+    );
+    document(&format!("Run {} of {account}: {}", run.run_id, escaped(&run.state)), &body)
+}
+
+/// A page of its own; title and body are escaped.
+fn document(title: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\" />\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\" />\n\
          <meta name=\"color-scheme\" content=\"light dark\" />\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\" />\n\
-         <title>Run {} of {account}: {}</title>\n<style>\n{}</style>\n</head>\n<body>\n{}<main>\n{}</main>\n{}</body>\n</html>\n",
-        run.run_id,
-        escaped(&run.state),
+         <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
         include_str!("page/style.css"),
-        header(&account, run),
-        sections.concat(),
-        footer(page),
     )
 }
 
@@ -134,12 +141,14 @@ fn figures(run: &Course) -> String {
     format!("<dl class=\"figures\">\n{figures}</dl>\n")
 }
 
-fn footer(page: &Page) -> String {
+/// When the page was made, and by which versions.
+fn footnote(made_at: SystemTime, opened_by: Option<&str>) -> String {
+    let opened_by = opened_by
+        .map_or_else(String::new, |version| format!("; the run was opened by version {}", escaped(version)));
     format!(
-        "<footer><p>Made {} by campaign-sync {}; the run was opened by version {}. Times are UTC.</p></footer>\n",
-        markup::time(page.made_at),
+        "<footer><p>Made {} by campaign-sync {}{opened_by}. Times are UTC.</p></footer>\n",
+        markup::time(made_at),
         env!("CARGO_PKG_VERSION"),
-        escaped(&page.run.binary_version)
     )
 }
 
