@@ -36,8 +36,8 @@
     RETURNING t.id, t.attempt, t.worker_id
 ), invalid AS (
     SELECT *
-    FROM unnest($9::text[], $10::text[], $11::text[], $12::boolean[], $26::text[], $27::boolean[])
-         AS i (id, reason, payload, named, cause, retryable)
+    FROM unnest($9::text[], $10::text[], $11::text[], $12::boolean[], $26::text[], $27::boolean[], $31::integer[])
+         AS i (id, reason, payload, named, cause, retryable, attempts)
 ), overruled AS (
     -- What `retry` put back, and the listing now shows to be no campaign.
     DELETE FROM campaign_sync.sync_tasks t
@@ -45,7 +45,7 @@
     RETURNING t.id
 ), buried AS (
     INSERT INTO campaign_sync.dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
-    SELECT $1, i.id, r.run_id, i.cause, i.reason, 0, i.payload, i.retryable
+    SELECT $1, i.id, r.run_id, i.cause, i.reason, i.attempts, i.payload, i.retryable
     FROM invalid i CROSS JOIN run r
     WHERE (SELECT c.run_id FROM campaign_sync.campaigns c WHERE c.account = $1 AND c.id = i.id) IS DISTINCT FROM $2
       AND ((SELECT t.run_id FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.id = i.id) IS NULL

@@ -1,7 +1,7 @@
 //! One account's part in its run, from opening to leaving. What it does with pages is in `listing.rs`, with commits in
 //! `storing.rs`, with campaigns in `syncing.rs`, with the token in `token.rs`; what becomes of an attempt is decided in `judge.rs`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -75,6 +75,8 @@ pub struct Account {
     pub(super) doomed_lots: Vec<RangeInclusive<u64>>,
     /// Tasks that the database says are held here, and that are not in hand.
     pub(super) unknown: Vec<(String, i32)>,
+    /// Tasks in hand that the database has under another attempt number: they were put back before the listing showed them.
+    pub(super) taken: HashMap<String, i32>,
     /// Bursts of syncs in flight, and the ids of their tasks.
     pub(super) in_flight: usize,
     pub(super) tasks_in_flight: HashSet<String>,
@@ -135,6 +137,7 @@ impl Account {
             results: Results::default(),
             doomed_lots: Vec::new(),
             unknown: Vec::new(),
+            taken: HashMap::new(),
             in_flight: 0,
             tasks_in_flight: HashSet::new(),
             limiter: Limiter::new(settings.rate_limit, settings.policy.max_wait),
@@ -265,6 +268,7 @@ impl Account {
         }
         self.drop_pages();
         self.ready = ReadyQueue::default();
+        self.taken = HashMap::new();
         self.results = Results::default();
         self.listing.begin_again();
         // What is in flight will find no task.

@@ -102,6 +102,12 @@ impl Listing {
         self.broken.as_deref()
     }
 
+    /// Whether it goes on where another process's ended, and nothing was committed since.
+    #[must_use]
+    pub fn is_after_another(&self) -> bool {
+        self.after_another
+    }
+
     /// Whether this process has to commit before it hands out.
     fn commits_first(&self, others: bool) -> bool {
         others || self.after_another

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::task::Task;
 use crate::platform::Campaign;
 use crate::store::command::{DeadTask, NewDeadLetter, NewTask, Pages};
+use crate::store::queue::Totals;
 
 /// A lot is held back for at most this long: a result is stored at most so much later.
 const HOLD: Duration = Duration::from_millis(250);
@@ -226,7 +227,7 @@ pub fn rows(lots: &[Lot], leaving: bool) -> Option<Pages> {
         next_page: last.next_page,
         page_size: last.page_size,
         last: last.last,
-        total: lots.iter().rev().find_map(|lot| lot.total),
+        totals: Totals::of(lots.iter().map(|lot| lot.total)),
         ..Pages::default()
     };
     let mut keys = HashSet::new();

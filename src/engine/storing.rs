@@ -1,5 +1,6 @@
 //! What goes into the database and when: lots of pages with what has come of them, results in batches, claims, the run's end.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -90,7 +91,8 @@ impl Account {
     /// A task is synced: with its lot, when that waits for its commit.
     pub(super) fn synced(&mut self, task: Task) {
         if self.is_wanted(&task) && !task.origin.is_some_and(|origin| self.pages.synced(origin)) {
-            self.results.synced.push((task.campaign, task.attempt));
+            let attempt = self.taken.remove(&task.campaign.id).unwrap_or(task.attempt);
+            self.results.synced.push((task.campaign, attempt));
         }
     }
 
@@ -105,7 +107,10 @@ impl Account {
             Some(origin) => self.pages.dead(origin, dead),
             None => Err(dead),
         };
-        self.results.dead.extend(dead.err());
+        if let Err(mut dead) = dead {
+            dead.attempt = self.taken.remove(&dead.id).unwrap_or(dead.attempt);
+            self.results.dead.push(dead);
+        }
     }
 
     /// Commits the lots whose time has come, else results, one commit at a time.
@@ -130,7 +135,8 @@ impl Account {
             return;
         }
         let lots = self.pages.take_ready(leaving || self.others, now);
-        if let Some(rows) = pages::rows(&lots, leaving) {
+        if let Some(mut rows) = pages::rows(&lots, leaving) {
+            rows.after_another = self.listing.is_after_another();
             self.outstanding.weight = lots.iter().map(Lot::weight).sum();
             self.outstanding.lots = lots;
             self.begin_commit(Command::CommitPages(rows), now, actions);
@@ -231,12 +237,22 @@ impl Account {
                 if let Some(newest) = lots.last() {
                     self.look_for_the_end(pages, committed.new, newest.last, newest.total);
                 }
+                let taken: HashMap<String, i32> = committed.taken.into_iter().collect();
                 for lot in lots {
                     self.free_tasks |= lot.records.len() > lot.held;
                     if !lot.handed_out && self.phase == Phase::Working {
                         let held = lot.records.into_iter().take(lot.held);
-                        held.filter(|record| !committed.left_out.contains(&record.campaign.id))
-                            .for_each(|record| self.ready.push(Task::new(record.campaign, 1)));
+                        held.filter(|record| !committed.left_out.contains(&record.campaign.id)).for_each(
+                            |record| {
+                                let attempt = taken.get(&record.campaign.id).copied().unwrap_or(1);
+                                self.ready.push(Task::new(record.campaign, attempt));
+                            },
+                        );
+                    } else {
+                        // These are in hand under the number of a new task.
+                        let ids =
+                            lot.records.into_iter().take(lot.held).map(|record| record.campaign.id.clone());
+                        self.taken.extend(ids.filter_map(|id| Some((id.clone(), *taken.get(&id)?))));
                     }
                 }
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::StoreError;
 use super::closing::Closing;
-use super::queue::WorkerId;
+use super::queue::{Totals, WorkerId};
 use super::runs::{OpenRun, Opening, Progress};
 use crate::http::RateLimit;
 use crate::http::token::Kept;
@@ -80,8 +80,10 @@ pub struct Pages {
     pub page_size: i32,
     /// Whether the last page is among them.
     pub last: bool,
-    /// The platform's word on the number of campaigns.
-    pub total: Option<i64>,
+    /// The platform's words on the number of campaigns.
+    pub totals: Option<Totals>,
+    /// The listing goes on where another process's ended, which may just be finishing what these pages show.
+    pub after_another: bool,
     /// Campaigns that are still to be synced.
     pub tasks: Vec<NewTask>,
     /// Campaigns that are synced already: they never become tasks.
@@ -203,6 +205,8 @@ pub struct Committed {
     pub new: i64,
     /// The ids of tasks that the run has dealt with already, or that another process holds.
     pub left_out: Vec<String>,
+    /// Tasks that were put back before this listing showed them, and are held now under these attempt numbers.
+    pub taken: Vec<(String, i32)>,
     /// Whether other processes work on the run.
     pub others: bool,
 }

@@ -51,20 +51,35 @@ pub fn join(
     worker: WorkerId,
 ) -> Result<Joined, Error> {
     let mut transaction = begin(client)?;
-    let workers = leases::all(&mut transaction, account)?;
+    let joined = within(&mut transaction, account, opening, retry, worker)?;
+    transaction.commit()?;
+    Ok(joined)
+}
+
+/// The same within the caller's transaction.
+///
+/// # Errors
+/// As [`join`].
+pub fn within(
+    transaction: &mut Client,
+    account: &str,
+    opening: &Opening,
+    retry: Option<&Retry>,
+    worker: WorkerId,
+) -> Result<Joined, Error> {
+    let workers = leases::all(transaction, account)?;
     let known = workers.contains(&worker);
     if workers.len() > usize::from(known) {
-        leases::end(&mut transaction, account, 0)?;
+        leases::end(transaction, account, 0)?;
     }
     // Begun anew it was already, by the first try.
     let opening = Opening { fresh: opening.fresh && !known, ..opening.clone() };
-    let (run, abandoned) = open(&mut transaction, account, &opening)?;
+    let (run, abandoned) = open(transaction, account, &opening)?;
     let requeued = match retry {
-        Some(retry) => dead_letters::requeue(&mut transaction, account, run.run_id, retry.ids())?,
+        Some(retry) => dead_letters::requeue(transaction, account, run.run_id, retry.ids())?,
         None => 0,
     };
-    leases::register(&mut transaction, account, run.run_id, worker, Process::current())?;
-    transaction.commit()?;
+    leases::register(transaction, account, run.run_id, worker, Process::current())?;
     Ok(Joined { run, abandoned, requeued })
 }
 

@@ -196,6 +196,19 @@ pub fn end(transaction: &mut Client, account: &str, leaving: WorkerId) -> Result
     Ok((row.get("dead"), row.get("freed")))
 }
 
+/// Whether any other worker is on the run.
+///
+/// # Errors
+/// The database's.
+#[cfg(feature = "next-engine")]
+pub fn others(client: &mut Client, account: &str, run_id: i64, worker: WorkerId) -> Result<bool, Error> {
+    let row = client.query_typed_one(
+        "SELECT EXISTS (SELECT FROM campaign_sync.workers WHERE account = $1 AND run_id = $2 AND worker_id <> $3)",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&worker, Type::INT8)],
+    )?;
+    Ok(row.get(0))
+}
+
 /// All workers of an account, dead or alive.
 ///
 /// # Errors

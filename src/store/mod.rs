@@ -10,6 +10,8 @@ mod connect;
 pub mod conninfo;
 pub mod dead_letters;
 pub mod error;
+#[cfg(feature = "next-engine")]
+pub mod execute;
 pub mod history;
 pub mod join;
 pub mod leases;

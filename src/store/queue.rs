@@ -49,6 +49,8 @@ pub struct NewDeadLetter<'a> {
     pub cause: &'static str,
     /// What is wrong with it.
     pub reason: &'a str,
+    /// How often it was tried.
+    pub attempts: i32,
     /// The record as it was listed.
     pub payload: &'a str,
     /// Whether `retry` makes sense.
@@ -163,6 +165,7 @@ pub fn add_pages(
     let raw: Vec<&str> = pages.invalid.iter().map(|letter| letter.payload).collect();
     let named: Vec<bool> = pages.invalid.iter().map(|letter| letter.named).collect();
     let causes: Vec<&str> = pages.invalid.iter().map(|letter| letter.cause).collect();
+    let attempts: Vec<i32> = pages.invalid.iter().map(|letter| letter.attempts).collect();
     let retryable: Vec<bool> = pages.invalid.iter().map(|letter| letter.retryable).collect();
     let mut extra = texts(&pages.finished, |campaign| &campaign.extra);
     // As a rule there is nothing extra at all.
@@ -202,6 +205,7 @@ pub fn add_pages(
             (&pages.totals.map(|totals| totals.lowest), Type::INT8),
             (&pages.totals.map(|totals| totals.highest), Type::INT8),
             (&pages.moved, Type::BOOL),
+            (&attempts, Type::INT4_ARRAY),
         ],
     )?;
     Ok(row.get::<_, Option<i64>>("added").map(|new| {
@@ -378,6 +382,53 @@ pub fn release(client: &mut Client, account: &str, worker: WorkerId) -> Result<u
     )
 }
 
+/// Frees these of the tasks that this worker holds, under these attempt numbers; gives how many.
+///
+/// # Errors
+/// The database's.
+#[cfg(feature = "next-engine")]
+pub fn release_some(
+    client: &mut Client,
+    account: &str,
+    worker: WorkerId,
+    tasks: &[(String, i32)],
+) -> Result<u64, Error> {
+    let ids: Vec<&str> = tasks.iter().map(|(id, _)| id.as_str()).collect();
+    let attempts: Vec<i32> = tasks.iter().map(|(_, attempt)| *attempt).collect();
+    client.execute_typed(
+        "UPDATE campaign_sync.sync_tasks t SET worker_id = 0
+         FROM unnest($3::text[], $4::integer[]) AS r (id, attempt)
+         WHERE t.account = $1 AND t.worker_id = $2 AND t.id = r.id AND t.attempt = r.attempt",
+        &[
+            (&account, Type::TEXT),
+            (&worker, Type::INT8),
+            (&ids, Type::TEXT_ARRAY),
+            (&attempts, Type::INT4_ARRAY),
+        ],
+    )
+}
+
+/// The tasks that this worker holds, with their attempt numbers, and how many its run has left, seen at one moment.
+///
+/// # Errors
+/// The database's.
+#[cfg(feature = "next-engine")]
+pub fn holding(
+    client: &mut Client,
+    account: &str,
+    run_id: i64,
+    worker: WorkerId,
+) -> Result<(Vec<(String, i32)>, i64), Error> {
+    let row = client.query_typed_one(
+        "SELECT coalesce(array_agg(h.id ORDER BY h.id), '{}') AS ids, coalesce(array_agg(h.attempt ORDER BY h.id), '{}') AS attempts,
+                (SELECT count(*) FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.run_id = $2) AS tasks
+         FROM campaign_sync.sync_tasks h WHERE h.account = $1 AND h.worker_id = $3",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&worker, Type::INT8)],
+    )?;
+    let (ids, attempts): (Vec<String>, Vec<i32>) = (row.get("ids"), row.get("attempts"));
+    Ok((ids.into_iter().zip(attempts).collect(), row.get("tasks")))
+}
+
 /// What the database says that this worker holds.
 ///
 /// # Errors
@@ -392,6 +443,22 @@ pub fn held(client: &mut Client, account: &str, worker: WorkerId) -> Result<Vec<
 
 fn held_task(row: &Row) -> Held {
     Held { id: row.get("id"), attempt: row.get("attempt"), payload: row.get("payload") }
+}
+
+/// Whether the run has a task that can be claimed.
+///
+/// # Errors
+/// The database's.
+#[cfg(feature = "next-engine")]
+pub fn any_free(client: &mut Client, account: &str, run_id: i64) -> Result<bool, Error> {
+    let row = client.query_typed_one(
+        "SELECT EXISTS (SELECT FROM campaign_sync.sync_tasks
+                        WHERE account = $1 AND run_id = $2 AND worker_id = 0
+                          AND (seq < $3 OR (SELECT s.listing_done FROM campaign_sync.sync_runs s
+                                            WHERE s.account = $1 AND s.run_id = $2)))",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&UNLISTED, Type::INT8)],
+    )?;
+    Ok(row.get(0))
 }
 
 /// Whether the run has any task that need not wait for its listing.

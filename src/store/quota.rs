@@ -36,21 +36,29 @@ impl SharedLedger {
 impl SharedLedger {
     /// Closes the gate; `asked` is what the platform asked for, where that is more than is waited for.
     fn close(&self, wait: Duration, asked: Option<f64>) -> Result<(), SharingError> {
-        let seconds = wait.as_secs_f64();
-        self.store.run(|client, account| {
-            client.execute_typed(
-                "INSERT INTO campaign_sync.quotas AS q (account, gate_set_at, gate_until, gate_asked_s)
-                 SELECT $1, c.now, c.now + make_interval(secs => $2), $3 FROM clock_timestamp() AS c (now)
-                 ON CONFLICT (account) DO UPDATE
-                 -- A gate that was closed in the future was closed before the clock was turned back.
-                 SET gate_until = greatest(
-                         q.gate_until - greatest(q.gate_set_at - excluded.gate_set_at, interval '0'), excluded.gate_until),
-                     gate_set_at = excluded.gate_set_at, gate_asked_s = excluded.gate_asked_s",
-                &[(&account, Type::TEXT), (&seconds, Type::FLOAT8), (&asked, Type::FLOAT8)],
-            )
-        })?;
-        Ok(())
+        Ok(self.store.run(|client, account| close_gate(client, account, wait, asked))?)
     }
+}
+
+/// Closes the gate; `asked` is what the platform asked for, where that is more than is waited for.
+pub(super) fn close_gate(
+    client: &mut Client,
+    account: &str,
+    wait: Duration,
+    asked: Option<f64>,
+) -> Result<(), Error> {
+    let seconds = wait.as_secs_f64();
+    client.execute_typed(
+        "INSERT INTO campaign_sync.quotas AS q (account, gate_set_at, gate_until, gate_asked_s)
+         SELECT $1, c.now, c.now + make_interval(secs => $2), $3 FROM clock_timestamp() AS c (now)
+         ON CONFLICT (account) DO UPDATE
+         -- A gate that was closed in the future was closed before the clock was turned back.
+         SET gate_until = greatest(
+                 q.gate_until - greatest(q.gate_set_at - excluded.gate_set_at, interval '0'), excluded.gate_until),
+             gate_set_at = excluded.gate_set_at, gate_asked_s = excluded.gate_asked_s",
+        &[(&account, Type::TEXT), (&seconds, Type::FLOAT8), (&asked, Type::FLOAT8)],
+    )?;
+    Ok(())
 }
 
 /// Forgets the gate and the limit that was learned; what was sent stays on record.
@@ -80,10 +88,146 @@ pub(super) fn limit(row: &Row) -> Option<RateLimit> {
     RateLimit::new(requests, Duration::from_millis(millis))
 }
 
+/// The limit that is on record, and for how long the gate stays closed.
+#[cfg(feature = "next-engine")]
+pub(super) fn known(
+    client: &mut Client,
+    account: &str,
+) -> Result<(Option<RateLimit>, Option<Duration>), Error> {
+    let row = client.query_typed_opt(
+        "SELECT CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END AS limit_requests, limit_window_ms,
+                gate_asked_s,
+                greatest(0, extract(epoch FROM gate_until - greatest(now(), gate_set_at)))::float8 AS gate_s
+         FROM campaign_sync.quotas WHERE account = $1",
+        &[(&account, Type::TEXT)],
+    )?;
+    Ok(row.map_or((None, None), |row| (limit(&row), gate(&row).map(|(wait, _)| wait))))
+}
+
+/// What is asked of the ledger.
+pub(super) struct Asking {
+    /// The limit, unless the one on record holds.
+    pub limit: Option<RateLimit>,
+    /// The time by which its window is lengthened.
+    pub margin: Duration,
+    /// How many sends.
+    pub want: u32,
+    /// Without a limit: nothing is granted so soon after another process's send, …
+    pub apart: Duration,
+    /// … which is one that is not this, the newest of this process's.
+    pub newest: Option<SystemTime>,
+}
+
 /// What came of asking: the short way or the long one.
 enum Asked {
     Recorded(Row),
     Reserved(Row),
+}
+
+/// Puts sends on record, as far as the limit and the gate permit; gives the moment as well, if there are any.
+pub(super) fn reserve(
+    client: &mut Client,
+    account: &str,
+    asking: &Asking,
+) -> Result<(Reservation, Option<SystemTime>), Error> {
+    let (limit, want) = (asking.limit, asking.want);
+    let row = match ask(client, account, asking)? {
+        Asked::Reserved(row) => row,
+        Asked::Recorded(row) => {
+            let before = whole(row.get::<_, i64>("sends") - i64::from(want));
+            let (wait, gate) = (Duration::ZERO, Gate::Open);
+            return Ok((Reservation { granted: want, wait, limit, before, gate }, Some(row.get("at"))));
+        }
+    };
+    let kept = match (row.get::<_, Option<i32>>("most"), row.get::<_, Option<f64>>("seconds")) {
+        (Some(most), Some(seconds)) => u32::try_from(most)
+            .ok()
+            .zip(Duration::try_from_secs_f64(seconds).ok())
+            .and_then(|(most, window)| RateLimit::new(most, window)),
+        _ => None,
+    };
+    let (granted, before) = (whole(row.get("granted")), whole(row.get("sends")));
+    // What is no time that could be waited for is longer than any.
+    let wait = Duration::try_from_secs_f64(row.get("wait_s")).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+    // A row that somebody else has written may permit nothing and tell no time: never ask again without a pause.
+    let wait = if granted == 0 && wait.is_zero() { PAUSE } else { wait };
+    let gate = match (row.get::<_, bool>("doubted"), row.get::<_, bool>("closed")) {
+        (true, true) => Gate::Doubted,
+        (true, false) if granted > 0 => Gate::Probe,
+        (false, true) => Gate::Closed,
+        (_, false) => Gate::Open,
+    };
+    let at = (granted > 0).then(|| row.get("at"));
+    Ok((Reservation { granted, wait, limit: limit.or(kept), before, gate }, at))
+}
+
+fn whole(count: i64) -> u32 {
+    u32::try_from(count).unwrap_or(if count < 0 { 0 } else { u32::MAX })
+}
+
+fn ask(client: &mut Client, account: &str, asking: &Asking) -> Result<Asked, Error> {
+    let most = asking.limit.map(|limit| i32::try_from(limit.requests.get()).unwrap_or(i32::MAX));
+    let seconds = asking.limit.map(|limit| limit.window.as_secs_f64());
+    let (margin, apart) = (asking.margin.as_secs_f64(), asking.apart.as_secs_f64());
+    let count = i64::from(asking.want);
+    let ask = [
+        (&account as &(dyn ToSql + Sync), Type::TEXT),
+        (&count, Type::INT8),
+        (&asking.newest, Type::TIMESTAMPTZ),
+        (&apart, Type::FLOAT8),
+        (&most, Type::INT4),
+        (&seconds, Type::FLOAT8),
+        (&margin, Type::FLOAT8),
+    ];
+    let recorded = match asking.limit {
+        None => client.query_typed_opt(include_str!("../../sql/record.sql"), &ask[..4])?,
+        Some(_) => client.query_typed_opt(include_str!("../../sql/fits.sql"), &ask[..5])?,
+    };
+    if let Some(row) = recorded {
+        return Ok(Asked::Recorded(row));
+    }
+    if let Some(row) = client.query_typed_opt(include_str!("../../sql/reserve.sql"), &ask)? {
+        return Ok(Asked::Reserved(row));
+    }
+    // The account's first send ever, under a limit that was given: its row is not there yet.
+    client.execute_typed(
+        "INSERT INTO campaign_sync.quotas (account) VALUES ($1) ON CONFLICT (account) DO NOTHING",
+        &ask[..1],
+    )?;
+    client.query_typed_one(include_str!("../../sql/reserve.sql"), &ask).map(Asked::Reserved)
+}
+
+/// The ages of the sends on record, oldest first.
+pub(super) fn ages(client: &mut Client, account: &str) -> Result<Vec<Duration>, Error> {
+    let rows = client.query_typed(
+        "SELECT extract(epoch FROM clock_timestamp() - u.at)::float8, u.count
+         FROM campaign_sync.quotas q, unnest(q.sent_at, q.sent_count) WITH ORDINALITY AS u (at, count, place)
+         WHERE q.account = $1 ORDER BY u.at, u.place",
+        &[(&account, Type::TEXT)],
+    )?;
+    let ages = rows.iter().flat_map(|row| {
+        let age = Duration::try_from_secs_f64(row.get(0)).unwrap_or_default();
+        std::iter::repeat_n(age, usize::try_from(row.get::<_, i32>(1)).unwrap_or(0))
+    });
+    Ok(ages.collect())
+}
+
+/// Keeps a limit that was learned. The sends of these ages go on record with it, unless a limit was known: then they are there.
+#[cfg(feature = "next-engine")]
+pub(super) fn learn(
+    client: &mut Client,
+    account: &str,
+    limit: RateLimit,
+    ages: &[Duration],
+) -> Result<(), Error> {
+    let most = i32::try_from(limit.requests.get()).unwrap_or(i32::MAX);
+    let millis = i64::try_from(limit.window.as_millis()).unwrap_or(i64::MAX);
+    let ages: Vec<f64> = ages.iter().map(Duration::as_secs_f64).collect();
+    client.execute_typed(
+        include_str!("../../sql/learn.sql"),
+        &[(&account, Type::TEXT), (&most, Type::INT4), (&millis, Type::INT8), (&ages, Type::FLOAT8_ARRAY)],
+    )?;
+    Ok(())
 }
 
 impl Ledger for SharedLedger {
@@ -94,86 +238,18 @@ impl Ledger for SharedLedger {
         want: u32,
         apart: Duration,
     ) -> Result<Reservation, SharingError> {
-        let most = limit.map(|limit| i32::try_from(limit.requests.get()).unwrap_or(i32::MAX));
-        let seconds = limit.map(|limit| limit.window.as_secs_f64());
-        let (count, margin, apart) = (i64::from(want), margin.as_secs_f64(), apart.as_secs_f64());
         let newest = *lock(&self.newest);
-        let asked = self.store.run(|client, account| {
-            let ask = [
-                (&account as &(dyn ToSql + Sync), Type::TEXT),
-                (&count, Type::INT8),
-                (&newest, Type::TIMESTAMPTZ),
-                (&apart, Type::FLOAT8),
-                (&most, Type::INT4),
-                (&seconds, Type::FLOAT8),
-                (&margin, Type::FLOAT8),
-            ];
-            let recorded = match limit {
-                None => client.query_typed_opt(include_str!("../../sql/record.sql"), &ask[..4])?,
-                Some(_) => client.query_typed_opt(include_str!("../../sql/fits.sql"), &ask[..5])?,
-            };
-            if let Some(row) = recorded {
-                return Ok(Asked::Recorded(row));
-            }
-            if let Some(row) = client.query_typed_opt(include_str!("../../sql/reserve.sql"), &ask)? {
-                return Ok(Asked::Reserved(row));
-            }
-            // The account's first send ever, under a limit that was given: its row is not there yet.
-            client.execute_typed(
-                "INSERT INTO campaign_sync.quotas (account) VALUES ($1) ON CONFLICT (account) DO NOTHING",
-                &ask[..1],
-            )?;
-            client.query_typed_one(include_str!("../../sql/reserve.sql"), &ask).map(Asked::Reserved)
+        let (reservation, at) = self.store.run(|client, account| {
+            reserve(client, account, &Asking { limit, margin, want, apart, newest })
         })?;
-        let whole = |count: i64| u32::try_from(count).unwrap_or(if count < 0 { 0 } else { u32::MAX });
-        let recorded = |row: &Row| *lock(&self.newest) = Some(row.get("at"));
-        let row = match asked {
-            Asked::Reserved(row) => row,
-            Asked::Recorded(row) => {
-                recorded(&row);
-                let before = whole(row.get::<_, i64>("sends") - count);
-                let (wait, gate) = (Duration::ZERO, Gate::Open);
-                return Ok(Reservation { granted: want, wait, limit, before, gate });
-            }
-        };
-        let kept = match (row.get::<_, Option<i32>>("most"), row.get::<_, Option<f64>>("seconds")) {
-            (Some(most), Some(seconds)) => u32::try_from(most)
-                .ok()
-                .zip(Duration::try_from_secs_f64(seconds).ok())
-                .and_then(|(most, window)| RateLimit::new(most, window)),
-            _ => None,
-        };
-        let (granted, before) = (whole(row.get("granted")), whole(row.get("sends")));
-        if granted > 0 {
-            recorded(&row);
+        if at.is_some() {
+            *lock(&self.newest) = at;
         }
-        // What is no time that could be waited for is longer than any.
-        let wait = Duration::try_from_secs_f64(row.get("wait_s")).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
-        // A row that somebody else has written may permit nothing and tell no time: never ask again without a pause.
-        let wait = if granted == 0 && wait.is_zero() { PAUSE } else { wait };
-        let gate = match (row.get::<_, bool>("doubted"), row.get::<_, bool>("closed")) {
-            (true, true) => Gate::Doubted,
-            (true, false) if granted > 0 => Gate::Probe,
-            (false, true) => Gate::Closed,
-            (_, false) => Gate::Open,
-        };
-        Ok(Reservation { granted, wait, limit: limit.or(kept), before, gate })
+        Ok(reservation)
     }
 
     fn ages(&self) -> Result<Vec<Duration>, SharingError> {
-        let rows = self.store.run(|client, account| {
-            client.query_typed(
-                "SELECT extract(epoch FROM clock_timestamp() - u.at)::float8, u.count
-                 FROM campaign_sync.quotas q, unnest(q.sent_at, q.sent_count) WITH ORDINALITY AS u (at, count, place)
-                 WHERE q.account = $1 ORDER BY u.at, u.place",
-                &[(&account, Type::TEXT)],
-            )
-        })?;
-        let ages = rows.iter().flat_map(|row| {
-            let age = Duration::try_from_secs_f64(row.get(0)).unwrap_or_default();
-            std::iter::repeat_n(age, usize::try_from(row.get::<_, i32>(1)).unwrap_or(0))
-        });
-        Ok(ages.collect())
+        Ok(self.store.run(ages)?)
     }
 
     fn take_back(&self, count: u32) -> Result<(), SharingError> {

@@ -10,7 +10,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, pbkdf2};
 
-use super::{Store, StoreError};
+use super::{Client, Store, StoreError};
 use crate::http::Secret;
 use crate::http::lock::lock;
 use crate::http::sharing::SharingError;
@@ -45,6 +45,133 @@ impl Key {
     }
 }
 
+/// How an account's tokens are sealed. Its key is derived when it is first wanted.
+pub struct Sealing {
+    account: Arc<str>,
+    key: Key,
+}
+
+impl Sealing {
+    /// With the account's own password.
+    #[must_use]
+    pub fn new(account: &str, email: &str, password: Secret) -> Self {
+        // The salt separates accounts; it need not be secret.
+        let salt = format!("campaign-sync token\0{account}\0{email}");
+        let salt = digest::digest(&digest::SHA256, salt.as_bytes());
+        Self { account: account.into(), key: Key { password, salt, derived: OnceLock::new() } }
+    }
+
+    /// Nonce, then ciphertext and tag; nothing when the system has no randomness to give.
+    fn seal(&self, token: &Secret) -> Option<Vec<u8>> {
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).ok()?;
+        let mut sealed = token.reveal().as_bytes().to_vec();
+        let account = Aad::from(self.account.as_bytes());
+        self.key
+            .get()?
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), account, &mut sealed)
+            .ok()?;
+        Some([nonce.as_slice(), &sealed].concat())
+    }
+
+    /// The token; nothing when it was sealed with another password, or was changed.
+    fn open(&self, sealed: &[u8]) -> Option<Secret> {
+        let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut text = sealed.to_vec();
+        let account = Aad::from(self.account.as_bytes());
+        let opened = self.key.get()?.open_in_place(nonce, account, &mut text).ok()?;
+        Some(Secret::new(std::str::from_utf8(opened).ok()?.to_owned()))
+    }
+}
+
+/// What the row of an account's token says to whoever needs one that is newer than `refused`.
+struct Row {
+    generation: u64,
+    /// Sealed.
+    usable: Option<Vec<u8>>,
+    remaining: Option<Duration>,
+    mine: bool,
+}
+
+fn ask(client: &mut Client, account: &str, refused: u64, myself: i64) -> Result<Row, postgres::Error> {
+    let refused = i64::try_from(refused).unwrap_or(i64::MAX);
+    let row = client.query_typed_one(
+        include_str!("../../sql/token_turn.sql"),
+        &[
+            (&account, Type::TEXT),
+            (&refused, Type::INT8),
+            (&myself, Type::INT8),
+            (&FETCH_SECONDS, Type::FLOAT8),
+        ],
+    )?;
+    let remaining = row.get::<_, Option<f64>>("remaining_s");
+    Ok(Row {
+        generation: u64::try_from(row.get::<_, i64>("generation")).unwrap_or(0),
+        usable: row.get("usable"),
+        remaining: remaining.and_then(|s| Duration::try_from_secs_f64(s).ok()),
+        mine: row.get("mine"),
+    })
+}
+
+impl Row {
+    fn turn(self, sealing: &Sealing) -> Turn {
+        let sealed = self.usable.is_some();
+        if let Some(access_token) = self.usable.and_then(|sealed| sealing.open(&sealed)) {
+            return Turn::Use(Kept { access_token, generation: self.generation, remaining: self.remaining });
+        }
+        // Where there is one that this password does not open, its own is fetched, without waiting for anybody.
+        if self.mine || sealed { Turn::Fetch } else { Turn::Wait(POLL) }
+    }
+}
+
+/// A token that is newer than generation `refused`, or the turn of worker `myself` to fetch it.
+///
+/// # Errors
+/// The database's.
+#[cfg(feature = "next-engine")]
+pub fn turn(store: &Store, sealing: &Sealing, refused: u64, myself: i64) -> Result<Turn, StoreError> {
+    // Opened when the connection is given back: the key may have to be derived.
+    store.run(|client, account| ask(client, account, refused, myself)).map(|row| row.turn(sealing))
+}
+
+/// Keeps a token that was fetched, and ends the turn.
+///
+/// # Errors
+/// The database's.
+#[cfg(feature = "next-engine")]
+pub fn keep(store: &Store, sealing: &Sealing, grant: &Grant) -> Result<(), StoreError> {
+    let (sealed, lifetime) = (sealing.seal(&grant.access_token), lifetime(grant));
+    store.run(|client, account| {
+        client.execute_typed(
+            "INSERT INTO campaign_sync.access_tokens AS t (account, generation, sealed, expires_at)
+             SELECT $1, 1, $2, now() + make_interval(secs => $3)
+             ON CONFLICT (account) DO UPDATE
+             SET generation = t.generation + 1, sealed = excluded.sealed, expires_at = excluded.expires_at,
+                 refresher = 0, refresh_until = '-infinity'",
+            &[(&account, Type::TEXT), (&sealed, Type::BYTEA), (&lifetime, Type::FLOAT8)],
+        )
+    })?;
+    Ok(())
+}
+
+/// Ends the turn of worker `myself`, if it has it.
+///
+/// # Errors
+/// The database's.
+pub fn release(client: &mut Client, account: &str, myself: i64) -> Result<u64, postgres::Error> {
+    client.execute_typed(
+        "UPDATE campaign_sync.access_tokens SET refresher = 0, refresh_until = '-infinity'
+         WHERE account = $1 AND refresher = $2",
+        &[(&account, Type::TEXT), (&myself, Type::INT8)],
+    )
+}
+
+/// In seconds, and no more of them than a clock can reckon with.
+fn lifetime(grant: &Grant) -> Option<f64> {
+    grant.lifetime.map(|lifetime| lifetime.as_secs_f64().min(10.0 * 365.0 * 86_400.0))
+}
+
 /// The shared token of an account.
 pub struct SharedVault {
     shared: Arc<Shared>,
@@ -54,7 +181,7 @@ pub struct SharedVault {
 
 struct Shared {
     store: Store,
-    key: Key,
+    sealing: Sealing,
     /// Names this process as the one that fetches. Random: two processes must never take each other's turn.
     myself: i64,
     /// A token that came before the key was there: it is used at once, and sealed and kept as soon as it can be.
@@ -74,14 +201,11 @@ impl SharedVault {
         // Without randomness from the system nothing is sealed either; then a turn is still unlikely to be shared.
         let _checked_when_sealing = SystemRandom::new().fill(&mut bytes);
         let myself = (i64::from_be_bytes(bytes) & i64::MAX).max(1);
-        // The salt separates accounts; it need not be secret.
-        let salt = format!("campaign-sync token\0{}\0{email}", store.account());
-        let salt = digest::digest(&digest::SHA256, salt.as_bytes());
-        let key = Key { password, salt, derived: OnceLock::new() };
-        let shared = Arc::new(Shared { store, key, myself, unsealed: Mutex::default() });
+        let sealing = Sealing::new(store.account(), email, password);
+        let shared = Arc::new(Shared { store, sealing, myself, unsealed: Mutex::default() });
         let theirs = shared.clone();
         let derive = move || {
-            theirs.key.get();
+            theirs.sealing.key.get();
             theirs.keep_unsealed();
         };
         // Without a thread for it, whoever needs the key derives it.
@@ -91,33 +215,10 @@ impl SharedVault {
 }
 
 impl Shared {
-    /// Nonce, then ciphertext and tag; nothing when the system has no randomness to give.
-    fn seal(&self, token: &Secret) -> Option<Vec<u8>> {
-        let mut nonce = [0; NONCE_LEN];
-        SystemRandom::new().fill(&mut nonce).ok()?;
-        let mut sealed = token.reveal().as_bytes().to_vec();
-        let account = Aad::from(self.store.account().as_bytes());
-        self.key
-            .get()?
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), account, &mut sealed)
-            .ok()?;
-        Some([nonce.as_slice(), &sealed].concat())
-    }
-
-    /// The token; nothing when it was sealed with another password, or was changed.
-    fn open(&self, sealed: &[u8]) -> Option<Secret> {
-        let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut text = sealed.to_vec();
-        let account = Aad::from(self.store.account().as_bytes());
-        let opened = self.key.get()?.open_in_place(nonce, account, &mut text).ok()?;
-        Some(Secret::new(std::str::from_utf8(opened).ok()?.to_owned()))
-    }
-
     /// Seals and keeps the token that had to wait for the key, unless another one has come since, and ends the turn.
     fn keep_unsealed(&self) {
         let Some(Unsealed { grant, generation }) = lock(&self.unsealed).take() else { return };
-        let sealed = self.seal(&grant.access_token);
+        let sealed = self.sealing.seal(&grant.access_token);
         let kept = self.store.run(|client, account| {
             client.execute_typed(
                 "UPDATE campaign_sync.access_tokens SET sealed = $3, refresher = 0, refresh_until = '-infinity'
@@ -144,45 +245,17 @@ impl Shared {
 
 impl Vault for SharedVault {
     fn turn(&self, refused: u64) -> Result<Turn, SharingError> {
-        let refused = i64::try_from(refused).unwrap_or(i64::MAX);
-        let row = self.shared.store.run(|client, account| {
-            client.query_typed_one(
-                include_str!("../../sql/token_turn.sql"),
-                &[
-                    (&account, Type::TEXT),
-                    (&refused, Type::INT8),
-                    (&self.shared.myself, Type::INT8),
-                    (&FETCH_SECONDS, Type::FLOAT8),
-                ],
-            )
-        })?;
-        if let Some(sealed) = row.get::<_, Option<&[u8]>>("usable")
-            && let Some(access_token) = self.shared.open(sealed)
-        {
-            let generation = u64::try_from(row.get::<_, i64>("generation")).unwrap_or(0);
-            let remaining = row.get::<_, Option<f64>>("remaining_s");
-            return Ok(Turn::Use(Kept {
-                access_token,
-                generation,
-                remaining: remaining.and_then(|s| Duration::try_from_secs_f64(s).ok()),
-            }));
-        }
-        if row.get("mine") {
-            return Ok(Turn::Fetch);
-        }
-        if row.get::<_, Option<&[u8]>>("usable").is_some() {
-            // There is one that this password does not open: fetch our own, without waiting for anybody.
-            return Ok(Turn::Fetch);
-        }
-        Ok(Turn::Wait(POLL))
+        let row =
+            self.shared.store.run(|client, account| ask(client, account, refused, self.shared.myself))?;
+        Ok(row.turn(&self.shared.sealing))
     }
 
     fn keep(&self, grant: &Grant) -> Result<u64, SharingError> {
         let shared = &*self.shared;
         // Who has to wait for the key does so elsewhere: the token is good without it.
-        let late = shared.key.derived.get().is_none() && lock(&self.deriving).is_some();
-        let sealed = if late { None } else { shared.seal(&grant.access_token) };
-        let lifetime = grant.lifetime.map(|lifetime| lifetime.as_secs_f64().min(10.0 * 365.0 * 86_400.0));
+        let late = shared.sealing.key.derived.get().is_none() && lock(&self.deriving).is_some();
+        let sealed = if late { None } else { shared.sealing.seal(&grant.access_token) };
+        let lifetime = lifetime(grant);
         let row = shared.store.run(|client, account| {
             client.query_typed_one(
                 "UPDATE campaign_sync.access_tokens
@@ -203,7 +276,7 @@ impl Vault for SharedVault {
         let generation: i64 = row.get(0);
         if late {
             *lock(&shared.unsealed) = Some(Unsealed { grant: grant.clone(), generation });
-            if shared.key.derived.get().is_some() {
+            if shared.sealing.key.derived.get().is_some() {
                 shared.keep_unsealed();
             }
         }
@@ -211,13 +284,7 @@ impl Vault for SharedVault {
     }
 
     fn release(&self) {
-        let released = self.shared.store.run(|client, account| {
-            client.execute_typed(
-                "UPDATE campaign_sync.access_tokens SET refresher = 0, refresh_until = '-infinity'
-                 WHERE account = $1 AND refresher = $2",
-                &[(&account, Type::TEXT), (&self.shared.myself, Type::INT8)],
-            )
-        });
+        let released = self.shared.store.run(|client, account| release(client, account, self.shared.myself));
         self.shared.tolerate(released);
     }
 

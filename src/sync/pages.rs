@@ -433,6 +433,7 @@ pub(super) fn dead_letter<'a>(invalid: &'a Invalid, raw: &'a str) -> NewDeadLett
         named: invalid.id.is_some(),
         cause: "invalid",
         reason: &invalid.reason,
+        attempts: 0,
         payload: raw,
         retryable: false,
     }

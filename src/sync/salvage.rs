@@ -161,6 +161,7 @@ impl Salvage<'_> {
                         named: true,
                         cause,
                         reason,
+                        attempts: 0,
                         payload: record.raw.get(),
                         retryable: *retryable,
                     });
@@ -269,6 +270,7 @@ impl Ascii {
             named: self.named,
             cause: self.cause,
             reason: &self.reason,
+            attempts: 0,
             payload: &self.payload,
             retryable: self.retryable,
         }

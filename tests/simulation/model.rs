@@ -1,16 +1,18 @@
 //! A model of the store: the same commands as Postgres, in memory, on virtual time.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use campaign_sync::http::RateLimit;
 use campaign_sync::http::token::Kept;
 use campaign_sync::rate::limiter::{Ask, Grant, Order};
-use campaign_sync::store::closing::Closing;
+use campaign_sync::store::closing::{Closing, NotRemoved, Reason};
 use campaign_sync::store::command::{
     Checkpoint, Claimed, Command, Committed, Finished, Holding, Opened, Pages, Part, Reply, Requeue,
     TokenTurn,
 };
+use campaign_sync::store::queue::{Totals, UNLISTED};
 use campaign_sync::store::runs::{OpenRun, Opening};
 
 /// A worker whose last heartbeat is older is dead.
@@ -33,7 +35,7 @@ pub struct Ledger {
     pub dead_letters: BTreeMap<String, Letter>,
     pub runs: Vec<Run>,
     sends: Vec<(Instant, u32)>,
-    limit: Option<RateLimit>,
+    pub limit: Option<RateLimit>,
     gate: Option<Instant>,
     token: Shared,
     /// How often a campaign was stored in a run.
@@ -51,29 +53,32 @@ pub struct Task {
     pub run_id: i64,
     pub worker: i64,
     pub attempt: i32,
-    seq: i64,
-    payload: String,
+    pub seq: i64,
+    pub payload: String,
 }
 
 #[derive(Clone, Debug)]
 pub struct Letter {
     pub run_id: i64,
     pub cause: String,
-    payload: String,
-    retryable: bool,
+    #[allow(dead_code, reason = "compared where the store is tested")]
+    pub attempts: i32,
+    pub payload: String,
+    pub retryable: bool,
 }
 
 #[derive(Clone, Debug)]
 pub struct Run {
     pub run_id: i64,
     pub state: &'static str,
-    lists: bool,
+    pub lists: bool,
     pub lister: i64,
     pub next_page: i64,
-    page_size: i32,
+    pub page_size: i32,
     pub listing_done: bool,
-    total: Option<i64>,
+    pub totals: Option<Totals>,
     pub listed: i64,
+    unnamed: i64,
     pub members: BTreeSet<i64>,
 }
 
@@ -114,11 +119,11 @@ impl Model {
     pub fn execute(&mut self, part: &Part, command: &Command, retried: bool, now: Instant) -> Reply {
         let alive = self.workers.contains_key(&part.worker);
         let workers = self.workers.clone();
-        if let Command::Open { .. } = command {
+        let ledger = self.accounts.entry(part.account.to_string()).or_default();
+        if matches!(command, Command::Open { .. }) && ledger.open_run().is_none() {
             self.next_run += 1;
         }
         let next_run = self.next_run;
-        let ledger = self.accounts.entry(part.account.to_string()).or_default();
         ledger.reap(&workers);
         match command {
             Command::Open { opening, retry } => {
@@ -138,6 +143,7 @@ impl Model {
                     reached.then(|| Committed {
                         new: (pages.tasks.len() + pages.finished.len()) as i64,
                         left_out: Vec::new(),
+                        taken: Vec::new(),
                         others: before.others(part),
                     })
                 })))
@@ -145,16 +151,17 @@ impl Model {
             Command::Finish { synced, dead } => {
                 let mut stored = 0;
                 for (campaign, attempt) in synced {
-                    if ledger.finish(part, &campaign.id, *attempt).is_some() {
-                        ledger.store(&campaign.id, part.run_id);
+                    if let Some(held) = ledger.finish(part, &campaign.id, *attempt) {
+                        ledger.store(&campaign.id, held.run_id);
                         stored += 1;
                     }
                 }
                 for task in dead {
                     if let Some(held) = ledger.finish(part, &task.id, task.attempt) {
                         let letter = Letter {
-                            run_id: part.run_id,
+                            run_id: held.run_id,
                             cause: task.cause.into(),
+                            attempts: task.tries,
                             payload: held.payload,
                             retryable: true,
                         };
@@ -203,12 +210,20 @@ impl Model {
                 (ledger.token.refresher, ledger.token.until) = (0, None);
                 Reply::Told(Ok(()))
             }
-            Command::Close { .. } => Reply::Closed(Ok(ledger.close(part))),
+            Command::Close { max_removed } => Reply::Closed(Ok(ledger.close(part, *max_removed))),
             Command::Leave { reason } => {
                 ledger.leave(part, reason.is_some());
-                Reply::Left(Ok((None, ledger.tasks.len() as i64)))
+                let left = ledger.tasks.values().filter(|task| task.run_id == part.run_id).count();
+                Reply::Left(Ok((None, left as i64)))
             }
         }
+    }
+}
+
+impl Task {
+    /// Whether it can be claimed: what `retry` put back waits for the listing.
+    fn is_free(&self, run: &Run) -> bool {
+        self.worker == 0 && self.run_id == run.run_id && (self.seq < UNLISTED || run.listing_done)
     }
 }
 
@@ -262,18 +277,31 @@ impl Ledger {
                 next_page: 1,
                 page_size: opening.page_size,
                 listing_done: !opening.lists,
-                total: None,
+                totals: None,
                 listed: 0,
+                unnamed: 0,
                 members: BTreeSet::new(),
             });
         }
         let first = self.campaigns.is_empty();
         let place = self.runs.iter().position(|run| matches!(run.state, "running" | "stopped")).unwrap();
+        self.runs.iter_mut().for_each(|run| {
+            run.members.remove(&worker);
+        });
         let run = &mut self.runs[place];
         run.state = "running";
         if opening.lists && !run.lists {
-            (run.lists, run.listing_done) = (true, false);
+            // It begins anew.
+            (run.lists, run.listing_done, run.listed) = (true, false, 0);
+            let run_id = run.run_id;
+            for task in self.tasks.values_mut().filter(|task| task.run_id == run_id) {
+                (task.worker, task.attempt, task.seq) = (0, task.attempt + 1, UNLISTED);
+            }
+            self.campaigns.values_mut().filter(|row| row.run_id == run_id).for_each(|row| row.run_id = 0);
+            let letters = self.dead_letters.values_mut().filter(|letter| letter.run_id == run_id);
+            letters.for_each(|letter| letter.run_id = 0);
         }
+        let run = &mut self.runs[place];
         run.members.insert(worker);
         if !run.listing_done && run.lister == 0 {
             run.lister = worker;
@@ -296,23 +324,23 @@ impl Ledger {
                 .map(|(id, _)| id.clone())
                 .collect();
             for id in ids {
+                // Of an earlier run's listing: it waits for this one's.
                 let letter = self.dead_letters.remove(&id).unwrap();
-                self.tasks.entry(id).or_insert(Task {
-                    run_id: run.run_id,
-                    worker: 0,
-                    attempt: 0,
-                    seq: 0,
-                    payload: letter.payload,
-                });
+                let seq = if letter.run_id == run.run_id { 0 } else { UNLISTED };
+                if let Entry::Vacant(vacant) = self.tasks.entry(id) {
+                    let (run_id, payload) = (run.run_id, letter.payload);
+                    vacant.insert(Task { run_id, worker: 0, attempt: 0, seq, payload });
+                    self.runs[place].listed += i64::from(run.listing_done && seq > 0);
+                }
                 requeued += 1;
             }
         }
         Opened {
             listing,
             others: run.members.iter().any(|member| *member != worker),
-            free_tasks: self.tasks.values().any(|task| task.worker == 0),
+            free_tasks: self.tasks.values().any(|task| task.is_free(&run)),
             limit: self.limit,
-            gate: self.gate.map(|gate| gate.saturating_duration_since(now)),
+            gate: self.gate.filter(|gate| now < *gate).map(|gate| gate - now),
             requeued,
             run: OpenRun {
                 run_id: run.run_id,
@@ -344,47 +372,90 @@ impl Ledger {
         {
             return None;
         }
-        let (mut new, mut left_out) = (0, Vec::new());
-        let known = |ledger: &Self, id: &str| {
-            ledger.campaigns.get(id).is_some_and(|row| row.run_id == part.run_id)
-                || ledger.dead_letters.get(id).is_some_and(|letter| letter.run_id == part.run_id)
-                || ledger.tasks.contains_key(id)
-        };
+        let run_id = part.run_id;
+        // All of it is one statement, which sees what was there before it.
+        let before = self.clone();
+        let synced = |id: &str| before.campaigns.get(id).is_some_and(|row| row.run_id == run_id);
+        let dead = |id: &str| before.dead_letters.get(id).is_some_and(|letter| letter.run_id == run_id);
+        let mut committed = Committed { others: self.others(part), ..Committed::default() };
+        let (mut waiting, mut counted) = (0, 0);
         for task in &pages.tasks {
-            if known(self, &task.id) {
-                if task.held {
-                    left_out.push(task.id.clone());
+            let Some(known) = self.tasks.get_mut(&task.id) else {
+                if !synced(&task.id) && !dead(&task.id) {
+                    let (worker, attempt) = if task.held { (part.worker, 1) } else { (0, 0) };
+                    let (seq, payload) = (task.seq, task.payload.to_string());
+                    self.tasks.insert(task.id.clone(), Task { run_id, worker, attempt, seq, payload });
+                    committed.new += 1;
+                } else if task.held {
+                    committed.left_out.push(task.id.clone());
                 }
                 continue;
+            };
+            let (waited, mut taken) = (known.seq == UNLISTED, false);
+            if waited || known.payload != *task.payload {
+                taken = waited && task.held;
+                known.attempt += i32::from(known.worker != 0 || taken);
+                known.worker = if taken { part.worker } else { 0 };
+                known.seq = if waited { task.seq } else { known.seq };
+                (known.run_id, known.payload) = (run_id, task.payload.to_string());
+                committed.new += i64::from(waited);
+                waiting += i64::from(waited);
             }
-            let (worker, attempt) = if task.held { (part.worker, 1) } else { (0, 0) };
-            let (run_id, seq, payload) = (part.run_id, task.seq, task.payload.to_string());
-            self.tasks.insert(task.id.clone(), Task { run_id, worker, attempt, seq, payload });
-            new += 1;
+            if taken {
+                committed.taken.push((task.id.clone(), known.attempt));
+            } else if task.held {
+                committed.left_out.push(task.id.clone());
+            }
         }
         for campaign in &pages.finished {
-            if !known(self, &campaign.id) {
-                self.store(&campaign.id, part.run_id);
-                new += 1;
+            let task = before.tasks.get(&campaign.id);
+            let free = task.is_some_and(|task| task.worker == 0);
+            if free {
+                self.tasks.remove(&campaign.id);
+                counted += i64::from(task.is_some_and(|task| task.seq < UNLISTED));
+                waiting += i64::from(task.is_some_and(|task| task.seq == UNLISTED));
+            }
+            if (task.is_none() || free) && !synced(&campaign.id) && !dead(&campaign.id) {
+                self.store(&campaign.id, run_id);
+                committed.new += 1;
             }
         }
-        for dead in &pages.dead {
-            if !known(self, &dead.id) {
-                let letter = Letter {
-                    run_id: part.run_id,
-                    cause: dead.cause.into(),
-                    payload: dead.payload.to_string(),
-                    retryable: dead.retryable,
+        let mut unnamed = 0;
+        for letter in &pages.dead {
+            unnamed += i64::from(!letter.named);
+            let task = before.tasks.get(&letter.id);
+            let overruled = task.is_some_and(|task| task.seq == UNLISTED);
+            if overruled {
+                self.tasks.remove(&letter.id);
+                waiting += 1;
+            }
+            if (task.is_none() || overruled) && !synced(&letter.id) && !dead(&letter.id) {
+                let buried = Letter {
+                    run_id,
+                    cause: letter.cause.into(),
+                    attempts: letter.attempts,
+                    payload: letter.payload.to_string(),
+                    retryable: letter.retryable,
                 };
-                self.dead_letters.insert(dead.id.clone(), letter);
-                new += 1;
+                self.dead_letters.insert(letter.id.clone(), buried);
+                committed.new += 1;
             }
         }
-        let run = self.run_mut(part.run_id)?;
-        (run.next_page, run.page_size, run.listing_done) = (pages.next_page, pages.page_size, pages.last);
-        run.total = pages.total.or(run.total);
-        run.listed += new;
-        Some(Committed { new, left_out, others: self.others(part) })
+        let unlisted =
+            before.tasks.values().filter(|task| task.run_id == run_id && task.seq == UNLISTED).count() as i64;
+        let run = self.run_mut(run_id)?;
+        if run.next_page != pages.next_page {
+            run.page_size = pages.page_size;
+        }
+        (run.next_page, run.listing_done) = (pages.next_page, pages.last);
+        run.totals = match (run.totals, pages.totals) {
+            (Some(before), Some(now)) => Some(before.and(now)),
+            (before, now) => before.or(now),
+        };
+        run.unnamed += unnamed;
+        // What the whole listing has not shown is worked all the same.
+        run.listed += committed.new - counted + if pages.last { unlisted - waiting } else { 0 };
+        Some(committed)
     }
 
     fn store(&mut self, id: &str, run_id: i64) {
@@ -402,11 +473,9 @@ impl Ledger {
     }
 
     fn claim(&mut self, part: &Part, most: usize) -> Vec<Claimed> {
-        let mut free: Vec<(&String, &mut Task)> = self
-            .tasks
-            .iter_mut()
-            .filter(|(_, task)| task.worker == 0 && task.run_id == part.run_id)
-            .collect();
+        let Some(run) = self.run(part.run_id).cloned() else { return Vec::new() };
+        let mut free: Vec<(&String, &mut Task)> =
+            self.tasks.iter_mut().filter(|(_, task)| task.is_free(&run)).collect();
         free.sort_by_key(|(_, task)| task.seq);
         free.into_iter()
             .take(most)
@@ -456,29 +525,54 @@ impl Ledger {
         }
     }
 
-    fn close(&mut self, part: &Part) -> Closing {
-        let Some(run) = self.run(part.run_id) else { return Closing::Over };
+    fn close(&mut self, part: &Part, max_removed: u8) -> Closing {
+        let Some(run) = self.run(part.run_id).cloned() else { return Closing::Over };
         if !matches!(run.state, "running" | "stopped") {
             return Closing::Over;
         }
-        let left = self.tasks.values().filter(|task| task.run_id == part.run_id).count();
+        let left = self.tasks.values().filter(|task| task.run_id == run.run_id).count();
         if !run.listing_done || left > 0 {
             return Closing::Open { near: run.listing_done && left <= 16 };
         }
-        let partial = self.dead_letters.values().any(|letter| letter.run_id == part.run_id);
-        let lists = run.lists;
-        if lists {
-            for (id, row) in &mut self.campaigns {
-                let dead = self.dead_letters.get(id).is_some_and(|letter| letter.run_id == part.run_id);
-                if row.run_id != part.run_id && !row.removed && !dead {
-                    row.removed = true;
-                }
-            }
+        if run.state == "stopped" {
+            return Closing::Open { near: true };
         }
-        let run = self.run_mut(part.run_id).unwrap();
-        run.state = if partial { "partial" } else { "complete" };
-        run.lister = 0;
-        Closing::Closed(None)
+        let partial = self.dead_letters.values().any(|letter| letter.run_id == run.run_id);
+        let closed = self.run_mut(run.run_id).unwrap();
+        (closed.state, closed.lister) = (if partial { "partial" } else { "complete" }, 0);
+        Closing::Closed(if run.lists { self.remove(&run, max_removed) } else { None })
+    }
+
+    /// Marks what the listing no longer shows, unless there is a reason not to.
+    fn remove(&mut self, run: &Run, max_removed: u8) -> Option<NotRemoved> {
+        let letters = &self.dead_letters;
+        let failed = |id: &str| letters.get(id).is_some_and(|letter| letter.run_id == run.run_id);
+        let present = self.campaigns.values().filter(|row| !row.removed).count() as i64;
+        let unlisted: Vec<&mut Row> = self
+            .campaigns
+            .iter_mut()
+            .filter(|(id, row)| !row.removed && row.run_id != run.run_id && !failed(id))
+            .map(|(_, row)| row)
+            .collect();
+        let count = unlisted.len() as i64;
+        let not_whole = run.totals.and_then(|totals| match totals {
+            _ if totals.lowest < totals.highest => Some(Reason::TotalChanged),
+            _ if run.listed < totals.last => Some(Reason::BelowTotal),
+            _ if run.listed > totals.last => Some(Reason::AboveTotal),
+            _ => None,
+        });
+        let reason = match not_whole {
+            Some(reason) => reason,
+            None if count > 0 && run.unnamed > 0 => Reason::NoId(run.unnamed),
+            None if count * 100 > present * i64::from(max_removed) => Reason::MaxRemoved(max_removed),
+            None => {
+                unlisted.into_iter().for_each(|row| row.removed = true);
+                return None;
+            }
+        };
+        let totals = run.totals.map(|totals| (totals.last, totals.lowest, totals.highest));
+        let (unlisted, present) = if count > 0 { (count, present) } else { (0, 0) };
+        Some(NotRemoved { reason, listed: run.listed, totals, unlisted, present })
     }
 
     fn leave(&mut self, part: &Part, stops: bool) {
@@ -493,6 +587,9 @@ impl Ledger {
             if run.state == "running" && run.members.is_empty() && stops {
                 run.state = "stopped";
             }
+        }
+        if self.token.refresher == part.worker {
+            (self.token.refresher, self.token.until) = (0, None);
         }
     }
 }
