@@ -1,5 +1,6 @@
 //! Pages that the database refuses because of a record: halves are written until the record is alone, and becomes a dead
-//! letter. The rows are written ahead of their pages: the run's next page comes last, so a crash in between loses nothing.
+//! letter. The rows are written ahead of their pages: the run's next page comes last, so a crash in between loses nothing; and
+//! with all of them once more, so a database that forgets its newest commits loses nothing either.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -52,6 +53,8 @@ struct Salvage<'a> {
     /// Commits rows; none when this process no longer lists.
     add: &'a dyn Fn(&Pages<'_>) -> Result<Option<Added>, StoreError>,
     done: Salvaged,
+    /// What was written, each in the form in which it could be.
+    written: Vec<Item<'a>>,
 }
 
 /// The run is no longer this process's to list, or is to stop, or the database says so.
@@ -68,7 +71,7 @@ pub(super) fn salvage(
         return Ok(None);
     };
     let from_page = first.pages.from_page;
-    let mut salvage = Salvage { session, from_page, add, done: Salvaged::default() };
+    let mut salvage = Salvage { session, from_page, add, done: Salvaged::default(), written: Vec::new() };
     let items = items(pages);
     // What refuses no rows at all refuses the run itself.
     let placed = salvage.write(&[]).and_then(|_| salvage.place(&items));
@@ -79,7 +82,17 @@ pub(super) fn salvage(
     if done.refused.is_some() {
         return Ok(Some(done));
     }
-    let advanced = add(&Pages { tasks: Vec::new(), finished: Vec::new(), invalid: Vec::new(), ..whole });
+    // All of it once more with the run's next page: a database that forgets its newest commits loses both or neither.
+    let written = salvage.written;
+    let ascii: Vec<Ascii> = written.iter().filter_map(Item::ascii).collect();
+    let Pages { tasks, finished, invalid, .. } = rows(from_page, &written, &ascii);
+    let mut whole = Pages { tasks, finished, invalid, ..whole };
+    let mut advanced = add(&whole);
+    if matches!(advanced, Err(StoreError::Row { .. })) {
+        // What can be written one by one only is there by now.
+        (whole.tasks, whole.finished, whole.invalid) = Default::default();
+        advanced = add(&whole);
+    }
     let advanced = advanced.inspect_err(|error| end(session, error))?;
     Ok(advanced.map(|_| {
         done.added.left_out.sort_unstable();
@@ -114,8 +127,41 @@ fn items(pages: &[PendingPages]) -> Vec<Item<'_>> {
     items
 }
 
-impl Salvage<'_> {
-    fn place(&mut self, items: &[Item<'_>]) -> Result<(), Interrupted> {
+/// The rows of these, in their forms, without the run's next page.
+fn rows<'a>(from_page: i64, items: &'a [Item<'a>], ascii: &'a [Ascii]) -> Pages<'a> {
+    let mut rows = Pages { from_page, next_page: from_page, ..Pages::default() };
+    for item in items {
+        match (&item.form, item.listed) {
+            (Form::Campaign, Listed::Valid(record)) => rows.finished.push(&record.campaign),
+            (Form::Task, Listed::Valid(record)) => rows.tasks.push(NewTask {
+                id: &record.campaign.id,
+                seq: record.seq,
+                payload: record.raw.get(),
+                held: item.held,
+            }),
+            (Form::Letter(cause, reason, retryable), Listed::Valid(record)) => {
+                rows.invalid.push(NewDeadLetter {
+                    key: record.campaign.id.clone(),
+                    named: true,
+                    cause,
+                    reason,
+                    attempts: 0,
+                    payload: record.raw.get(),
+                    retryable: *retryable,
+                });
+            }
+            (_, Listed::Invalid(invalid, raw)) if !matches!(item.form, Form::Ascii(..)) => {
+                rows.invalid.push(dead_letter(invalid, raw));
+            }
+            _ => {}
+        }
+    }
+    rows.invalid.extend(ascii.iter().map(Ascii::letter));
+    rows
+}
+
+impl<'a> Salvage<'a> {
+    fn place(&mut self, items: &[Item<'a>]) -> Result<(), Interrupted> {
         let error = match self.write(items) {
             Ok(None) => return Ok(()),
             Ok(Some(error)) => error,
@@ -140,39 +186,12 @@ impl Salvage<'_> {
     }
 
     /// Gives the error when one of them is refused.
-    fn write(&mut self, items: &[Item<'_>]) -> Result<Option<StoreError>, Interrupted> {
+    fn write(&mut self, items: &[Item<'a>]) -> Result<Option<StoreError>, Interrupted> {
         if self.session.caller.stop.requested() {
             return Err(Interrupted(Ok(())));
         }
         let ascii: Vec<Ascii> = items.iter().filter_map(Item::ascii).collect();
-        let mut rows = Pages { from_page: self.from_page, next_page: self.from_page, ..Pages::default() };
-        for item in items {
-            match (&item.form, item.listed) {
-                (Form::Campaign, Listed::Valid(record)) => rows.finished.push(&record.campaign),
-                (Form::Task, Listed::Valid(record)) => rows.tasks.push(NewTask {
-                    id: &record.campaign.id,
-                    seq: record.seq,
-                    payload: record.raw.get(),
-                    held: item.held,
-                }),
-                (Form::Letter(cause, reason, retryable), Listed::Valid(record)) => {
-                    rows.invalid.push(NewDeadLetter {
-                        key: record.campaign.id.clone(),
-                        named: true,
-                        cause,
-                        reason,
-                        attempts: 0,
-                        payload: record.raw.get(),
-                        retryable: *retryable,
-                    });
-                }
-                (_, Listed::Invalid(invalid, raw)) if !matches!(item.form, Form::Ascii(..)) => {
-                    rows.invalid.push(dead_letter(invalid, raw));
-                }
-                _ => {}
-            }
-        }
-        rows.invalid.extend(ascii.iter().map(Ascii::letter));
+        let rows = rows(self.from_page, items, &ascii);
         match (self.add)(&rows) {
             Ok(Some(added)) => {
                 self.note(items, added);
@@ -188,10 +207,11 @@ impl Salvage<'_> {
         }
     }
 
-    fn note(&mut self, items: &[Item<'_>], added: Added) {
+    fn note(&mut self, items: &[Item<'a>], added: Added) {
         self.done.added.new += added.new;
         self.done.added.left_out.extend(added.left_out);
         self.done.added.taken.extend(added.taken);
+        self.written.extend_from_slice(items);
         for item in items {
             match item.form {
                 Form::Campaign => self.done.stored.insert(item.key().into_owned()),
