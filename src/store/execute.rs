@@ -8,17 +8,32 @@ use super::dead_letters::Retry;
 use super::queue::{Failed, NewDeadLetter, NewTask};
 use super::runs::Opening;
 use super::tokens::{self, Sealing};
-use super::{Client, Store, StoreError, begin, closing, join, leases, queue, quota, runs};
+use super::{Client, Store, StoreError, UNIQUE_VIOLATION, begin, closing, join, leases, queue, quota, runs};
 use crate::http::token::Turn;
 use crate::platform::Campaign;
 use crate::rate::limiter::{Ask, Grant, Order};
+
+/// How often the opening of a run may meet another process's.
+const MAX_COLLISIONS: u32 = 5;
 
 /// Does what the command says, for `part`; the store is that of its account, and `sealing` seals the account's tokens.
 #[must_use]
 pub fn execute(store: &Store, sealing: &Sealing, part: &Part, command: &Command) -> Reply {
     let (run_id, worker) = (part.run_id, part.worker);
     match command {
-        Command::Open { opening, retry } => Reply::Opened(open(store, part, opening, retry.as_ref())),
+        Command::Open { opening, retry } => {
+            let open = || open(store, part, opening, retry.as_ref());
+            // Where another process opens the run at the same moment, it is there to be joined the next time.
+            let collided = |opened: &Result<Opened, StoreError>| matches!(opened, Err(StoreError::Row { sqlstate, .. }) if sqlstate == UNIQUE_VIOLATION);
+            let mut opened = open();
+            for _ in 1..MAX_COLLISIONS {
+                if !collided(&opened) {
+                    break;
+                }
+                opened = open();
+            }
+            Reply::Opened(opened)
+        }
         Command::TakeListing => Reply::Listing(store.run(|client, account| {
             let place = leases::take_listing(client, account, run_id, worker)?;
             Ok(place.map(|(page, page_size)| Checkpoint { page, page_size }))
