@@ -1,4 +1,5 @@
-//! The engine's commands on a real Postgres: what they do, and that the simulator's model of the store does the same.
+//! The next engine on a real Postgres: its commands do what the simulator's model of the store does, and its scheduler copies
+//! accounts whole.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 #![allow(
@@ -16,10 +17,15 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use campaign_sync::http::RateLimit;
+use campaign_sync::engine::account::Settings;
+use campaign_sync::engine::judge::Policy;
+use campaign_sync::engine::scheduler::{Job, Scheduler};
+use campaign_sync::http::client::{Client as Http, ClientSettings};
 use campaign_sync::http::secret::Secret;
+use campaign_sync::http::stats::Stats;
 use campaign_sync::http::token::Grant;
-use campaign_sync::platform::Campaign;
+use campaign_sync::http::{RateLimit, Stop, SystemClock};
+use campaign_sync::platform::{Api, Campaign};
 use campaign_sync::rate::limiter::{Ask, Order};
 use campaign_sync::store::command::{
     Command, DeadTask, NewDeadLetter, NewTask, Pages, Part, Reply, Requeue, TokenTurn,
@@ -28,11 +34,13 @@ use campaign_sync::store::execute::execute;
 use campaign_sync::store::queue::Totals;
 use campaign_sync::store::runs::Opening;
 use campaign_sync::store::tokens::Sealing;
-use campaign_sync::store::{Client, Store, leases};
+use campaign_sync::store::{Client, Conninfo, Pool, Store, leases};
+use campaign_sync::sync::Ending;
+use mock_api::{EMAIL, PASSWORD};
 use model::Model;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use support::Database;
+use support::{Database, PATIENCE, eventually};
 
 const ACCOUNT: &str = "default";
 
@@ -420,4 +428,123 @@ fn whatever_workers_ask_postgres_and_the_simulators_model_reply_the_same_and_hol
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Many accounts of one platform, worked on by one process.
+fn jobs(database: &Database, url: &str, accounts: usize, limit: Option<RateLimit>) -> Vec<Job> {
+    let url_of_database = database.url();
+    let get = |name: &str| (name == "DATABASE_URL").then(|| url_of_database.clone().into());
+    let pool = Pool::new(&Conninfo::from_environment(&get).unwrap(), 6).unwrap();
+    (0..accounts).map(|account| job(&pool, url, &format!("a{account}"), limit)).collect()
+}
+
+fn job(pool: &Pool, url: &str, name: &str, rate_limit: Option<RateLimit>) -> Job {
+    let stop = Stop::new();
+    let clock = Arc::new(SystemClock::new(stop.clone()));
+    let client = ClientSettings {
+        base_url: url.to_owned(),
+        timeout: Duration::from_secs(30),
+        connections: 8,
+        // The mock has a limit for each.
+        client_id: Some(name.to_owned()),
+        trusted_roots: None,
+        proxy: None,
+    };
+    let password = Secret::new(PASSWORD.to_owned());
+    let stats = Arc::new(Stats::default());
+    Job {
+        settings: Settings {
+            workers: 8,
+            opening: opening(true),
+            retry: None,
+            max_removed: 20,
+            policy: Policy { max_attempts: 5, max_wait: Duration::from_secs(900) },
+            give_up_after: Duration::from_secs(300),
+            rate_limit,
+            api: url.to_owned(),
+            seed: 1,
+        },
+        api: Api::new(Http::new(&client, clock.clone()).unwrap(), EMAIL, &password, stats.clone()),
+        stats,
+        store: Store::new(pool.clone(), name, clock, stop, Duration::from_secs(60)),
+        sealing: Sealing::new(name, EMAIL, password),
+    }
+}
+
+fn scheduler(jobs: Vec<Job>) -> Scheduler {
+    Scheduler::new(jobs, 8, Arc::new(SystemClock::new(Stop::new()))).unwrap()
+}
+
+/// The state of every run, with how many there are.
+fn states(database: &Database) -> Vec<String> {
+    database.column("SELECT format('%s %s', count(*), state) FROM sync_runs GROUP BY state ORDER BY state")
+}
+
+#[test]
+fn forty_accounts_are_copied_whole_by_eight_workers_and_no_campaign_is_synced_twice() {
+    let server = mock_api::start(mock_api::Settings::fast(30)).unwrap();
+    let database = Database::create();
+    database.store();
+    let outcomes = scheduler(jobs(&database, &server.url(), 40, None)).run();
+    for outcome in &outcomes {
+        assert_eq!(outcome.ending, None);
+        let (run, left) = outcome.left.as_ref().expect("left");
+        let run = run.as_ref().expect("its run");
+        assert_eq!(
+            (run.state.as_str(), run.listed, run.synced, run.failed, *left),
+            ("complete", 30, 30, 0, 0)
+        );
+        // A token, three pages and a sync for each campaign.
+        assert_eq!((run.requests, run.token_refreshes.max(1), run.rate_limited), (34, 1, 0));
+    }
+    assert_eq!((states(&database), database.count("campaigns")), (vec!["40 complete".to_owned()], 1_200));
+    assert_eq!((database.count("sync_tasks"), database.count("workers")), (0, 0));
+}
+
+#[test]
+fn two_processes_share_an_account_under_its_limit_and_each_effect_is_there_once() {
+    let window = Duration::from_secs(1);
+    let settings = mock_api::Settings { rate_limit: Some((40, window)), ..mock_api::Settings::fast(150) };
+    let server = mock_api::start(settings).unwrap();
+    let database = Database::create();
+    database.store();
+    let limit = RateLimit::new(40, window);
+    std::thread::scope(|scope| {
+        let start = || scope.spawn(|| scheduler(jobs(&database, &server.url(), 1, limit)).run());
+        let both = [start(), start()];
+        for process in both {
+            let outcomes = process.join().unwrap();
+            assert_eq!(outcomes[0].ending, None);
+        }
+    });
+    // Whoever comes when all is done begins a run of its own.
+    let runs: i64 = database.value("SELECT count(*) FROM sync_runs WHERE state = 'complete'");
+    assert_eq!((database.count("sync_runs"), database.count("campaigns")), (runs, 150));
+    let refused: i64 = database.value("SELECT sum(rate_limited)::bigint FROM sync_runs");
+    assert_eq!(refused, 0, "under a known limit");
+}
+
+#[test]
+fn who_is_stopped_leaves_nothing_held_and_the_next_goes_on_from_there() {
+    let settings =
+        mock_api::Settings { sync_latency: Duration::from_millis(50), ..mock_api::Settings::fast(200) };
+    let server = mock_api::start(settings).unwrap();
+    let database = Database::create();
+    database.store();
+    let first = scheduler(jobs(&database, &server.url(), 1, None));
+    let handle = first.handle();
+    let outcomes = std::thread::scope(|scope| {
+        let process = scope.spawn(|| first.run());
+        eventually(PATIENCE, "some are stored", || database.count("campaigns") > 0);
+        handle.stop(Ending::Interrupted(15));
+        process.join().unwrap()
+    });
+    assert_eq!(outcomes[0].ending, Some(Ending::Interrupted(15)));
+    assert_eq!(states(&database), ["1 stopped"]);
+    assert_eq!((database.count("workers"), database.count("sync_tasks WHERE worker_id <> 0")), (0, 0));
+    let stored = database.count("campaigns");
+    assert!(stored < 200, "{stored} were stored by then");
+    let outcomes = scheduler(jobs(&database, &server.url(), 1, None)).run();
+    assert_eq!(outcomes[0].ending, None);
+    assert_eq!((states(&database), database.count("campaigns")), (vec!["1 complete".to_owned()], 200));
 }

@@ -34,6 +34,8 @@ pub use caller::{Caller, Halt, Patience};
 pub use crew::{Crew, Seat};
 pub use ending::{Ending, most_serious};
 pub use lister::{Entry, Listing};
+#[cfg(feature = "next-engine")]
+pub(crate) use pages::key_of;
 pub use spans::{Recorder, Span, Value};
 
 #[cfg(test)]

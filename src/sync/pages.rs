@@ -440,7 +440,7 @@ pub(super) fn dead_letter<'a>(invalid: &'a Invalid, raw: &'a str) -> NewDeadLett
 }
 
 /// The campaign's id, or, when there is none that could be a key, a name made of the record.
-pub(super) fn key_of(invalid: &Invalid, raw: &str) -> String {
+pub(crate) fn key_of(invalid: &Invalid, raw: &str) -> String {
     invalid.id.clone().unwrap_or_else(|| name_of(raw))
 }
 
