@@ -83,7 +83,8 @@ fn two_hundred_accounts_take_the_slowest_ones_time_and_five_broken_ones_hold_up_
     let _infallible = write!(text, "{wrong}{nobody}{unset}");
     text += &(good("asked-to-wait", &late, "") + &good("endless", &endless, ""));
     let (file, database) = (File::new(&text), Database::create());
-    let outcome = file.program(&["sync", "--json", "--give-up-after", "10s"], &database).run().expect_code(2);
+    let sync = file.program(&["sync", "--json", "--give-up-after", "10s"], &database);
+    let outcome = sync.timeout(4 * support::PATIENCE).run().expect_code(2);
 
     let summaries = by_account(&outcome);
     assert_eq!(summaries.len(), 200, "{outcome}");

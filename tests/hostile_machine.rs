@@ -346,7 +346,7 @@ fn hundreds_of_accounts_need_no_more_than_the_usual_1024_open_files() {
     let outcome = Program::by(&["sh", "-c", script], &["sync", "--accounts", &file])
         .env("ONE", PASSWORD)
         .database(&database.url())
-        .timeout(2 * PATIENCE)
+        .timeout(4 * PATIENCE)
         .run()
         .expect_code(0);
     assert!(!outcome.stderr.contains("ulimit"), "{outcome}");
@@ -369,7 +369,7 @@ fn the_service_leaves_no_core_dump_and_has_no_more_rights_than_it_needs() {
     for setting in [
         "LimitCORE=0",
         "UMask=0077",
-        "DynamicUser=yes",
+        "User=campaign-sync",
         "NoNewPrivileges=yes",
         "CapabilityBoundingSet=",
         "ProtectSystem=strict",
