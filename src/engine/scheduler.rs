@@ -1,9 +1,11 @@
 //! The scheduler: one thread that owns the state of every account, takes events, hands out what the state machines want done,
 //! and sleeps until the next of them is due. It makes no call and no commit itself.
 //!
-//!     handle ────┐   events   ┌───────────┐   actions   ┌──▶ workers      calls to the platform
-//!     workers ───┼───────────▶│ scheduler │────────────▶├──▶ committers   commands to the database
-//!     committers ┘            └───────────┘             └──▶ heartbeat    leases to keep
+//! ```text
+//! handle ────┐   events   ┌───────────┐   actions   ┌──▶ workers      calls to the platform
+//! workers ───┼───────────▶│ scheduler │────────────▶├──▶ committers   commands to the database
+//! committers ┘            └───────────┘             └──▶ heartbeat    leases to keep
+//! ```
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
