@@ -32,7 +32,8 @@
 //! With the feature `next-engine`, which no build for users has, there is also the `engine` that is to replace [`sync`]: what
 //! waits is data there, and one thread decides for any number of accounts. Its rules are a state machine without I/O, which
 //! `tests/simulation` plays on virtual time (`make simulate`); `rate` has its limits as plain values, `store::command` its
-//! commands to the database. Workers, committers and heartbeat are still missing.
+//! commands to the database and `store::execute` carries them out. Its scheduler, workers, committers and heartbeat run
+//! (`tests/commands.rs`); no command uses them yet.
 //!
 //! # Sessions and poolers
 //!
