@@ -125,6 +125,9 @@
 //! | `config/password.rs` | `.wait(` 1 | at most 30 s: see a password command |
 //! | `config/password.rs` | `thread::sleep(` 1 | a moment, within those 30 s |
 //! | `config/password.rs` | `.read_to_end(` 1 | at most 30 s: see a password command |
+//! | `engine/committers.rs` | `.recv()` 1 | there is a command, or the scheduler is gone |
+//! | `engine/heartbeat.rs` | `.recv_timeout(` 1 | the next heartbeat, or the scheduler is gone |
+//! | `engine/scheduler.rs` | `.recv_timeout(` 1 | the next time that an account is due, or an event |
 //! | `http/budget.rs` | `.wait_timeout(` 1 | there is room, or a stop is requested: looked at every 100 ms |
 //! | `http/client.rs` | `.read(&mut` 1, `.read_to_end(` 2 | `--timeout` |
 //! | `http/clock.rs` | `.wait(` 1, `.wait_timeout_while(` 1 | the time that is given, or a stop |

@@ -85,9 +85,7 @@ impl Held {
 /// # Errors
 /// The database's.
 pub fn rows(client: &mut Client, account: &str) -> Result<Rows, Error> {
-    let count = |table: &&str| format!("(SELECT count(*) FROM campaign_sync.{table} WHERE account = $1)");
-    let counts: Vec<String> = ACCOUNT_TABLES.iter().map(count).collect();
-    let row = client.query_typed_one(&format!("SELECT {}", counts.join(", ")), &[(&account, Type::TEXT)])?;
+    let row = client.query_typed_one(&counting(), &[(&account, Type::TEXT)])?;
     Ok(ACCOUNT_TABLES.iter().enumerate().map(|(place, table)| (*table, row.get(place))).collect())
 }
 
@@ -164,31 +162,45 @@ fn at_work(transaction: &mut Transaction<'_>, account: &str) -> Result<Option<Re
     }))
 }
 
-fn delete(transaction: &mut Client, table: &str, account: &str) -> Result<i64, Error> {
-    let statement = format!("DELETE FROM campaign_sync.{table} WHERE account = $1");
-    let deleted = transaction.execute_typed(&statement, &[(&account, Type::TEXT)])?;
+// Statements that are the same for each table. Nothing from outside gets into them: tables have the names that they have in
+// the migrations, and columns those that the database itself has put into quotes.
+
+fn counting() -> String {
+    let count = |table: &&str| format!("(SELECT count(*) FROM campaign_sync.{table} WHERE account = $1)");
+    format!("SELECT {}", ACCOUNT_TABLES.iter().map(count).collect::<Vec<_>>().join(", "))
+}
+
+fn deleting(table: &'static str) -> String {
+    format!("DELETE FROM campaign_sync.{table} WHERE account = $1")
+}
+
+/// Whatever columns there are, those of later versions and of users included.
+fn listing_columns(table: &'static str) -> String {
+    format!(
+        "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(attname), ', ' ORDER BY attnum)
+         FROM pg_catalog.pg_attribute
+         WHERE attrelid = 'campaign_sync.{table}'::regclass AND attnum > 0 AND NOT attisdropped
+           AND attname <> 'account' AND attgenerated = ''"
+    )
+}
+
+fn copying(table: &'static str, quoted_columns: &str) -> String {
+    format!(
+        "INSERT INTO campaign_sync.{table} (account, {quoted_columns}) OVERRIDING SYSTEM VALUE
+         SELECT $2, {quoted_columns} FROM campaign_sync.{table} WHERE account = $1"
+    )
+}
+
+fn delete(transaction: &mut Client, table: &'static str, account: &str) -> Result<i64, Error> {
+    let deleted = transaction.execute_typed(&deleting(table), &[(&account, Type::TEXT)])?;
     Ok(i64::try_from(deleted).unwrap_or(i64::MAX))
 }
 
 /// Copies an account's rows of a table. A row's account is never updated: where tables are distributed by it, it cannot be.
-fn transfer(transaction: &mut Client, table: &str, old: &str, new: &str) -> Result<i64, Error> {
-    // Whatever columns there are, those of later versions and of users included.
-    let columns = transaction.query_typed_one(
-        &format!(
-            "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(attname), ', ' ORDER BY attnum)
-             FROM pg_catalog.pg_attribute
-             WHERE attrelid = 'campaign_sync.{table}'::regclass AND attnum > 0 AND NOT attisdropped
-               AND attname <> 'account' AND attgenerated = ''"
-        ),
-        &[],
-    )?;
+fn transfer(transaction: &mut Client, table: &'static str, old: &str, new: &str) -> Result<i64, Error> {
+    let columns = transaction.query_typed_one(&listing_columns(table), &[])?;
     let columns: String = columns.get(0);
-    let copied = transaction.execute_typed(
-        &format!(
-            "INSERT INTO campaign_sync.{table} (account, {columns}) OVERRIDING SYSTEM VALUE
-             SELECT $2, {columns} FROM campaign_sync.{table} WHERE account = $1"
-        ),
-        &[(&old, Type::TEXT), (&new, Type::TEXT)],
-    )?;
+    let copied =
+        transaction.execute_typed(&copying(table, &columns), &[(&old, Type::TEXT), (&new, Type::TEXT)])?;
     Ok(i64::try_from(copied).unwrap_or(i64::MAX))
 }
