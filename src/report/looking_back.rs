@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::text::{duration, rfc3339, visible};
+use super::text::{age, duration, rfc3339, visible};
 use crate::foreign;
 use crate::store::dead_letters::Chosen;
 use crate::store::samples::Course;
@@ -101,7 +101,7 @@ pub fn letters_text(account: &str, letters: &[Chosen], first: bool) -> String {
             visible(&chosen.cause),
             last_status(&letter.reason).map_or_else(|| "-".into(), |status| status.to_string()),
             letter.attempts.to_string(),
-            duration(chosen.age),
+            age(chosen.age),
             visible(&letter.reason),
         ]);
     }

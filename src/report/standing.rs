@@ -2,7 +2,7 @@
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::text::{duration, visible};
+use super::text::{age, visible};
 use crate::store::leases::LEASE_SECONDS;
 use crate::store::overview::Overview;
 use crate::sync::Ending;
@@ -75,12 +75,12 @@ pub fn line(account: &str, overview: &Overview) -> String {
     let account = visible(account);
     let Some(run) = &overview.run else { return format!("{account}: never synced\n") };
     let total = run.total.unwrap_or(run.listed).max(run.listed);
-    let age = match (run.state.as_str(), overview.freshness.success_age) {
+    let when = match (run.state.as_str(), overview.freshness.success_age) {
         ("running", _) => format!(", {} pending", overview.pending),
-        (_, Some(age)) => format!(", {} ago", duration(age)),
+        (_, Some(past)) => format!(", {} ago", age(past)),
         (_, None) => String::new(),
     };
-    format!("{account}: run {} {}: {} of {total} synced{age}\n", run.run_id, visible(&run.state), run.synced)
+    format!("{account}: run {} {}: {} of {total} synced{when}\n", run.run_id, visible(&run.state), run.synced)
 }
 
 /// The line above all accounts.

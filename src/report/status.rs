@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::standing::Standing;
 use super::summary::not_whole;
-use super::text::{duration, rfc3339, visible};
+use super::text::{age, duration, rfc3339, visible};
 use crate::foreign;
 use crate::store::leases::LEASE_SECONDS;
 use crate::store::overview::{Overview, Worker};
@@ -127,7 +127,7 @@ pub fn text(account: &str, overview: &Overview) -> String {
         lines.push(format!(
             "  run {} abandoned {} ago: {} of {} campaigns listed were synced",
             lost.run_id,
-            duration(lost.age),
+            age(lost.age),
             lost.synced,
             lost.listed
         ));
@@ -137,7 +137,7 @@ pub fn text(account: &str, overview: &Overview) -> String {
 
 /// How fresh the account's rows are.
 fn fresh(overview: &Overview) -> String {
-    let ago = |age: Duration| format!("{} ago", duration(age));
+    let ago = |past: Duration| format!("{} ago", age(past));
     let failed = overview.run.as_ref().filter(|run| run.state == "partial").map(|run| run.failed);
     let failed = failed.map_or_else(|| "with failed campaigns".into(), |failed| format!("{failed} failed"));
     match (overview.freshness.success_age, overview.freshness.finished_age) {

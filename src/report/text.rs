@@ -12,7 +12,7 @@ pub fn say(line: &str) {
     let _nobody_reads = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// A duration for people: `0.4 s`, `41 s`, `11 min 2 s`, `3 h 5 min`, `9 days`.
+/// A duration for people: `0.4 s`, `41 s`, `11 min 2 s`, `3 h 5 min`.
 #[must_use]
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -20,8 +20,16 @@ pub fn duration(duration: Duration) -> String {
         0..10 => format!("{:.1} s", duration.as_secs_f64()),
         10..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} days", seconds / 86_400),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// How long ago something was, for people: as [`duration`], but `9 days` from two days on.
+#[must_use]
+pub fn age(age: Duration) -> String {
+    match age.as_secs() / 86_400 {
+        0..2 => duration(age),
+        days => format!("{days} days"),
     }
 }
 
@@ -45,7 +53,7 @@ mod tests {
     fn durations_are_short() {
         let of = |seconds: f64| duration(Duration::from_secs_f64(seconds));
         assert_eq!(
-            [of(0.42), of(41.9), of(662.0), of(11_100.0), of(777_600.0)],
+            [of(0.42), of(41.9), of(662.0), of(11_100.0), age(Duration::from_secs(777_600))],
             ["0.4 s", "41 s", "11 min 2 s", "3 h 5 min", "9 days"]
         );
     }
