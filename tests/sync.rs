@@ -11,7 +11,9 @@ use mock_api::{EMAIL, Kind, Ledger, PASSWORD, Settings, settings};
 use serde_json::Value;
 use support::{Database, PATIENCE, Program, assert_no_secret, eventually};
 
-const SUMMARY: [&str; 18] = [
+const SUMMARY: [&str; 20] = [
+    "started_at",
+    "finished_at",
     "account",
     "run_id",
     "state",
