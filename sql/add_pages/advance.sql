@@ -45,4 +45,9 @@
 SELECT (SELECT a.records + (SELECT count(*) FROM stored) FROM advanced a)
        + coalesce(('campaign-sync: no row kept in ' || (SELECT u.name FROM unkept u))::bigint, 0) AS added,
        (SELECT a.left_out FROM advanced a) AS left_out,
-       (SELECT a.taken FROM advanced a) AS taken, (SELECT a.attempts FROM advanced a) AS attempts
+       (SELECT a.taken FROM advanced a) AS taken, (SELECT a.attempts FROM advanced a) AS attempts,
+       -- It lists, and the run was joined meanwhile: nothing is written, and the statement is to be run once more.
+       NOT EXISTS (SELECT FROM run) AND EXISTS (
+           SELECT FROM campaign_sync.sync_runs j
+           WHERE j.account = $1 AND j.run_id = $2 AND j.lister = $3 AND j.next_page = $4 AND j.state = 'running'
+             AND NOT j.listing_done AND EXISTS (SELECT FROM alive)) AS joined

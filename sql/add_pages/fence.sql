@@ -15,4 +15,7 @@ WITH alive AS (
     FROM campaign_sync.sync_runs s
     WHERE s.account = $1 AND s.run_id = $2 AND s.lister = $3 AND s.next_page = $4 AND s.state = 'running'
       AND NOT s.listing_done AND EXISTS (SELECT FROM alive)
+      -- Everything else is as it was when the statement began, the run's row may be a newer one: then it was joined meanwhile,
+      -- and `retry` may have put back what is stored here.
+      AND s.joins = (SELECT j.joins FROM campaign_sync.sync_runs j WHERE j.account = $1 AND j.run_id = $2)
     FOR UPDATE

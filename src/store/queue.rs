@@ -112,6 +112,9 @@ pub struct Pages<'a> {
     pub first: bool,
 }
 
+/// So often in a row a process may join a run while its pages are committed, before the lister takes them for refused.
+const JOINS_OUTWAITED: u32 = 10;
+
 /// A statement of its parts: what it need not do is not in it.
 macro_rules! statement {
     ($folder:literal: $($part:literal),+) => {
@@ -172,42 +175,51 @@ pub fn add_pages(
     if extra.iter().all(|extra| *extra == "{}") {
         extra.clear();
     }
-    let row = client.query_typed_one(
-        statement_for(pages),
-        &[
-            (&account, Type::TEXT),
-            (&run_id, Type::INT8),
-            (&lister, Type::INT8),
-            (&pages.from_page, Type::INT8),
-            (&ids, Type::TEXT_ARRAY),
-            (&seqs, Type::INT8_ARRAY),
-            (&payloads, Type::TEXT_ARRAY),
-            (&held, Type::BOOL_ARRAY),
-            (&keys, Type::TEXT_ARRAY),
-            (&reasons, Type::TEXT_ARRAY),
-            (&raw, Type::TEXT_ARRAY),
-            (&named, Type::BOOL_ARRAY),
-            (&pages.next_page, Type::INT8),
-            (&pages.last, Type::BOOL),
-            (&pages.totals.map(|totals| totals.last), Type::INT8),
-            (&pages.page_size, Type::INT4),
-            (&texts(&pages.finished, |campaign| &campaign.id), Type::TEXT_ARRAY),
-            (&texts(&pages.finished, |campaign| &campaign.name), Type::TEXT_ARRAY),
-            (&texts(&pages.finished, |campaign| &campaign.status), Type::TEXT_ARRAY),
-            (&texts(&pages.finished, |campaign| &campaign.budget), Type::TEXT_ARRAY),
-            (&counts(&pages.finished, |campaign| campaign.impressions), Type::INT8_ARRAY),
-            (&counts(&pages.finished, |campaign| campaign.clicks), Type::INT8_ARRAY),
-            (&counts(&pages.finished, |campaign| campaign.conversions), Type::INT8_ARRAY),
-            (&times(&pages.finished), Type::TIMESTAMPTZ_ARRAY),
-            (&extra, Type::TEXT_ARRAY),
-            (&causes, Type::TEXT_ARRAY),
-            (&retryable, Type::BOOL_ARRAY),
-            (&pages.totals.map(|totals| totals.lowest), Type::INT8),
-            (&pages.totals.map(|totals| totals.highest), Type::INT8),
-            (&pages.moved, Type::BOOL),
-            (&attempts, Type::INT4_ARRAY),
-        ],
-    )?;
+    let mut add = || {
+        client.query_typed_one(
+            statement_for(pages),
+            &[
+                (&account, Type::TEXT),
+                (&run_id, Type::INT8),
+                (&lister, Type::INT8),
+                (&pages.from_page, Type::INT8),
+                (&ids, Type::TEXT_ARRAY),
+                (&seqs, Type::INT8_ARRAY),
+                (&payloads, Type::TEXT_ARRAY),
+                (&held, Type::BOOL_ARRAY),
+                (&keys, Type::TEXT_ARRAY),
+                (&reasons, Type::TEXT_ARRAY),
+                (&raw, Type::TEXT_ARRAY),
+                (&named, Type::BOOL_ARRAY),
+                (&pages.next_page, Type::INT8),
+                (&pages.last, Type::BOOL),
+                (&pages.totals.map(|totals| totals.last), Type::INT8),
+                (&pages.page_size, Type::INT4),
+                (&texts(&pages.finished, |campaign| &campaign.id), Type::TEXT_ARRAY),
+                (&texts(&pages.finished, |campaign| &campaign.name), Type::TEXT_ARRAY),
+                (&texts(&pages.finished, |campaign| &campaign.status), Type::TEXT_ARRAY),
+                (&texts(&pages.finished, |campaign| &campaign.budget), Type::TEXT_ARRAY),
+                (&counts(&pages.finished, |campaign| campaign.impressions), Type::INT8_ARRAY),
+                (&counts(&pages.finished, |campaign| campaign.clicks), Type::INT8_ARRAY),
+                (&counts(&pages.finished, |campaign| campaign.conversions), Type::INT8_ARRAY),
+                (&times(&pages.finished), Type::TIMESTAMPTZ_ARRAY),
+                (&extra, Type::TEXT_ARRAY),
+                (&causes, Type::TEXT_ARRAY),
+                (&retryable, Type::BOOL_ARRAY),
+                (&pages.totals.map(|totals| totals.lowest), Type::INT8),
+                (&pages.totals.map(|totals| totals.highest), Type::INT8),
+                (&pages.moved, Type::BOOL),
+                (&attempts, Type::INT4_ARRAY),
+            ],
+        )
+    };
+    let mut row = add()?;
+    for _ in 0..JOINS_OUTWAITED {
+        if !row.get::<_, bool>("joined") {
+            break;
+        }
+        row = add()?;
+    }
     Ok(row.get::<_, Option<i64>>("added").map(|new| {
         let (taken, attempts): (Vec<String>, Vec<i32>) = (row.get("taken"), row.get("attempts"));
         Added { new, left_out: row.get("left_out"), taken: taken.into_iter().zip(attempts).collect() }
