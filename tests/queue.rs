@@ -849,6 +849,33 @@ fn letters_are_put_into_a_run_that_stays_open_whoever_closes_it_at_that_moment()
     }
 }
 
+#[test]
+fn a_page_committed_while_letters_are_put_back_leaves_no_campaign_both_row_and_task() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, lister) = run_with_lister(client);
+    put_letter(&database, "c0", run - 1);
+    client.batch_execute("BEGIN").unwrap();
+    join::open(client, ACCOUNT, &opening(false)).unwrap();
+    assert_eq!(dead_letters::requeue(client, ACCOUNT, run, None).unwrap(), 1);
+    // The page's statement began before the letter was a task, and waits for the run's row.
+    overlapped(&database, client, |other| {
+        let campaign = campaign("c0");
+        let pages = Pages {
+            from_page: 1,
+            next_page: 2,
+            page_size: 100,
+            finished: vec![&campaign],
+            ..Pages::default()
+        };
+        let added = queue::add_pages(other, ACCOUNT, run, lister, &pages).unwrap();
+        assert_eq!(added.expect("it lists all the time").new, 1);
+    });
+    let counts = ["campaigns", "sync_tasks", "dead_letters"].map(|table| database.count(table));
+    assert_eq!(counts, [1, 0, 0]);
+    assert_eq!(database.value::<i64>("SELECT listed FROM sync_runs ORDER BY run_id DESC LIMIT 1"), 1);
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     /// Somebody runs `sync`, or `retry`.
