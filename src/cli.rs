@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
 use self::words::Misused;
-pub(crate) use self::words::meant;
+pub(crate) use self::words::{meant, takes_value};
 use crate::version;
 
 /// What the user asked for.
@@ -190,7 +190,7 @@ macro_rules! command {
             error_code(143, "interrupted by SIGTERM, run again to resume"))] $($head)*] [$($field)*
             ["requests at once, 1 to 1024; adapts below that (default 16) [CAMPAIGN_SYNC_WORKERS]", (option), workers: Option<String>]
             ["attempts at one campaign, 1 to 100 (default 5)", (option), max_attempts: Option<String>]
-            ["stop in order after this time; run again to go on (default: none)", (option), deadline: Option<String>]
+            ["stop cleanly after this time; run again to resume (default: none)", (option), deadline: Option<String>]
             ["abandon an open run in which nothing has happened for this long and begin anew (default 7d)", (option), max_run_age: Option<String>]
             ["most campaigns, in percent, that may be marked removed at once (default 20)", (option), max_removed: Option<String>]
             ["keep what changed for this long, 0: write down no changes (default 400d) [CAMPAIGN_SYNC_KEEP_HISTORY]", (option), keep_history: Option<String>]
@@ -420,10 +420,7 @@ fn usage(misused: &Misused) -> Exit {
     let command = misused.command.as_ref().map_or_else(String::new, |command| format!(" {command}"));
     Exit {
         code: 2,
-        text: format!(
-            "campaign-sync: {}; see campaign-sync{command} --help\n",
-            line.trim_end_matches(['.', '?', ' ']).to_owned() + if line.ends_with('?') { "?" } else { "" }
-        ),
+        text: format!("campaign-sync: {}; see campaign-sync{command} --help\n", line.trim_end_matches('.')),
     }
 }
 

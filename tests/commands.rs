@@ -23,13 +23,12 @@ use campaign_sync::engine::scheduler::{Job, Scheduler};
 use campaign_sync::http::client::{Client as Http, ClientSettings};
 use campaign_sync::http::secret::Secret;
 use campaign_sync::http::stats::Stats;
-use campaign_sync::http::token::Grant;
+use campaign_sync::http::token::{Grant, Turn};
 use campaign_sync::http::{RateLimit, Stop, SystemClock};
 use campaign_sync::platform::{Api, Campaign};
 use campaign_sync::rate::limiter::{Ask, Order};
-use campaign_sync::store::command::{
-    Command, DeadTask, NewDeadLetter, NewTask, Pages, Part, Reply, Requeue, TokenTurn,
-};
+use campaign_sync::store::command::{Command, DeadTask, NewDeadLetter, NewTask, Pages, Part, Reply};
+use campaign_sync::store::dead_letters::Retry;
 use campaign_sync::store::execute::execute;
 use campaign_sync::store::queue::Totals;
 use campaign_sync::store::runs::Opening;
@@ -179,8 +178,8 @@ impl Play<'_> {
                 run_id: 0,
                 worker: self.model.register(Instant::now()),
             });
-            let retry = retry
-                .map(|ids| ids.map_or(Requeue::All, |ids| Requeue::Some(ids.into_iter().map(id).collect())));
+            let retry =
+                retry.map(|ids| ids.map_or(Retry::All, |ids| Retry::Some(ids.into_iter().map(id).collect())));
             let command = Command::Open { opening: opening(lists), retry };
             let reply = self.both(&part, &command);
             let Reply::Opened(Ok(opened)) = reply else { panic!("{reply:?}") };
@@ -383,10 +382,10 @@ fn told(reply: &Reply) -> String {
             format!("{} {waits} {:?}", grant.granted, grant.limit)
         }
         Reply::Sends(Ok(ages)) => format!("{} sends", ages.len()),
-        Reply::TokenTurn(Ok(TokenTurn::Use(kept))) => {
+        Reply::TokenTurn(Ok(Turn::Use(kept))) => {
             format!("{} {}", kept.generation, kept.access_token.reveal())
         }
-        Reply::TokenTurn(Ok(TokenTurn::Wait(_))) => "wait".into(),
+        Reply::TokenTurn(Ok(Turn::Wait(_))) => "wait".into(),
         Reply::Left(Ok((_, left))) => format!("{left} left"),
         other => format!("{other:?}"),
     }

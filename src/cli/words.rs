@@ -64,10 +64,8 @@ fn of_command<'a>(
     let mut words = Vec::new();
     while let Some(word) = given.next() {
         if word == "--" {
-            words.extend(given.map(Clone::clone).fold(vec![word.clone()], |mut all, next| {
-                all.push(next);
-                all
-            }));
+            words.push(word.clone());
+            words.extend(given.cloned());
             break;
         }
         if ["-h", "--help", "help"].contains(&word.as_str()) {
@@ -111,7 +109,8 @@ fn find<'a>(command: &'a CommandInfoWithArgs, word: &str) -> Option<&'a FlagInfo
     command.flags.iter().find(|flag| flag.long == word || short(flag))
 }
 
-fn takes_value(flag: &FlagInfo<'static>) -> bool {
+/// Whether a flag is followed by a value.
+pub(crate) fn takes_value(flag: &FlagInfo<'_>) -> bool {
     matches!(flag.kind, FlagInfoKind::Option { .. })
 }
 

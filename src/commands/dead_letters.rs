@@ -89,7 +89,7 @@ fn purge(
         confirm(
             flags,
             &format!(
-                "dead-letters --purge: removes {there} dead letter(s) of {of} with their records for ever"
+                "dead-letters --purge: removes {there} dead letter(s) of {of} and their records permanently"
             ),
         )?;
     }

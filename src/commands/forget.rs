@@ -43,7 +43,7 @@ pub(super) fn run(
         return Err(refused("forget", account, None, &Refusal::Unknown, &store));
     }
     let shown = visible(account);
-    confirm(flags, &format!("forget {shown}: removes {} of it for ever", told(&there)))?;
+    confirm(flags, &format!("forget {shown}: permanently removes {}", told(&there)))?;
     let mut tries = 0;
     let removed = store
         .run(|client, _| {

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use super::setting::Given;
-use super::toml_file::{Place, Unusable, read, shown, without_values};
+use super::toml_file::{Place, read, shown};
 use super::{ConfigError, Environment, Flags, Password, Source, password};
 
 /// Thousands of accounts fit.
@@ -158,7 +158,8 @@ pub(super) fn chosen(flags: &Flags, environment: Environment<'_>) -> Result<Opti
         return Err(wrong("must be a file's path, such as /etc/campaign-sync/accounts.toml".into()));
     }
     let path = Path::new(&given.text);
-    let text = read(path, MOST_BYTES).map_err(|unusable| wrong(wrong_file(&unusable)))?;
+    let text = read(path, MOST_BYTES)
+        .map_err(|unusable| wrong(unusable.cause("/etc/campaign-sync/accounts.toml", EXAMPLE)))?;
     let entries = parse(path, &text)?;
     let known: Vec<&str> = entries.iter().map(Entry::name).collect();
     if let Some(unknown) = flags.only.iter().find(|name| !known.contains(&name.as_str())) {
@@ -198,23 +199,9 @@ fn listed(names: &[&str]) -> String {
     if quoted.is_empty() { "none".into() } else { quoted.join(", ") }
 }
 
-fn wrong_file(unusable: &Unusable) -> String {
-    match unusable {
-        Unusable::Unreadable(error) => {
-            format!("cannot read it: {error}; give a file's path, such as /etc/campaign-sync/accounts.toml")
-        }
-        Unusable::Open(cause) => cause.clone(),
-        Unusable::NoText => format!("it is not UTF-8; {EXAMPLE}"),
-    }
-}
-
 fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
     let place = std::rc::Rc::new(Place::new(path, text));
-    // Only the message: the whole error shows the line, and with it perhaps a password.
-    let file: File = toml::from_str(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        ConfigError(format!("{}: {}; {EXAMPLE}", place.line(at), without_values(error.message())))
-    })?;
+    let file: File = toml::from_str(text).map_err(|error| place.malformed(&error, EXAMPLE))?;
     let mut lines: HashMap<String, String> = HashMap::new();
     for table in &file.account {
         let (name, at) = (table.name.get_ref(), place.line(table.name.span().start));

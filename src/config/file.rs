@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::{Spanned, Value};
 
 use super::setting::Given;
-use super::toml_file::{Place, Unusable, read, shown, without_values};
+use super::toml_file::{Place, Unusable, read, shown};
 use super::{ConfigError, value};
 use crate::cli::meant;
 
@@ -85,7 +85,7 @@ pub const KEYS: [Key; 28] = [
     key("max_attempts", "--max-attempts", "5", "attempts at one campaign, 1 to 100"),
     key("give_up_after", "--give-up-after", "\"5m\"", "stop when nothing has succeeded for this long"),
     key("max_wait", "--max-wait", "\"15m\"", "stop when the platform asks to wait for longer"),
-    key("deadline", "--deadline", "\"5h\"", "stop in order after this time (default: none)"),
+    key("deadline", "--deadline", "\"5h\"", "stop cleanly after this time (default: none)"),
     key(
         "max_run_age",
         "--max-run-age",
@@ -133,10 +133,13 @@ pub const KEYS: [Key; 28] = [
     ),
 ];
 
+/// A value, where it stands: in which file, and at which byte.
+type Found = (std::rc::Rc<Place>, usize, String);
+
 /// The config file, or both of them: the user's beats the machine's, key by key.
 #[derive(Debug, Default)]
 pub struct ConfigFile {
-    values: HashMap<&'static str, (std::rc::Rc<Place>, usize, String)>,
+    values: HashMap<&'static str, Found>,
 }
 
 impl ConfigFile {
@@ -173,24 +176,24 @@ impl ConfigFile {
 
     /// What stands for the setting that this flag or variable gives.
     pub(super) fn given(&self, flag_or_variable: &str) -> Option<Given> {
-        let key = KEYS.iter().find(|key| key.beaten_by == flag_or_variable)?;
-        let (place, at, text) = self.values.get(key.name)?;
-        Some(place.given(key.name, *at, text.clone()))
+        let (key, (place, at, text)) = self.find(flag_or_variable)?;
+        Some(place.given(key, *at, text.clone()))
     }
 
     /// The folder of the file in which the setting stands.
     pub(super) fn folder(&self, flag_or_variable: &str) -> Option<&Path> {
+        self.find(flag_or_variable).map(|(_, (place, _, _))| place.folder())
+    }
+
+    fn find(&self, flag_or_variable: &str) -> Option<(&'static str, &Found)> {
         let key = KEYS.iter().find(|key| key.beaten_by == flag_or_variable)?;
-        self.values.get(key.name).map(|(place, _, _)| place.folder())
+        Some((key.name, self.values.get(key.name)?))
     }
 
     fn add(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let place = std::rc::Rc::new(Place::new(path, text));
-        let table: HashMap<Spanned<String>, Spanned<Value>> = toml::from_str(text).map_err(|error| {
-            // Only the message: the whole error shows the line, and with it perhaps a password.
-            let at = error.span().map_or(0, |span| span.start);
-            ConfigError(format!("{}: {}; {EXAMPLE}", place.line(at), without_values(error.message())))
-        })?;
+        let table: HashMap<Spanned<String>, Spanned<Value>> =
+            toml::from_str(text).map_err(|error| place.malformed(&error, EXAMPLE))?;
         let mut table: Vec<_> = table.into_iter().collect();
         table.sort_by_key(|(name, _)| name.span().start);
         for (name, found) in table {
@@ -246,13 +249,7 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 fn wrong(name: &str, unusable: &Unusable) -> ConfigError {
-    ConfigError(match unusable {
-        Unusable::Unreadable(error) => {
-            format!("{name}: cannot read it: {error}; give a file's path, such as {OF_THE_MACHINE}")
-        }
-        Unusable::Open(cause) => format!("{name}: {cause}"),
-        Unusable::NoText => format!("{name}: it is not UTF-8; {EXAMPLE}"),
-    })
+    ConfigError(format!("{name}: {}", unusable.cause(OF_THE_MACHINE, EXAMPLE)))
 }
 
 fn unknown(line: &str, name: &str) -> ConfigError {

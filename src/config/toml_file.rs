@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::ConfigError;
 use super::setting::Given;
 use crate::settings_file;
 
@@ -32,6 +33,12 @@ impl Place {
         Given { shown: format!("{name} = {text:?}"), name, text }
     }
 
+    /// The text is no TOML of the right form. Only the message: the whole error shows the line, and with it perhaps a password.
+    pub fn malformed(&self, error: &toml::de::Error, example: &str) -> ConfigError {
+        let at = error.span().map_or(0, |span| span.start);
+        ConfigError(format!("{}: {}; {example}", self.line(at), without_values(error.message())))
+    }
+
     /// The folder that names in the file are looked up in.
     pub fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("."))
@@ -53,7 +60,18 @@ pub(super) enum Unusable {
     NoText,
 }
 
-/// The whole file, of at most so many bytes.
+impl Unusable {
+    /// What to say of it, with an example of a path and one of the file's text.
+    pub fn cause(&self, path: &str, text: &str) -> String {
+        match self {
+            Self::Unreadable(error) => format!("cannot read it: {error}; give a file's path, such as {path}"),
+            Self::Open(cause) => cause.clone(),
+            Self::NoText => format!("it is not UTF-8; {text}"),
+        }
+    }
+}
+
+/// The whole file, of at most `most_bytes`.
 pub(super) fn read(path: &Path, most_bytes: usize) -> Result<String, Unusable> {
     let file = std::fs::File::open(path).map_err(Unusable::Unreadable)?;
     // Asked of the opened file: the path may name another one a moment later.
@@ -70,7 +88,7 @@ pub(super) fn read(path: &Path, most_bytes: usize) -> Result<String, Unusable> {
 }
 
 /// What serde says, without the values that it quotes, on one line.
-pub(super) fn without_values(message: &str) -> String {
+fn without_values(message: &str) -> String {
     let mut kept = String::new();
     for (index, part) in message.split('"').enumerate() {
         kept.push_str(if index % 2 == 0 { part } else { "…" });

@@ -18,7 +18,8 @@ use crate::rate::breaker::Health;
 use crate::rate::concurrency::Concurrency;
 use crate::rate::limiter::{Limiter, Observation, Order, Turn, Why};
 use crate::store::closing::NotRemoved;
-use crate::store::command::{Command, Opened, Requeue};
+use crate::store::command::{Command, Opened};
+use crate::store::dead_letters::Retry;
 use crate::store::runs::{OpenRun, Opening, Progress};
 use crate::sync::Ending;
 
@@ -35,7 +36,7 @@ pub struct Settings {
     /// How the run is opened.
     pub opening: Opening,
     /// Dead letters to put back first.
-    pub retry: Option<Requeue>,
+    pub retry: Option<Retry>,
     /// The largest share of campaigns, in percent, that may be marked as removed at once.
     pub max_removed: u8,
     /// Attempts at one campaign, and the longest wait that the platform may ask for.

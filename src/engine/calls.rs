@@ -148,3 +148,12 @@ pub struct Room {
     /// Records that may be fetched and held, by their weight.
     pub records: usize,
 }
+
+/// In place of one account's number: all of them.
+pub(super) const ALL: usize = usize::MAX;
+
+/// Something has happened to an account; with `ALL` in place of its number, to each of them.
+pub(super) struct Message {
+    pub account: usize,
+    pub event: Event,
+}

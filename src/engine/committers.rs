@@ -6,8 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::calls::Event;
-use super::scheduler::Message;
+use super::calls::{Event, Message};
 use crate::http::lock::lock;
 use crate::http::stats::Stats;
 use crate::store::Store;
@@ -74,26 +73,10 @@ fn work(queue: &Mutex<Receiver<Order>>, events: &Sender<Message>) {
 
 /// The counts of whoever leaves go to the run with the lease.
 fn tell_effort(books: &Books, part: &Part) {
-    let (run_id, worker, effort) = (part.run_id, part.worker, effort(&books.stats));
+    let (run_id, worker, effort) = (part.run_id, part.worker, Effort::of(&books.stats, None));
     let told =
         books.store.run(|client, account| leases::heartbeat(client, account, run_id, worker, effort, true));
     if let Err(error) = told {
         log::debug!(account = &*part.account, run = run_id; "counts are lost: {error}");
-    }
-}
-
-/// The counts of an account in this process.
-pub(super) fn effort(stats: &Stats) -> Effort {
-    let counts = stats.counts();
-    let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    Effort {
-        requests: signed(counts.requests()),
-        limited: signed(counts.limited),
-        retries: signed(counts.retried()),
-        rate_limited: signed(counts.rate_limited()),
-        token_refreshes: signed(counts.token_refreshes),
-        durations: counts.durations.map(signed),
-        retried: counts.retries.map(signed),
-        limit: None,
     }
 }

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::calls::{Event, News};
-use super::committers::{Books, effort};
-use super::scheduler::Message;
+use super::calls::{Event, Message, News};
+use super::committers::Books;
 use crate::http::lock::lock;
 use crate::store::command::Part;
+use crate::store::leases::Effort;
 use crate::store::{leases, runs};
 
 /// Between heartbeats: a fifth of a lease, so that four may fail.
@@ -65,7 +65,7 @@ impl Heartbeat {
 }
 
 fn beat(part: &Part, books: &Books) -> Option<Event> {
-    let (run_id, worker, effort) = (part.run_id, part.worker, effort(&books.stats));
+    let (run_id, worker, effort) = (part.run_id, part.worker, Effort::of(&books.stats, None));
     let beat = books.store.beat(|client, account| {
         let beat = leases::heartbeat(client, account, run_id, worker, effort, false)?;
         let abandoned = match &beat {

@@ -6,8 +6,8 @@ use super::account::{Account, Phase};
 use super::calls::{Action, Answer, Call, Page, Room};
 use super::judge;
 use super::pages::Lot;
-use super::recent::RecentIds;
 use crate::platform::CallError;
+use crate::platform::endless::{RecentIds, endless};
 use crate::rate::breaker::Lane;
 use crate::store::command::{Checkpoint, Command};
 use crate::sync::Ending;
@@ -15,12 +15,6 @@ use crate::sync::Ending;
 /// Records that may wait for their commit, by their weight: those of the commit that is being made, of the next, and what is in
 /// flight meanwhile. With fewer, a fast process runs out of tasks before each commit; each takes about 0.6 kB.
 pub const MAX_UNCOMMITTED: usize = 5_000;
-/// Pages in a row without one new record that end a listing as an error: it goes round in circles.
-const BARREN_PAGES: usize = 2;
-/// A listing longer than twice what the platform says, and this, has no end.
-const UNTOLD: i64 = 10_000;
-/// A listing that is longer than this has no end, whatever the platform says.
-const LONGEST: i64 = 1_000_000_000;
 /// How long the lister waits for room in its own process before it leaves tasks to be claimed. Claiming costs a second write, so
 /// a fast process is worth waiting for; a slow one is not: offset paging drifts with time.
 const ROOM_PATIENCE: Duration = Duration::from_millis(250);
@@ -112,19 +106,6 @@ impl Listing {
     fn commits_first(&self, others: bool) -> bool {
         others || self.after_another
     }
-}
-
-/// Why a listing that goes on has no end, if so.
-fn endless(barren: usize, listed: i64, total: Option<i64>) -> Option<String> {
-    if barren >= BARREN_PAGES {
-        return Some(format!("{barren} pages in a row brought nothing new, and has_more is still true"));
-    }
-    if listed > LONGEST {
-        return Some(format!("it has more than {LONGEST} campaigns"));
-    }
-    let total = total?;
-    (listed > total.saturating_mul(2).saturating_add(UNTOLD))
-        .then(|| format!("it has {listed} campaigns so far where the platform says {total}"))
 }
 
 impl Account {

@@ -13,7 +13,6 @@ mod heartbeat;
 pub mod judge;
 mod listing;
 pub mod pages;
-mod recent;
 pub mod scheduler;
 mod storing;
 mod syncing;

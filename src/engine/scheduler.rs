@@ -15,7 +15,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::account::{Account, Settings};
-use super::calls::{Action, Done, Event, Room};
+use super::calls::{ALL, Action, Done, Event, Message, Room};
 use super::committers::{Books, Committers};
 use super::heartbeat::Heartbeat;
 use super::workers::{Line, Workers};
@@ -34,12 +34,6 @@ use crate::sync::Ending;
 pub const MAX_RECORDS_HELD: usize = 20_000;
 /// The longest sleep: a clock that is set on is noticed within it.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
-
-/// Something has happened to an account; with `ALL` in place of its number, to each of them.
-pub(super) struct Message {
-    pub account: usize,
-    pub event: Event,
-}
 
 /// One account to work on.
 pub struct Job {
@@ -69,8 +63,6 @@ pub struct Outcome {
 /// Puts an end to the work on all accounts.
 #[derive(Clone)]
 pub struct Handle(Sender<Message>);
-
-const ALL: usize = usize::MAX;
 
 impl Handle {
     /// Nothing new is begun; what is in flight is awaited and committed.

@@ -10,10 +10,11 @@ use super::account::{Account, Phase};
 use super::calls::Action;
 use super::pages::{self, Lot};
 use super::task::Task;
+use crate::http::token::Turn;
 use crate::platform::{Campaign, Listed, read_record};
 use crate::store::StoreError;
 use crate::store::closing::Closing;
-use crate::store::command::{Claimed, Command, Committed, DeadTask, Holding, Reply, TokenTurn};
+use crate::store::command::{Claimed, Command, Committed, DeadTask, Holding, Reply};
 use crate::sync::Ending;
 
 /// What can be committed waits at most this much longer for more.
@@ -432,12 +433,12 @@ impl Account {
         }
     }
 
-    fn on_token_turn(&mut self, turn: Result<TokenTurn, StoreError>, now: Instant) {
+    fn on_token_turn(&mut self, turn: Result<Turn, StoreError>, now: Instant) {
         self.token.pending = false;
         match turn {
-            Ok(TokenTurn::Use(kept)) => self.token.shared(&kept, now),
-            Ok(TokenTurn::Fetch) => self.token.my_turn = true,
-            Ok(TokenTurn::Wait(wait)) => self.token.not_before = Some(now + wait),
+            Ok(Turn::Use(kept)) => self.token.shared(&kept, now),
+            Ok(Turn::Fetch) => self.token.my_turn = true,
+            Ok(Turn::Wait(wait)) => self.token.not_before = Some(now + wait),
             Err(error) => self.failed(error),
         }
     }

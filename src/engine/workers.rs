@@ -8,9 +8,8 @@ use std::time::Instant;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use ring::digest::{Context, SHA256};
 
-use super::calls::{Answer, Call, Done, Event, Page};
+use super::calls::{Answer, Call, Done, Event, Message, Page};
 use super::pages::Record;
-use super::scheduler::Message;
 use crate::http::Clock;
 use crate::http::hex::push_hex;
 use crate::http::stats::Stats;

@@ -4,6 +4,7 @@ pub mod answers;
 mod api;
 mod broken;
 mod campaign;
+pub mod endless;
 mod listing;
 mod wire;
 

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind};
+use argh::{CommandInfoWithArgs, FlagInfo};
+
+use crate::cli::takes_value;
 
 /// The script for a shell; nothing when it is none of bash, zsh and fish.
 #[must_use]
@@ -31,10 +33,6 @@ fn value(name: &str) -> Value {
         "shell" => Value::OneOf(&["bash", "zsh", "fish"]),
         _ => Value::Free,
     }
-}
-
-fn takes_value(flag: &FlagInfo) -> bool {
-    matches!(flag.kind, FlagInfoKind::Option { .. })
 }
 
 /// Flags that are shown, `--help` among them.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
 use crate::config::KEYS;
+use crate::version::VERSION;
 
 /// Settings that no flag has: a password on a command line is there for everybody to see.
 const ENVIRONMENT: [(&str, &str); 11] = [
@@ -47,9 +48,8 @@ const EXIT_STATUS: [(&str, &str); 8] = [
 /// The whole page, as man(7) source.
 #[must_use]
 pub fn page(program: &CommandInfoWithArgs) -> String {
-    let version = env!("CARGO_PKG_VERSION");
     let mut page =
-        format!(".TH CAMPAIGN\\-SYNC 1 \"\" \"campaign\\-sync {version}\" \"User Commands\"\n.nh\n.ad l\n");
+        format!(".TH CAMPAIGN\\-SYNC 1 \"\" \"campaign\\-sync {VERSION}\" \"User Commands\"\n.nh\n.ad l\n");
     section(&mut page, "NAME");
     line(&mut page, "campaign-sync - copy every campaign of an ad platform into Postgres");
     section(&mut page, "SYNOPSIS");

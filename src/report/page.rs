@@ -23,6 +23,7 @@ use crate::http::spread::quantile;
 use crate::store::dead_letters::Letters;
 use crate::store::samples::Course;
 use crate::sync::lower_bound;
+use crate::version::VERSION;
 
 /// So many runs are compared.
 pub const RUNS: i64 = 30;
@@ -148,7 +149,7 @@ fn footnote(made_at: SystemTime, opened_by: Option<&str>) -> String {
     format!(
         "<footer><p>Made {} by campaign-sync {}{opened_by}. Times are UTC.</p></footer>\n",
         markup::time(made_at),
-        env!("CARGO_PKG_VERSION"),
+        VERSION,
     )
 }
 

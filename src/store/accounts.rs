@@ -8,6 +8,7 @@ use postgres::types::Type;
 
 use super::survey::ACCOUNT_TABLES;
 use super::{Client, Transaction, begin, leases};
+use crate::version::VERSION;
 
 /// How often a run is looked for that others open and close at the same moment.
 pub(crate) const HOLD_TRIES: u32 = 10;
@@ -58,7 +59,7 @@ pub(super) fn hold(transaction: &mut Client, account: &str) -> Result<Option<Hel
         let placed = transaction.query_typed_opt(
             "INSERT INTO campaign_sync.sync_runs (account, lists, listing_done, page_size, binary_version)
              VALUES ($1, false, true, 1, $2) ON CONFLICT DO NOTHING RETURNING run_id",
-            &[(&account, Type::TEXT), (&env!("CARGO_PKG_VERSION"), Type::TEXT)],
+            &[(&account, Type::TEXT), (&VERSION, Type::TEXT)],
         )?;
         if let Some(row) = placed {
             return Ok(Some(Held { run_id: row.get(0), placeholder: true }));

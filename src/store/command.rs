@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::StoreError;
 use super::closing::Closing;
+use super::dead_letters::Retry;
 use super::queue::{Totals, WorkerId};
 use super::runs::{OpenRun, Opening, Progress};
 use crate::http::RateLimit;
-use crate::http::token::Kept;
+use crate::http::token::Turn;
 use crate::platform::Campaign;
 use crate::rate::limiter::{Ask, Grant, Order};
 
@@ -21,7 +22,7 @@ pub enum Command {
         /// How the run is to be opened.
         opening: Opening,
         /// The dead letters to put back: none, all, or those of these campaigns.
-        retry: Option<Requeue>,
+        retry: Option<Retry>,
     },
     /// Become the run's lister, if nobody is.
     TakeListing,
@@ -58,15 +59,6 @@ pub enum Command {
         /// Why it stops before the end, if it does.
         reason: Option<String>,
     },
-}
-
-/// Which dead letters to put back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Requeue {
-    /// Every one that can be retried.
-    All,
-    /// Those of these campaigns.
-    Some(Vec<String>),
 }
 
 /// Pages on their way into the database.
@@ -163,7 +155,7 @@ pub enum Reply {
     /// Of any other [`Command::Tell`]. Nobody waits for it.
     Told(Result<(), StoreError>),
     /// Of [`Command::TokenTurn`].
-    TokenTurn(Result<TokenTurn, StoreError>),
+    TokenTurn(Result<Turn, StoreError>),
     /// Of [`Command::Close`].
     Closed(Result<Closing, StoreError>),
     /// Of [`Command::Leave`]: the run as it stands, and the tasks that are left.
@@ -238,17 +230,6 @@ pub struct Claimed {
     pub attempt: i32,
     /// The record as it was listed.
     pub payload: String,
-}
-
-/// What to do when a token is needed and other processes work on the account.
-#[derive(Debug)]
-pub enum TokenTurn {
-    /// Another process has a good one.
-    Use(Kept),
-    /// Fetch one.
-    Fetch,
-    /// Another process is fetching: ask again after this time.
-    Wait(Duration),
 }
 
 /// Whose command it is.

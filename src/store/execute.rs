@@ -1,15 +1,13 @@
 //! Carries out the engine's commands on Postgres: each is one transaction, tried again while the database is away.
 
 use super::command::{
-    Checkpoint, Claimed, Command, Committed, Finished, Holding, Opened, Pages, Part, Reply, Requeue,
-    TokenTurn,
+    Checkpoint, Claimed, Command, Committed, Finished, Holding, Opened, Pages, Part, Reply,
 };
 use super::dead_letters::Retry;
 use super::queue::{Failed, NewDeadLetter, NewTask};
 use super::runs::Opening;
 use super::tokens::{self, Sealing};
 use super::{Client, Store, StoreError, UNIQUE_VIOLATION, begin, closing, join, leases, queue, quota, runs};
-use crate::http::token::Turn;
 use crate::platform::Campaign;
 use crate::rate::limiter::{Ask, Grant, Order};
 
@@ -77,13 +75,7 @@ pub fn execute(store: &Store, sealing: &Sealing, part: &Part, command: &Command)
         Command::Tell(Order::Learn(limit, ages)) => {
             Reply::Told(store.run(|client, account| quota::learn(client, account, *limit, ages)))
         }
-        Command::TokenTurn(outdated) => {
-            Reply::TokenTurn(tokens::turn(store, sealing, *outdated, worker).map(|turn| match turn {
-                Turn::Use(kept) => TokenTurn::Use(kept),
-                Turn::Fetch => TokenTurn::Fetch,
-                Turn::Wait(wait) => TokenTurn::Wait(wait),
-            }))
-        }
+        Command::TokenTurn(outdated) => Reply::TokenTurn(tokens::turn(store, sealing, *outdated, worker)),
         Command::KeepToken(grant) => Reply::Told(tokens::keep(store, sealing, grant)),
         Command::Close { max_removed } => Reply::Closed(
             store
@@ -94,19 +86,10 @@ pub fn execute(store: &Store, sealing: &Sealing, part: &Part, command: &Command)
 }
 
 /// Joins the run, takes its listing if that is to be had, and looks around, all at one moment.
-fn open(
-    store: &Store,
-    part: &Part,
-    opening: &Opening,
-    retry: Option<&Requeue>,
-) -> Result<Opened, StoreError> {
-    let retry = retry.map(|retry| match retry {
-        Requeue::All => Retry::All,
-        Requeue::Some(ids) => Retry::Some(ids.clone()),
-    });
+fn open(store: &Store, part: &Part, opening: &Opening, retry: Option<&Retry>) -> Result<Opened, StoreError> {
     store.run(|client, account| {
         let mut transaction = begin(client)?;
-        let joined = join::within(&mut transaction, account, opening, retry.as_ref(), part.worker)?;
+        let joined = join::within(&mut transaction, account, opening, retry, part.worker)?;
         let run_id = joined.run.run_id;
         let listing = match joined.run.listing_done {
             true => None,

@@ -11,6 +11,7 @@ use super::process::Process;
 use super::queue::{self, WorkerId};
 use super::runs::{self, OpenRun, Opening};
 use super::{Client, begin, leases, quota};
+use crate::version::VERSION;
 
 /// What joining a run has come to.
 #[derive(Clone, Debug)]
@@ -112,7 +113,7 @@ pub fn open(
             (&account, Type::TEXT),
             (&opening.lists, Type::BOOL),
             (&opening.page_size, Type::INT4),
-            (&env!("CARGO_PKG_VERSION"), Type::TEXT),
+            (&VERSION, Type::TEXT),
             (&opening.keeps_history, Type::BOOL),
         ],
     )?;

@@ -10,6 +10,7 @@ use super::process::Process;
 use super::queue::WorkerId;
 use super::{Client, begin};
 use crate::http::retry::Cause;
+use crate::http::stats::Stats;
 use crate::http::{RateLimit, spread};
 
 /// A worker whose last heartbeat is older is dead: its tasks are free. Seconds of the database's clock.
@@ -37,6 +38,23 @@ pub struct Effort {
 }
 
 impl Effort {
+    /// What was counted in this process, and the limit that it knows.
+    #[must_use]
+    pub fn of(stats: &Stats, limit: Option<RateLimit>) -> Self {
+        let counts = stats.counts();
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        Self {
+            requests: signed(counts.requests()),
+            limited: signed(counts.limited),
+            retries: signed(counts.retried()),
+            rate_limited: signed(counts.rate_limited()),
+            token_refreshes: signed(counts.token_refreshes),
+            durations: counts.durations.map(signed),
+            retried: counts.retries.map(signed),
+            limit,
+        }
+    }
+
     /// With what was counted before as well.
     #[must_use]
     pub fn and(self, before: Self) -> Self {

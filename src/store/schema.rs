@@ -10,6 +10,7 @@ use super::place::Choice;
 use super::schema_name::SchemaName;
 use super::survey::{HISTORY, Namesake, Survey};
 use super::{Client, Transaction};
+use crate::version::VERSION;
 
 /// All migrations, oldest first; the first has version 1. An applied one is never edited.
 const MIGRATIONS: [(&str, &str); 7] = [
@@ -175,7 +176,7 @@ fn applied(client: &mut Client) -> Result<SchemaState, Error> {
             return Ok(SchemaState::Foreign(format!(
                 "the database has schema version {version} ({name}), this campaign-sync {} knows only {}: install the \
                  newer version that made it",
-                env!("CARGO_PKG_VERSION"),
+                VERSION,
                 MIGRATIONS.len()
             )));
         };
@@ -183,7 +184,7 @@ fn applied(client: &mut Client) -> Result<SchemaState, Error> {
             return Ok(SchemaState::Foreign(format!(
                 "migration {version} ({name}) in the database is not the one this campaign-sync {} knows: it was made by \
                  another build; use that, or an empty database",
-                env!("CARGO_PKG_VERSION")
+                VERSION
             )));
         }
     }

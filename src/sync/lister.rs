@@ -1,8 +1,6 @@
 //! The lister: fetches page after page, and gives what it has to the writer with the run's next page. One process lists at
 //! a time; fetching goes on while the last pages are being committed, and several pages may share a transaction.
 
-use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,6 +13,7 @@ use super::ending::Ending;
 use super::pages::{Chain, NewPages, PendingPages, Record, key_of, weight};
 use super::session::{Done, Session};
 use crate::http::budget::Memory;
+use crate::platform::endless::{RecentIds, endless};
 use crate::platform::{Invalid, Listed, ListedPage, PageNumber, read_record};
 use crate::store::leases;
 use crate::store::queue::Totals;
@@ -28,14 +27,6 @@ const LOT: usize = 100;
 /// Records that may wait for their commit: those of one that is being made, of the next, and what is under way meanwhile. With
 /// fewer, a fast process runs out of tasks before each commit; each takes about 0.6 kB.
 pub(crate) const UNCOMMITTED: usize = 5_000;
-/// Ids that are remembered to tell repetitions without asking the database; a page repeats its neighbours, if any.
-pub(crate) const REMEMBERED: usize = 16_384;
-/// Pages in a row without one new record: the listing goes round in circles.
-pub(crate) const BARREN_PAGES: usize = 2;
-/// A listing longer than twice what the platform says, and this, has no end.
-const UNTOLD: i64 = 10_000;
-/// A listing that is longer than this has no end, whatever the platform says.
-pub(crate) const LONGEST: i64 = 1_000_000_000;
 /// How long the lister waits for room in its own process, before it leaves tasks to be claimed. Claiming costs a second
 /// write, so a fast process is worth waiting for; a slow one is not: offset paging drifts with time.
 const ROOM_PATIENCE: Duration = Duration::from_millis(250);
@@ -158,19 +149,6 @@ fn fetch_the_end(caller: &Caller, refused: i64, page_size: i32, refusal: &str) -
     }
     let message = format!("{refusal} for page {beyond}, though page {served} says that more follow");
     Err(NoPage::Moved(message))
-}
-
-/// Why a listing that goes on has no end, if so.
-pub(super) fn endless(barren: usize, listed: i64, total: Option<i64>) -> Option<String> {
-    if barren >= BARREN_PAGES {
-        return Some(format!("{barren} pages in a row brought nothing new, and has_more is still true"));
-    }
-    if listed > LONGEST {
-        return Some(format!("it has more than {LONGEST} campaigns"));
-    }
-    let total = total?;
-    (listed > total.saturating_mul(2).saturating_add(UNTOLD))
-        .then(|| format!("it has {listed} campaigns so far where the platform says {total}"))
 }
 
 /// A whole listing, page by page, for those who store nothing: repetitions of the last pages are left out. When it ends
@@ -522,70 +500,4 @@ impl<'a> Feeder<'a> {
 struct Records {
     valid: Vec<Record>,
     invalid: Vec<(Invalid, Box<str>)>,
-}
-
-/// The ids of the last pages, as hashes: a collision would hide a campaign, so the hashes are 128 bits, of two random keys.
-#[derive(Default)]
-struct RecentIds {
-    keys: (RandomState, RandomState),
-    order: VecDeque<(u64, u64)>,
-    known: HashSet<(u64, u64), BuildHasherDefault<Hashed>>,
-}
-
-/// For what is a hash already.
-#[derive(Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = self.0.rotate_left(8) ^ hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-impl RecentIds {
-    fn is_empty(&self) -> bool {
-        self.known.is_empty()
-    }
-
-    fn is_new(&mut self, id: &str) -> bool {
-        let hash = (self.keys.0.hash_one(id), self.keys.1.hash_one(id));
-        if !self.known.insert(hash) {
-            return false;
-        }
-        if self.order.len() == REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        self.order.push_back(hash);
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_listing_that_grows_beyond_all_reason_has_no_end() {
-        for (listed, total, reason) in [
-            (LONGEST, None, None),
-            (LONGEST + 1, None, Some("more than 1000000000")),
-            (30_000, Some(10_000), None),
-            (30_001, Some(10_000), Some("30001 campaigns so far")),
-            (30_001, Some(i64::MAX), None),
-        ] {
-            let said = endless(0, listed, total);
-            assert_eq!(said.is_some(), reason.is_some(), "{listed} of {total:?}: {said:?}");
-            assert!(said.unwrap_or_default().contains(reason.unwrap_or_default()));
-        }
-    }
 }

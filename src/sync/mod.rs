@@ -41,7 +41,7 @@ pub use spans::{Recorder, Span, Value};
 #[cfg(test)]
 pub(crate) use decision::DOUBTED;
 #[cfg(test)]
-pub(crate) use lister::{BARREN_PAGES, LONGEST, PAGES_AHEAD, REMEMBERED, UNCOMMITTED};
+pub(crate) use lister::{PAGES_AHEAD, UNCOMMITTED};
 #[cfg(test)]
 pub(crate) use outbox::MOST as MOST_RESULTS;
 #[cfg(test)]

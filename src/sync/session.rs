@@ -506,18 +506,7 @@ impl Session {
     }
 
     fn whole_effort(&self) -> Effort {
-        let counts = self.caller.stats.counts();
-        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        Effort {
-            requests: signed(counts.requests()),
-            limited: signed(counts.limited),
-            retries: signed(counts.retried()),
-            rate_limited: signed(counts.rate_limited()),
-            token_refreshes: signed(counts.token_refreshes),
-            durations: counts.durations.map(signed),
-            retried: counts.retries.map(signed),
-            limit: self.caller.limiter.limit(),
-        }
+        Effort::of(&self.caller.stats, self.caller.limiter.limit())
     }
 
     /// Registers this process again.

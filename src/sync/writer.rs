@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::ending::Ending;
 use super::hand::Grip;
-use super::lister::endless;
 use super::pages::{Chain, Fate, PageQueue, PendingPages, Stored};
 use super::salvage::{salvage, unstorable};
 use super::session::{Done, Session};
 use crate::foreign;
 use crate::platform::Campaign;
+use crate::platform::endless::endless;
 use crate::store::queue::{self, Added, Failed, Pages, WorkerId};
 use crate::store::{StoreError, UNIQUE_VIOLATION};
 

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use campaign_sync::http::RateLimit;
-use campaign_sync::http::token::Kept;
+use campaign_sync::http::token::{Kept, Turn};
 use campaign_sync::rate::limiter::{Ask, Grant, Order};
 use campaign_sync::store::closing::{Closing, NotRemoved, Reason};
 use campaign_sync::store::command::{
-    Checkpoint, Claimed, Command, Committed, Finished, Holding, Opened, Pages, Part, Reply, Requeue,
-    TokenTurn,
+    Checkpoint, Claimed, Command, Committed, Finished, Holding, Opened, Pages, Part, Reply,
 };
+use campaign_sync::store::dead_letters::Retry;
 use campaign_sync::store::queue::{Totals, UNLISTED};
 use campaign_sync::store::runs::{OpenRun, Opening};
 
@@ -264,7 +264,7 @@ impl Ledger {
         worker: i64,
         next_run: i64,
         opening: &Opening,
-        retry: Option<&Requeue>,
+        retry: Option<&Retry>,
         now: Instant,
     ) -> Opened {
         let new = self.open_run().is_none();
@@ -317,7 +317,7 @@ impl Ledger {
                 .filter(|(id, letter)| {
                     letter.retryable
                         && match retry {
-                            Some(Requeue::Some(ids)) => ids.contains(id),
+                            Some(Retry::Some(ids)) => ids.contains(id),
                             _ => true,
                         }
                 })
@@ -595,17 +595,17 @@ impl Ledger {
 }
 
 impl Shared {
-    fn turn(&mut self, outdated: u64, worker: i64, now: Instant) -> TokenTurn {
+    fn turn(&mut self, outdated: u64, worker: i64, now: Instant) -> Turn {
         if self.generation > outdated
             && let Some(text) = &self.kept
         {
             let access_token = campaign_sync::http::secret::Secret::new(text.clone());
-            return TokenTurn::Use(Kept { access_token, generation: self.generation, remaining: None });
+            return Turn::Use(Kept { access_token, generation: self.generation, remaining: None });
         }
         if self.refresher == worker || self.until.is_none_or(|until| until < now) {
             (self.refresher, self.until) = (worker, Some(now + Duration::from_secs(30)));
-            return TokenTurn::Fetch;
+            return Turn::Fetch;
         }
-        TokenTurn::Wait(Duration::from_millis(100))
+        Turn::Wait(Duration::from_millis(100))
     }
 }
