@@ -33,9 +33,9 @@ torture: ## Sync under ever new schedules of faults, and feed the parsers nonsen
 		cargo test --locked --test fuzz -- --nocapture
 	@TORTURE_SECONDS=$(or $(SECONDS),600) SEED=$(SEED) cargo test --locked --test torture -- --nocapture
 
-simulate: ## Play the next engine under schedules of faults on virtual time (SECONDS=60; SEED=n: the first seed) and count what breaks
+simulate: ## Play the engine under schedules of faults on virtual time (SECONDS=60; SEED=n: the first seed) and count what breaks
 	@SIMULATE_SECONDS=$(or $(SECONDS),60) SEED=$(or $(SEED),$$(date +%s)) \
-		cargo test --release --locked --features next-engine --test simulation -- --nocapture
+		cargo test --release --locked --test simulation -- --nocapture
 
 soak: ## Sync without a pause under faults, and show that memory, files, connections and tables stay flat (SECONDS=1800)
 	@$(POSTGRES) install

@@ -44,6 +44,7 @@
 //! | what | bound | there | shown by |
 //! |---|---|---|---|
 //! | requests at once | `--workers`, and 256 for several accounts | they wait their turn | `a_slow_account_that_has_all_the_threads_it_wants_leaves_a_fair_share_to_the_others` |
+//! | accounts that are worked on at once | 1,000 | the others wait until one is done | `forty_accounts_sixteen_at_once_are_copied_whole_by_eight_workers_and_no_campaign_is_synced_twice` |
 //! | requests at once of accounts that do not answer, where the accounts ask for more than there are | half of those | they wait for an answer | `accounts_that_do_not_answer_hold_up_none_that_do` |
 //! | open files asked for | 65,536, and the hard limit | what needs one waits; that is no attempt | `as_many_files_are_opened_as_the_hard_limit_permits` |
 //! | open connections to the platform | 128 fewer than open files are permitted | requests wait; that is no attempt | `too_few_open_files_make_no_dead_letter_and_the_cure_is_named` |
@@ -52,7 +53,7 @@
 //! | pages fetched ahead | 8 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | large pages of all accounts, each counted as it came and as records | 64 MiB, or one page | the lister waits | `pages_of_29_megabytes_take_a_few_times_their_size_for_one_account_or_five` |
 //! | records that wait for their commit, every 4 KiB of one counting for another | 5,000 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
-//! | results that wait for the writer, every 4 KiB of one counting for another | 2,000 | workers wait | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
+//! | records of all accounts that wait for their commits | 20,000 | the listers wait in turn | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | ids that tell repetitions | 16,384 | the oldest is forgotten, the database knows it | `each_fault_alone_loses_nothing` |
 //! | sends that a limit is learned from | 10,000 | the oldest is forgotten | `a_limit_without_any_hint_is_found_and_then_kept` |
 //! | a done process's wait for the last spans to be written | 5 s | they are missing, a warning says so | `a_pipe_that_nobody_reads_keeps_no_process_alive_and_is_named_once` |
@@ -92,7 +93,7 @@
 //!
 //! | what | bound | there | shown by |
 //! |---|---|---|---|
-//! | accounts of one process | 500 | refused: use several files | `so_many_accounts_and_no_more_are_worked_on_by_one_process` |
+//! | accounts of one process | 10,000 | refused: use several files | `so_many_accounts_and_no_more_are_worked_on_by_one_process` |
 //! | an accounts file | 4 MiB | refused | `files_without_an_end_are_refused_not_read` |
 //! | a config file | 64 KiB | refused | `the_config_file_gives_what_flags_and_environment_do_not` |
 //! | a file of certificates or keys | 4 MiB | refused | `files_without_an_end_are_refused_not_read` |
@@ -121,22 +122,22 @@
 //! | `commands/set_up.rs` | `.recv()` 1, `thread::scope(` 1 | all threads of the pool are there: the system has started them |
 //! | `commands/set_up.rs` | `thread::sleep(` 2 | the grace is over, or the deadline is there; nobody waits for these threads |
 //! | `commands/status.rs` | `thread::sleep(` 1 | the next look of `--watch`; a signal ends the process |
-//! | `commands/sync.rs` | `.join()` 1, `thread::scope(` 2 | the accounts are done, or the run's row is read |
 //! | `config/password.rs` | `.wait(` 1 | at most 30 s: see a password command |
 //! | `config/password.rs` | `thread::sleep(` 1 | a moment, within those 30 s |
 //! | `config/password.rs` | `.read_to_end(` 1 | at most 30 s: see a password command |
 //! | `engine/committers.rs` | `.recv()` 1 | there is a command, or the scheduler is gone |
 //! | `engine/heartbeat.rs` | `.recv_timeout(` 1 | the next heartbeat, or the scheduler is gone |
-//! | `engine/scheduler.rs` | `.recv_timeout(` 1 | the next time that an account is due, or an event |
+//! | `engine/scheduler.rs` | `.recv_timeout(` 1, `thread::scope(` 1 | the next time that an account is due, or an event; the watch has seen that all is over |
+//! | `engine/watch.rs` | `.recv_timeout(` 1 | the next look, or the scheduler is done |
+//! | `engine/workers.rs` | `.wait(` 1 | there is a call to make, or the scheduler is gone |
 //! | `http/budget.rs` | `.wait_timeout(` 1 | there is room, or a stop is requested: looked at every 100 ms |
 //! | `http/client.rs` | `.read(&mut` 1, `.read_to_end(` 2 | `--timeout` |
 //! | `http/clock.rs` | `.wait(` 1, `.wait_timeout_while(` 1 | the time that is given, or a stop |
 //! | `http/gather.rs` | `.connect(` 1 | `--timeout`, and 10 s |
 //! | `http/limiter.rs` | `.wait(` 3 | none: they give a time |
-//! | `http/token.rs` | `.sleep(` 1 | another process has the token, or its turn of 30 s is over; or a stop |
 //! | `in_time.rs` | `.recv_timeout(` 1, `sync_channel(` 1 | the time that is given |
 //! | `platform/api.rs` | `.wait(` 1 | none: it gives a time |
-//! | `rate/limiter.rs` | `.wait(` 1 | none: it gives a time |
+//! | `rate/limiter.rs` | `.wait(` 2 | none: it gives a time |
 //! | `report/metrics/file.rs` | `.try_lock()` 1, `fs::read(` 1, `thread::sleep(` 1 | 5 s |
 //! | `report/trace.rs` | `.join()` 1, `.recv_timeout(` 1, `.wait_timeout_while(` 2, `sync_channel(` 1 | the file is open, or 5 s are over; of the writer, which nobody else waits for, until there are spans |
 //! | `report/trace/out.rs` | `.read_exact(` 1 | as above: it is the writer's |
@@ -150,17 +151,8 @@
 //! | `store/pool.rs` | `thread::sleep(` 1 | the next look of the watch; nobody waits for this thread |
 //! | `store/process.rs` | `fs::read(` 1, `fs::read_to_string(` 2 | the kernel's file ends |
 //! | `store/slots.rs` | `.wait_timeout(` 1 | the time that is given |
-//! | `store/tokens.rs` | `.join()` 1 | a key is derived: some 20 ms of work |
 //! | `sync/caller.rs` | `.sleep(` 2 | a wait between two attempts, or a stop |
 //! | `sync/conclude.rs` | `.sleep(` 1 | a wait between two attempts, or a stop |
-//! | `sync/crew.rs` | `.wait(` 1 | there is a request to make, or the crew is dismissed |
-//! | `sync/crew.rs` | `.wait_timeout(` 1 | there is a place, or a stop is requested: looked at every 100 ms |
-//! | `sync/inbox.rs` | `.wait_timeout(` 2 | the time that is given |
-//! | `sync/lister.rs` | `.recv()` 1, `sync_channel(` 1, `thread::scope(` 1 | the next page is there, or its fetcher is gone |
-//! | `sync/lister.rs` | `.sleep(` 2 | a moment, or a stop |
-//! | `sync/mod.rs` | `thread::scope(` 1 | the account's threads are done |
-//! | `sync/outbox.rs` | `.wait_timeout_while(` 1, `.wait_while(` 1 | the time that is given; the writer has taken results |
-//! | `sync/session.rs` | `.wait_timeout(` 1, `.wait_timeout_while(` 1 | the time that is given |
 //!
 //! Not bounded by the program: the rows of `campaigns` and `dead_letters` (they are the result), the trace file (`logrotate`
 //! shortens it), and how many processes join a run.
@@ -295,18 +287,19 @@ mod tests {
             ("pages in a row", crate::platform::endless::BARREN_PAGES.to_string()),
             ("a listing's campaigns", format!("10^{}", crate::platform::endless::LONGEST.ilog10())),
             ("a metrics file", mib(crate::report::metrics::MOST_BYTES)),
-            ("tasks that a process holds", thousands(crate::sync::MOST_HELD)),
-            ("a task that the database", format!("{} times", crate::sync::MAX_RETAKEN)),
+            ("tasks that a process holds", thousands(crate::engine::MAX_HELD)),
+            ("a task that the database", format!("{} times", crate::engine::MAX_RETAKEN)),
             (
                 &*format!("batches of {} changes", thousands(crate::store::history::BATCH as usize)),
-                crate::sync::PRUNED_BATCHES.to_string(),
+                crate::store::execute::PRUNED_BATCHES.to_string(),
             ),
             ("an open run that others open", format!("{} times", crate::store::accounts::HOLD_TRIES)),
             ("runs that `runs` shows", thousands(crate::config::MAX_RUNS_SHOWN as usize)),
             ("dead letters that `dead-letters` reads", thousands(crate::store::dead_letters::BATCH as usize)),
-            ("pages fetched ahead", crate::sync::PAGES_AHEAD.to_string()),
-            ("records that wait", thousands(crate::sync::UNCOMMITTED)),
-            ("results that wait", thousands(crate::sync::MOST_RESULTS)),
+            ("pages fetched ahead", crate::engine::MAX_PAGES.to_string()),
+            ("records that wait", thousands(crate::engine::MAX_UNCOMMITTED)),
+            ("accounts that are worked on", thousands(crate::engine::scheduler::MAX_OPEN)),
+            ("records of all accounts", thousands(crate::engine::MAX_RECORDS_HELD)),
             ("ids that tell", thousands(crate::platform::endless::REMEMBERED)),
             ("spans that wait", mib(crate::report::trace::MOST_WAITING as u64)),
             (
@@ -331,7 +324,7 @@ mod tests {
             ("the turn to fetch", format!("{} s", crate::store::tokens::FETCH_SECONDS)),
             ("large pages of all accounts", mib(crate::http::budget::PAGE_BYTES)),
             ("an answer to what is under way", format!("{} s", crate::sync::GRACE.as_secs_f64())),
-            ("accounts of one process", crate::config::MOST_ACCOUNTS.to_string()),
+            ("accounts of one process", thousands(crate::config::MOST_ACCOUNTS)),
             ("the schema's name", format!("{} bytes", crate::store::MAX_NAME_BYTES)),
             ("the API's address", format!("{} bytes", thousands(crate::config::ADDRESS_BYTES))),
             ("an email", format!("{} bytes", thousands(crate::config::EMAIL_BYTES))),

@@ -7,15 +7,13 @@ mod support;
 
 use std::time::Duration;
 
-use campaign_sync::http::ledger::Ledger;
-use campaign_sync::http::token::{Turn, Vault};
-use campaign_sync::http::{RateLimit, Secret};
+use campaign_sync::http::RateLimit;
+use campaign_sync::http::token::Turn;
+use campaign_sync::rate::limiter::Order;
 use campaign_sync::store::leases;
 use campaign_sync::store::process::Process;
-use campaign_sync::store::quota::SharedLedger;
-use campaign_sync::store::tokens::SharedVault;
 use mock_api::{Hint, Settings, most_in_window};
-use support::{Database, Folder, MachineClock, PATIENCE, Program, eventually};
+use support::{Database, Folder, MachineClock, PATIENCE, Part, Program, eventually};
 
 const ACCOUNT: &str = "default";
 const MARGIN: Duration = Duration::from_millis(25);
@@ -34,23 +32,23 @@ fn turn_back(database: &Database, by: &str) {
 #[test]
 fn a_limit_is_kept_and_frees_itself_in_its_own_time_when_the_databases_clock_is_turned_back() {
     let database = Database::create();
-    let ledger = SharedLedger::new(database.store());
+    let part = Part::of(&database);
     let limit = RateLimit::new(3, Duration::from_secs(60));
-    assert_eq!(ledger.reserve(limit, MARGIN, 3, Duration::ZERO).unwrap().granted, 3);
+    assert_eq!(part.reserve(limit, MARGIN, 3).granted, 3);
     turn_back(&database, "3 days");
 
-    let refused = ledger.reserve(limit, MARGIN, 1, Duration::ZERO).unwrap();
+    let refused = part.reserve(limit, MARGIN, 1);
     assert_eq!(refused.granted, 0, "the limit is exceeded");
     assert!(refused.wait <= Duration::from_secs(61), "{refused:?}");
 
     turn_back(&database, "-61 seconds");
-    assert_eq!(ledger.reserve(limit, MARGIN, 5, Duration::ZERO).unwrap().granted, 3);
+    assert_eq!(part.reserve(limit, MARGIN, 5).granted, 3);
 }
 
 /// Or for as much of them as a busy machine leaves.
 #[track_caller]
-fn assert_closed_for_twenty_seconds(ledger: &SharedLedger, limit: Option<RateLimit>) {
-    let refused = ledger.reserve(limit, MARGIN, 1, Duration::ZERO).unwrap();
+fn assert_closed_for_twenty_seconds(part: &Part, limit: Option<RateLimit>) {
+    let refused = part.reserve(limit, MARGIN, 1);
     let seconds = refused.wait.as_secs_f64();
     assert!(refused.granted == 0 && (15.0..=21.0).contains(&seconds), "{refused:?}");
 }
@@ -58,31 +56,31 @@ fn assert_closed_for_twenty_seconds(ledger: &SharedLedger, limit: Option<RateLim
 #[test]
 fn a_gate_opens_in_its_own_time_when_the_databases_clock_is_turned_back() {
     let database = Database::create();
-    let ledger = SharedLedger::new(database.store());
+    let part = Part::of(&database);
     let limit = RateLimit::new(30, Duration::from_secs(60));
-    assert_eq!(ledger.reserve(limit, MARGIN, 2, Duration::ZERO).unwrap().granted, 2);
-    ledger.close_gate(Duration::from_secs(20)).unwrap();
+    assert_eq!(part.reserve(limit, MARGIN, 2).granted, 2);
+    part.tell(Order::CloseGate(Duration::from_secs(20)));
     turn_back(&database, "3 days");
 
     for _ in 0..2 {
-        assert_closed_for_twenty_seconds(&ledger, limit);
+        assert_closed_for_twenty_seconds(&part, limit);
     }
     turn_back(&database, "-21 seconds");
-    assert_eq!(ledger.reserve(limit, MARGIN, 1, Duration::ZERO).unwrap().granted, 1);
+    assert_eq!(part.reserve(limit, MARGIN, 1).granted, 1);
 }
 
 #[test]
 fn a_gate_that_was_closed_while_the_clock_was_ahead_opens_in_its_own_time() {
     let database = Database::create();
-    let ledger = SharedLedger::new(database.store());
+    let part = Part::of(&database);
     let limit = RateLimit::new(30, Duration::from_secs(60));
-    assert_eq!(ledger.reserve(limit, MARGIN, 2, Duration::ZERO).unwrap().granted, 2);
+    assert_eq!(part.reserve(limit, MARGIN, 2).granted, 2);
     turn_back(&database, "-1 hour");
-    ledger.close_gate(Duration::from_secs(20)).unwrap();
+    part.tell(Order::CloseGate(Duration::from_secs(20)));
     turn_back(&database, "1 hour");
-    ledger.close_gate(Duration::from_secs(5)).unwrap();
+    part.tell(Order::CloseGate(Duration::from_secs(5)));
 
-    assert_closed_for_twenty_seconds(&ledger, limit);
+    assert_closed_for_twenty_seconds(&part, limit);
 }
 
 #[test]
@@ -101,15 +99,13 @@ fn a_dead_workers_lease_ends_in_its_own_time_when_the_databases_clock_is_turned_
 #[test]
 fn a_turn_to_fetch_a_token_ends_when_the_databases_clock_is_turned_back() {
     let database = Database::create();
-    let store = database.store();
-    let vault = || SharedVault::new(store.clone(), mock_api::EMAIL, Secret::new("a password".into()));
-    assert!(matches!(vault().turn(0).unwrap(), Turn::Fetch));
-    let second = vault();
-    assert!(matches!(second.turn(0).unwrap(), Turn::Wait(_)));
+    let [first, second, third] = [(); 3].map(|()| Part::of(&database));
+    assert!(matches!(first.token_turn(0), Turn::Fetch));
+    assert!(matches!(second.token_turn(0), Turn::Wait(_)));
     turn_back(&database, "3 days");
 
-    assert!(matches!(second.turn(0).unwrap(), Turn::Fetch));
-    assert!(matches!(vault().turn(0).unwrap(), Turn::Wait(_)), "two have the turn");
+    assert!(matches!(second.token_turn(0), Turn::Fetch));
+    assert!(matches!(third.token_turn(0), Turn::Wait(_)), "two have the turn");
 }
 
 #[test]

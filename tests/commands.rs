@@ -18,23 +18,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use campaign_sync::engine::account::Settings;
-use campaign_sync::engine::judge::Policy;
-use campaign_sync::engine::scheduler::{Job, Scheduler};
+use campaign_sync::engine::scheduler::{Handle, Job, Scheduler, Surroundings};
 use campaign_sync::http::client::{Client as Http, ClientSettings};
 use campaign_sync::http::secret::Secret;
 use campaign_sync::http::stats::Stats;
 use campaign_sync::http::token::{Grant, Turn};
-use campaign_sync::http::{RateLimit, Stop, SystemClock};
+use campaign_sync::http::{Clock, RateLimit, Stop, SystemClock};
 use campaign_sync::platform::{Api, Campaign};
 use campaign_sync::rate::limiter::{Ask, Order};
-use campaign_sync::store::command::{Command, DeadTask, NewDeadLetter, NewTask, Pages, Part, Reply};
+use campaign_sync::store::command::{
+    Command, DeadTask, NewCampaign, NewDeadLetter, NewTask, Pages, Part, Reply,
+};
 use campaign_sync::store::dead_letters::Retry;
 use campaign_sync::store::execute::execute;
 use campaign_sync::store::queue::Totals;
 use campaign_sync::store::runs::Opening;
+use campaign_sync::store::runs::Progress;
 use campaign_sync::store::tokens::Sealing;
 use campaign_sync::store::{Client, Conninfo, Pool, Store, leases};
-use campaign_sync::sync::Ending;
+use campaign_sync::sync::{Ending, Outcome, Pace, Patience, Watcher};
 use mock_api::{EMAIL, PASSWORD};
 use model::Model;
 use proptest::prelude::*;
@@ -243,7 +245,7 @@ impl Play<'_> {
                 Command::Release(ids.into_iter().map(|id| (id.clone(), attempt(&id))).collect())
             }
             What::Reserve(want) => {
-                Command::Reserve(Ask { limit: hourly(), margin: Duration::from_millis(20), want })
+                Command::Reserve(Ask { limit: Some(hourly()), margin: Duration::from_millis(20), want })
             }
             What::Learn => {
                 let ages = [2, 1].map(Duration::from_secs).to_vec();
@@ -255,8 +257,10 @@ impl Play<'_> {
             What::KeepToken => {
                 Command::KeepToken(Grant { access_token: Secret::new("token".to_owned()), lifetime: None })
             }
-            What::Close(max_removed) => Command::Close { max_removed },
-            What::Leave(stops) => Command::Leave { reason: stops.then(|| "stopped".to_owned()) },
+            What::Close(max_removed) => Command::Close { max_removed, keep_history: None },
+            What::Leave(stops) => {
+                Command::Leave { reason: stops.then(|| "stopped".to_owned()), tells_standing: false }
+            }
             What::Open { .. } | What::Die => unreachable!("dealt with above"),
         }
     }
@@ -333,7 +337,9 @@ fn pages(from_page: i64, records: &[(u8, Record)], last: bool, total: Option<i64
                 let payload = format!("{{\"version\":{version}}}").into();
                 pages.tasks.push(NewTask { id, seq, payload, held });
             }
-            Record::Finished => pages.finished.push(campaign(&id)),
+            Record::Finished => {
+                pages.finished.push(NewCampaign { campaign: campaign(&id), seq, payload: "{}".into() });
+            }
             Record::Dead { named } => pages.dead.push(NewDeadLetter {
                 id,
                 named,
@@ -342,6 +348,7 @@ fn pages(from_page: i64, records: &[(u8, Record)], last: bool, total: Option<i64
                 attempts: 2,
                 payload: "{}".into(),
                 retryable: named,
+                seq: None,
             }),
         }
     }
@@ -355,7 +362,7 @@ fn told(reply: &Reply) -> String {
         Reply::Opened(Ok(opened)) => {
             let run = &opened.run;
             let run = (run.run_id, run.page_size, run.listing_done, run.lists, run.new, run.first);
-            let (gate, limit) = (opened.gate.map(long), opened.limit);
+            let (gate, limit) = (opened.gate.map(|(wait, _)| long(wait)).filter(|long| *long), opened.limit);
             format!(
                 "{run:?} {:?} {} {} {limit:?} {gate:?} {}",
                 opened.listing, opened.others, opened.free_tasks, opened.requeued
@@ -382,11 +389,11 @@ fn told(reply: &Reply) -> String {
             format!("{} {waits} {:?}", grant.granted, grant.limit)
         }
         Reply::Sends(Ok(ages)) => format!("{} sends", ages.len()),
-        Reply::TokenTurn(Ok(Turn::Use(kept))) => {
+        Reply::TokenTurn(Ok((Turn::Use(kept), _))) => {
             format!("{} {}", kept.generation, kept.access_token.reveal())
         }
-        Reply::TokenTurn(Ok(Turn::Wait(_))) => "wait".into(),
-        Reply::Left(Ok((_, left))) => format!("{left} left"),
+        Reply::TokenTurn(Ok((Turn::Wait(_), _))) => "wait".into(),
+        Reply::Left(Ok(left)) => format!("{} left", left.pending),
         other => format!("{other:?}"),
     }
 }
@@ -457,21 +464,57 @@ fn job(pool: &Pool, url: &str, name: &str, rate_limit: Option<RateLimit>) -> Job
             opening: opening(true),
             retry: None,
             max_removed: 20,
-            policy: Policy { max_attempts: 5, max_wait: Duration::from_secs(900) },
-            give_up_after: Duration::from_secs(300),
+            keep_history: None,
+            tells_standing: false,
+            patience: Patience {
+                max_attempts: 5,
+                max_wait: Duration::from_secs(900),
+                give_up_after: Duration::from_secs(300),
+            },
             rate_limit,
             api: url.to_owned(),
+            credentials: None,
             seed: 1,
         },
         api: Api::new(Http::new(&client, clock.clone()).unwrap(), EMAIL, &password, stats.clone()),
         stats,
-        store: Store::new(pool.clone(), name, clock, stop, Duration::from_secs(60)),
+        begun: clock.now(),
+        store: Store::new(pool.clone(), name, clock, stop.clone(), Duration::from_secs(60)),
+        stop,
         sealing: Sealing::new(name, EMAIL, password),
     }
 }
 
-fn scheduler(jobs: Vec<Job>) -> Scheduler {
-    Scheduler::new(jobs, 8, Arc::new(SystemClock::new(Stop::new()))).unwrap()
+/// Nobody looks.
+struct Unwatched;
+
+impl Watcher for Unwatched {
+    fn joined(&self, _account: &str, _run_id: i64, _resumed: bool) {}
+
+    fn watching(&self) -> bool {
+        false
+    }
+
+    fn progress(&self, _account: &str, _run: &Progress, _pace: &Pace) {}
+
+    fn finished(&self, _account: &str) {}
+}
+
+/// Works on all of them with eight workers; `begun` is told how to stop that.
+fn work(jobs: Vec<Job>, begun: impl FnOnce(Handle)) -> Vec<Outcome> {
+    let surroundings = Surroundings {
+        workers: 8,
+        open: 16,
+        clock: Arc::new(SystemClock::new(Stop::new())),
+        deadline: None,
+        recorder: None,
+        watcher: &Unwatched,
+    };
+    let scheduler = Scheduler::new(jobs.into_iter().map(Ok), surroundings).unwrap();
+    begun(scheduler.handle());
+    let mut outcomes = Vec::new();
+    scheduler.run(&mut |outcome| outcomes.push(outcome));
+    outcomes
 }
 
 /// The state of every run, with how many there are.
@@ -480,17 +523,16 @@ fn states(database: &Database) -> Vec<String> {
 }
 
 #[test]
-fn forty_accounts_are_copied_whole_by_eight_workers_and_no_campaign_is_synced_twice() {
+fn forty_accounts_sixteen_at_once_are_copied_whole_by_eight_workers_and_no_campaign_is_synced_twice() {
     let server = mock_api::start(mock_api::Settings::fast(30)).unwrap();
     let database = Database::create();
     database.store();
-    let outcomes = scheduler(jobs(&database, &server.url(), 40, None)).run();
+    let outcomes = work(jobs(&database, &server.url(), 40, None), |_| ());
     for outcome in &outcomes {
         assert_eq!(outcome.ending, None);
-        let (run, left) = outcome.left.as_ref().expect("left");
-        let run = run.as_ref().expect("its run");
+        let run = outcome.run.as_ref().expect("its run");
         assert_eq!(
-            (run.state.as_str(), run.listed, run.synced, run.failed, *left),
+            (run.state.as_str(), run.listed, run.synced, run.failed, outcome.pending),
             ("complete", 30, 30, 0, 0)
         );
         // A token, three pages and a sync for each campaign.
@@ -509,7 +551,7 @@ fn two_processes_share_an_account_under_its_limit_and_each_effect_is_there_once(
     database.store();
     let limit = RateLimit::new(40, window);
     std::thread::scope(|scope| {
-        let start = || scope.spawn(|| scheduler(jobs(&database, &server.url(), 1, limit)).run());
+        let start = || scope.spawn(|| work(jobs(&database, &server.url(), 1, limit), |_| ()));
         let both = [start(), start()];
         for process in both {
             let outcomes = process.join().unwrap();
@@ -530,10 +572,11 @@ fn who_is_stopped_leaves_nothing_held_and_the_next_goes_on_from_there() {
     let server = mock_api::start(settings).unwrap();
     let database = Database::create();
     database.store();
-    let first = scheduler(jobs(&database, &server.url(), 1, None));
-    let handle = first.handle();
+    let (tells, told) = std::sync::mpsc::channel();
     let outcomes = std::thread::scope(|scope| {
-        let process = scope.spawn(|| first.run());
+        let begun = move |handle| tells.send(handle).unwrap();
+        let process = scope.spawn(|| work(jobs(&database, &server.url(), 1, None), begun));
+        let handle: Handle = told.recv().unwrap();
         eventually(PATIENCE, "some are stored", || database.count("campaigns") > 0);
         handle.stop(Ending::Interrupted(15));
         process.join().unwrap()
@@ -543,7 +586,7 @@ fn who_is_stopped_leaves_nothing_held_and_the_next_goes_on_from_there() {
     assert_eq!((database.count("workers"), database.count("sync_tasks WHERE worker_id <> 0")), (0, 0));
     let stored = database.count("campaigns");
     assert!(stored < 200, "{stored} were stored by then");
-    let outcomes = scheduler(jobs(&database, &server.url(), 1, None)).run();
+    let outcomes = work(jobs(&database, &server.url(), 1, None), |_| ());
     assert_eq!(outcomes[0].ending, None);
     assert_eq!((states(&database), database.count("campaigns")), (vec!["1 complete".to_owned()], 200));
 }

@@ -111,9 +111,9 @@ fn so_many_accounts_and_no_more_are_worked_on_by_one_process() {
             "[[account]]\nname = \"a{n}\"\napi_url = \"http://127.0.0.1:1\"\nemail = \"{EMAIL}\"\npassword_env = \"IT\"\n"
         )
     };
-    let file = folder.file("accounts.toml", &(0..501).map(table).collect::<String>(), 0o600);
+    let file = folder.file("accounts.toml", &(0..10_001).map(table).collect::<String>(), 0o600);
     let outcome = Program::new(&["sync", "--accounts", &file]).env("IT", PASSWORD).run().expect_code(2);
-    assert!(outcome.stderr.contains("501 accounts are more than the 500"), "{outcome}");
+    assert!(outcome.stderr.contains("10001 accounts are more than the 10000"), "{outcome}");
 }
 
 /// How often each text is in the memory of a process; nothing where that may not be looked at.

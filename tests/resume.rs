@@ -78,6 +78,7 @@ fn a_listing_that_was_cut_off_goes_on_from_its_checkpoint() {
     let running = sync(&server, &database).args(&["--rate-limit", "20/500ms"]).spawn();
     wait_for(&database, "SELECT next_page FROM sync_runs", 6);
     running.kill();
+    database.await_quiet();
     let next_page: i64 = database.value("SELECT next_page FROM sync_runs");
     let before = server.ledger().of(Kind::List).count();
     sync(&server, &database).args(&["--rate-limit", "20/500ms"]).run().expect_code(0);
@@ -204,6 +205,7 @@ fn what_a_process_held_that_cannot_be_seen_from_here_stays_its_own() {
         let running = sync(&server, &database).env("AD_PLATFORM_API_URL", "http://127.0.0.1:9").spawn();
         wait_for(&database, "SELECT count(*) FROM workers", 1);
         running.kill();
+        database.await_quiet();
         database.execute(&format!("UPDATE workers SET machine = {machine}, heartbeat_at = now()"));
         let elsewhere: i64 = database.value("SELECT worker_id FROM workers");
         let _running = sync(&server, &database).env("AD_PLATFORM_API_URL", "http://127.0.0.1:9").spawn();
@@ -232,6 +234,7 @@ fn an_old_run_is_abandoned_and_any_run_on_demand() {
     let running = sync(&server, &database).spawn();
     eventually(PATIENCE, "it goes on", || running.stderr().contains("going on with the open run"));
     running.kill();
+    database.await_quiet();
     age(&database, "8 days");
     let outcome = sync(&server, &database).run().expect_code(0);
     let warned = |part| outcome.stderr.lines().any(|line| line.contains(" WARN ") && line.contains(part));

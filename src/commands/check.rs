@@ -85,7 +85,7 @@ fn check_account(config: &Config, account: &Account, findings: &mut Findings<'_>
     let patience = patience(account.timeout, config);
     let impatient =
         Config { give_up_after: patience, max_wait: LONGEST_TURN.min(config.max_wait), ..config.clone() };
-    let caller = match set_up::caller(&impatient, account, &Context::new(), None) {
+    let caller = match set_up::caller(&impatient, account, &Context::new()) {
         Ok(caller) => caller,
         Err(failure) => return findings.failed(failure),
     };

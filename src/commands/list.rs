@@ -20,7 +20,7 @@ pub(super) fn run(
 ) -> Result<i32, Failure> {
     let config = Config::for_api(flags, environment).map_err(Failure::usage)?;
     let account = config.one_account().map_err(Failure::usage)?;
-    let caller = Arc::new(set_up::caller(&config, account, &Context::new(), None)?);
+    let caller = Arc::new(set_up::caller(&config, account, &Context::new())?);
     Signalled::listen()?.ends(&caller);
     let page_size = i32::try_from(account.page_size).unwrap_or(10);
     let mut out = BufWriter::new(stdout);

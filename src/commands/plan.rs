@@ -54,7 +54,7 @@ pub(super) fn run(
 }
 
 fn plan(config: &Config, account: &Account, signalled: &Signalled) -> Result<Plan, Failure> {
-    let caller = Arc::new(set_up::caller(config, account, &Context::new(), None)?);
+    let caller = Arc::new(set_up::caller(config, account, &Context::new())?);
     signalled.ends(&caller);
     let page_size = i32::try_from(account.page_size).unwrap_or(10);
     let Ok(page) = caller.list_first_page(page_size) else {

@@ -13,16 +13,13 @@ use crate::cli::{Flags, meant};
 use crate::config::{Account, Config, DEFAULT, Environment};
 use crate::http::client::{Client, ClientSettings};
 use crate::http::connections::idle_for_each;
-use crate::http::ledger::{Ledger, MemoryLedger};
+use crate::http::ledger::MemoryLedger;
 use crate::http::limiter::Limiter;
 use crate::http::lock::lock;
 use crate::http::stats::Stats;
-use crate::http::token::{OwnVault, Vault};
 use crate::http::{Clock, Secret, Stop, SystemClock};
 use crate::platform::Api;
 use crate::scope::Scope;
-use crate::store::quota::SharedLedger;
-use crate::store::tokens::SharedVault;
 use crate::store::{Conninfo, Pool, Store, StoreError, overview, schema};
 use crate::sync::{Caller, Ending, GRACE, Patience};
 
@@ -43,7 +40,7 @@ pub(crate) const LONGEST_TRANSACTION: Duration = Duration::from_secs(1800);
 pub(super) struct Context {
     pub stop: Stop,
     pub clock: Arc<dyn Clock>,
-    begun: Instant,
+    pub begun: Instant,
 }
 
 impl Context {
@@ -58,14 +55,36 @@ impl Context {
     }
 }
 
-/// A caller that shares limit and token through `store`, or, without one, with nobody.
-pub(super) fn caller(
+/// A caller for a command that stores nothing.
+pub(super) fn caller(config: &Config, account: &Account, context: &Context) -> Result<Caller, Failure> {
+    let password = account.password.get().map_err(Failure::usage)?;
+    let stats = Arc::new(Stats::default());
+    let api = api(config, account, context, &password, stats.clone())?;
+    let (clock, stop, scope) = (context.clock.clone(), context.stop.clone(), Scope::new(&account.name));
+    let ledger = Box::new(MemoryLedger::new(clock.clone()));
+    let limiter =
+        Limiter::new(account.rate_limit, ledger, clock.clone(), scope.clone()).believing(config.max_wait);
+    let caller = Caller::new(api, limiter, stats, clock, stop, patience(config, account), scope);
+    Ok(caller.with_credentials_in(account.credentials.clone()))
+}
+
+/// How patient to be with an account.
+pub(super) fn patience(config: &Config, account: &Account) -> Patience {
+    Patience {
+        max_attempts: account.max_attempts,
+        max_wait: config.max_wait,
+        give_up_after: config.give_up_after,
+    }
+}
+
+/// The API for an account.
+pub(super) fn api(
     config: &Config,
     account: &Account,
     context: &Context,
-    store: Option<&Store>,
-) -> Result<Caller, Failure> {
-    let password = account.password.get().map_err(Failure::usage)?;
+    password: &Secret,
+    stats: Arc<Stats>,
+) -> Result<Api, Failure> {
     let client = Client::new(
         &ClientSettings {
             base_url: account.api_url.clone(),
@@ -78,34 +97,7 @@ pub(super) fn caller(
         context.clock.clone(),
     )
     .map_err(|error| Failure::usage(format!("SSL_CERT_FILE: {error}")))?;
-    let stats = Arc::new(Stats::default());
-    let api = Api::new(client, &account.email, &password, stats.clone());
-    let scope = store.map_or_else(|| Scope::new(&account.name), |store| store.scope().clone());
-    let (clock, stop) = (context.clock.clone(), context.stop.clone());
-    let limiter = Limiter::new(account.rate_limit, ledger(context, store), clock.clone(), scope.clone())
-        .believing(config.max_wait);
-    let patience = Patience {
-        max_attempts: account.max_attempts,
-        max_wait: config.max_wait,
-        give_up_after: config.give_up_after,
-    };
-    let vault = vault(account, password, store);
-    let caller = Caller::new(api, vault, limiter, stats, clock, stop, patience, scope);
-    Ok(caller.with_credentials_in(account.credentials.clone()))
-}
-
-fn vault(account: &Account, password: Secret, store: Option<&Store>) -> Box<dyn Vault> {
-    match store {
-        Some(store) => Box::new(SharedVault::new(store.clone(), &account.email, password)),
-        None => Box::new(OwnVault::default()),
-    }
-}
-
-fn ledger(context: &Context, store: Option<&Store>) -> Box<dyn Ledger> {
-    match store {
-        Some(store) => Box::new(SharedLedger::new(store.clone())),
-        None => Box::new(MemoryLedger::new(context.clock.clone())),
-    }
+    Ok(Api::new(client, &account.email, password, stats))
 }
 
 /// The connections for so many accounts, to the database that the environment names.
@@ -304,6 +296,11 @@ impl Signalled {
     /// Has this called at the second signal; it must be quick, for nothing else is waited for.
     pub fn last_words(&self, say: impl Fn() + Send + 'static) {
         lock(&self.0).last_words.push(Box::new(say));
+    }
+
+    /// Has this called when what is under way has had its time after a signal.
+    pub fn abandons(&self, abandon: impl Fn() + Send + 'static) {
+        lock(&self.0).abandoners.push(Box::new(abandon));
     }
 
     /// Has this account's part stopped, and what is under way then abandoned after a grace.

@@ -2,28 +2,35 @@
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
 
 use super::set_up::{self, Context, Signalled};
 use super::{Failure, written};
 use crate::cli::Flags;
 use crate::config::{Account, Config, Environment, Output, Password};
+use crate::engine::account::Settings;
+use crate::engine::scheduler::{Job, MAX_OPEN, Scheduler, Surroundings};
+use crate::http::stats::Stats;
+use crate::http::{Secret, Stop, SystemClock};
 use crate::report::log::{apart, conclude};
 use crate::report::metrics::{MetricsFile, Row};
 use crate::report::progress::Display;
 use crate::report::summary;
 use crate::report::trace::Tracer;
 use crate::store::runs::Opening;
+use crate::store::tokens::Sealing;
 use crate::store::{Pool, Store, dead_letters};
-use crate::sync::{self, Caller, Crew, Ending, Job, Outcome, Retry, Seat};
+use crate::sync::{self, Ending, Outcome, Recorder, Retry};
 
 /// The most requests at once, over all accounts, unless one account alone is given more. Threads that wait are cheap.
 pub(crate) const MOST_WORKERS: usize = 256;
+/// Commands that print passwords, at once.
+const PASSWORDS_AT_ONCE: usize = 16;
 /// How long a second signal waits for spans to reach their file.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-/// The stack of an account's own thread, which only waits for others.
-const STACK_BYTES: usize = 512 << 10;
 
 pub(super) fn run(
     flags: &Flags,
@@ -49,19 +56,7 @@ struct Part<'a> {
     account: &'a Account,
     context: Context,
     store: Store,
-    /// When it could be made before anything else.
-    caller: Option<Caller>,
     retry: Option<Retry>,
-}
-
-/// What all parts share.
-struct Whole<'a> {
-    config: &'a Config,
-    signalled: Signalled,
-    display: Display,
-    deadline: Option<Instant>,
-    tracer: Option<Arc<Tracer>>,
-    tells_standing: bool,
 }
 
 /// It ended before it began: a setting that says how to tell of it makes no sense. The metrics file, if that is known, tells.
@@ -115,22 +110,11 @@ fn work_on(
     deadline.map_or(Ok(()), |deadline| signalled.expire_at(deadline))?;
     let pool = set_up::pool(flags, environment, config.accounts.len())?;
     let mut parts = parts(config, &pool);
-    // A connection takes a while: until then everything else is made ready.
-    let prepare = || prepare(&parts, config, &signalled);
-    let (prepared, (crew, mut early)) = meanwhile(prepare, || {
-        let crew = crew(config);
-        if crew.is_err() {
-            parts.iter().for_each(|part| part.context.stop.request());
-        }
-        (crew, early_caller(&parts, config))
-    });
-    let crew = Arc::new(crew?);
-    parts.iter_mut().take(1).for_each(|part| part.caller = early.take());
     for broken in &config.broken {
         let ending = Ending::Misconfigured(broken.error.0.clone());
         results.add(&Outcome::without_run(&broken.name, ending, context.elapsed()));
     }
-    if let Err(ending) = prepared {
+    if let Err(ending) = prepare(&parts, config, &signalled) {
         results.add_all(&parts, &ending);
         return Ok(results.code());
     }
@@ -149,33 +133,51 @@ fn work_on(
             tracer.finish_within(LAST_WORDS);
         });
     }
-    let tells_standing = output.metrics_file.is_some();
-    // All of them before the first part begins: an account's share of the crew depends on how many there are.
-    let seats: Vec<Seat> = parts.iter().map(|part| crew.seat(part.account.workers)).collect();
-    let whole = Whole { config, signalled, display, deadline, tracer, tells_standing };
-    let (sender, outcomes) = mpsc::channel();
-    std::thread::scope(|scope| {
-        for (part, seat) in parts.into_iter().zip(seats) {
-            let (sender, whole, name) = (sender.clone(), &whole, part.account.name.clone());
-            let begun = part.context.clone();
-            let job = move || {
-                let _everybody_listens = sender.send(part.work(seat, whole));
-            };
-            let thread = std::thread::Builder::new().stack_size(STACK_BYTES).name(name.clone());
-            if let Err(error) = thread.spawn_scoped(scope, job) {
-                let ending = Ending::NoThread(error.to_string());
-                results.add(&Outcome::without_run(&name, ending, begun.elapsed()));
-            }
+    let passwords = passwords(&parts);
+    let mut ready = Vec::new();
+    for (part, password) in parts.into_iter().zip(passwords) {
+        match password {
+            Ok(password) => ready.push((part, password)),
+            Err(failure) => results.add(&part.misconfigured(failure)),
         }
-        drop(sender);
-        for outcome in outcomes {
-            apart(&mut || results.add(&outcome));
-        }
-    });
-    whole.display.finish();
-    whole.tracer.iter().for_each(|tracer| tracer.finish());
+    }
+    let workers = workers(&ready);
+    let jobs = ready.into_iter().map(|(part, password)| part.job(&password, config, output));
+    let surroundings = Surroundings {
+        workers,
+        open: MAX_OPEN,
+        clock: Arc::new(SystemClock::new(Stop::new())),
+        deadline,
+        recorder: tracer.clone().map(|tracer| tracer as Arc<dyn Recorder>),
+        watcher: &display,
+    };
+    let scheduler = Scheduler::new(jobs, surroundings)
+        .map_err(|error| Failure::from(Ending::NoThread(format!("{workers} workers: {error}"))))?;
+    let (stops, abandons) = (scheduler.handle(), scheduler.handle());
+    signalled.abandons(move || abandons.abandon());
+    signalled.stops(move |ended| stops.stop(ended.clone()));
+    scheduler.run(&mut |outcome| apart(&mut || results.add(&outcome)));
+    display.finish();
+    tracer.iter().for_each(|tracer| tracer.finish());
     results.total();
     Ok(results.code())
+}
+
+/// The accounts' passwords. Commands that print them take their time, so several run at once.
+fn passwords(parts: &[Part<'_>]) -> Vec<Result<Secret, Failure>> {
+    let get = |part: &Part<'_>| part.account.password.get().map_err(Failure::usage);
+    let commands = parts.iter().filter(|part| !matches!(part.account.password, Password::Known(_))).count();
+    match rayon::ThreadPoolBuilder::new().num_threads(commands.min(PASSWORDS_AT_ONCE)).build() {
+        Ok(pool) if commands > 1 => pool.install(|| parts.par_iter().map(get).collect()),
+        _ => parts.iter().map(get).collect(),
+    }
+}
+
+/// Threads for what the accounts ask for together: one more each, for pages and tokens.
+fn workers(parts: &[(Part<'_>, Secret)]) -> usize {
+    let wanted = parts.iter().map(|(part, _)| part.account.workers + 1);
+    let most = wanted.clone().max().unwrap_or(1).max(MOST_WORKERS);
+    wanted.sum::<usize>().clamp(1, most)
 }
 
 /// The trace file, if one is wanted and can be written to.
@@ -189,35 +191,15 @@ fn tracer(output: &Output) -> Option<Arc<Tracer>> {
     }
 }
 
-/// Does the one in a thread of its own while the other is done here; after each other where there is no thread.
-fn meanwhile<A: Send, B>(one: impl Fn() -> A + Send + Sync, other: impl FnOnce() -> B) -> (A, B) {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, &one);
-        let other = other();
-        // A panic has ended the program.
-        let one = thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(&one);
-        (one, other)
-    })
-}
-
 fn parts<'a>(config: &'a Config, pool: &Pool) -> Vec<Part<'a>> {
     let part = |account: &'a Account| {
         let context = Context::new();
         let (clock, stop) = (context.clock.clone(), context.stop.clone());
         let patience = config.deadline.map_or(config.give_up_after, |most| config.give_up_after.min(most));
         let store = Store::new(pool.clone(), &account.name, clock, stop, patience);
-        Part { account, context, store, caller: None, retry: None }
+        Part { account, context, store, retry: None }
     };
     config.accounts.iter().map(part).collect()
-}
-
-/// The caller of an only account. Where others would have to wait for it, or a command prints the password, it is made in
-/// the account's own thread.
-fn early_caller(parts: &[Part<'_>], config: &Config) -> Option<Caller> {
-    match parts {
-        [only] if matches!(only.account.password, Password::Known(_)) => only.new_caller(config).ok(),
-        _ => None,
-    }
 }
 
 /// Sees to the schema, once for all.
@@ -232,14 +214,6 @@ fn prepare(parts: &[Part<'_>], config: &Config, signalled: &Signalled) -> Result
         Some(signal) => Err(Ending::Interrupted(signal)),
         None => done.map(drop),
     }
-}
-
-/// Threads for what the accounts ask for together.
-fn crew(config: &Config) -> Result<Crew, Failure> {
-    let wanted = config.accounts.iter().map(|account| account.workers);
-    let most = wanted.clone().max().unwrap_or(1).max(MOST_WORKERS);
-    let size = wanted.sum::<usize>().clamp(1, most);
-    Crew::new(size).map_err(|error| Ending::NoThread(format!("{size} workers: {error}")).into())
 }
 
 /// Those accounts that have something to retry, or to resume of an earlier `retry`; and how many tasks the runs of the others
@@ -269,41 +243,37 @@ fn with_dead_letters<'a>(parts: Vec<Part<'a>>, retry: &Retry) -> Result<(Vec<Par
 }
 
 impl Part<'_> {
-    fn new_caller(&self, config: &Config) -> Result<Caller, Failure> {
-        set_up::caller(config, self.account, &self.context, Some(&self.store))
+    fn misconfigured(&self, failure: Failure) -> Outcome {
+        let ending = Ending::Misconfigured(failure.message);
+        Outcome::without_run(&self.account.name, ending, self.context.elapsed())
     }
 
-    fn work(mut self, seat: Seat, whole: &Whole<'_>) -> Outcome {
-        let early = self.caller.take();
-        let caller = match early.map_or_else(|| self.new_caller(whole.config), Ok) {
-            Ok(caller) => Arc::new(match &whole.tracer {
-                Some(tracer) => caller.traced(tracer.clone()),
-                None => caller,
-            }),
-            Err(failure) => {
-                let ending = Ending::Misconfigured(failure.message);
-                return Outcome::without_run(&self.account.name, ending, self.context.elapsed());
-            }
-        };
-        whole.signalled.ends(&caller);
-        let job = Job {
-            caller,
-            store: self.store,
+    fn job(self, password: &Secret, config: &Config, output: &Output) -> Result<Job, Box<Outcome>> {
+        let stats = Arc::new(Stats::default());
+        let api = set_up::api(config, self.account, &self.context, password, stats.clone())
+            .map_err(|failure| Box::new(self.misconfigured(failure)))?;
+        let Part { account, context, store, retry } = self;
+        let settings = Settings {
+            workers: account.workers,
             opening: Opening {
-                page_size: i32::try_from(self.account.page_size).unwrap_or(10),
-                max_age: whole.config.max_run_age,
-                fresh: whole.config.fresh,
-                lists: self.retry.is_none(),
-                keeps_history: whole.config.keep_history.is_some(),
+                page_size: i32::try_from(account.page_size).unwrap_or(10),
+                max_age: config.max_run_age,
+                fresh: config.fresh,
+                lists: retry.is_none(),
+                keeps_history: config.keep_history.is_some(),
             },
-            workers: self.account.workers,
-            max_removed: whole.config.max_removed,
-            keep_history: whole.config.keep_history,
-            deadline: whole.deadline,
-            retry: self.retry,
-            tells_standing: whole.tells_standing,
+            retry,
+            max_removed: config.max_removed,
+            keep_history: config.keep_history,
+            tells_standing: output.metrics_file.is_some(),
+            patience: set_up::patience(config, account),
+            rate_limit: account.rate_limit,
+            api: api.base_url().to_owned(),
+            credentials: account.credentials.clone(),
+            seed: context.clock.random().to_bits(),
         };
-        sync::run(&job, seat, &whole.display)
+        let sealing = Sealing::new(store.account(), &account.email, password.clone());
+        Ok(Job { settings, api, stats, store, sealing, stop: context.stop, begun: context.begun })
     }
 }
 

@@ -16,7 +16,7 @@ use super::{ConfigError, Environment, Flags, Password, Source, password};
 pub(crate) const MOST_BYTES: usize = 4 << 20;
 /// The most accounts of one process: each has some seven threads of its own, and systemd and others stop a service at some
 /// thousands of them.
-pub(crate) const MOST_ACCOUNTS: usize = 500;
+pub(crate) const MOST_ACCOUNTS: usize = 10_000;
 const EXAMPLE: &str = "such as [[account]] name = \"north\", api_url = \"https://ads.example.com\", \
     email = \"ads@example.com\", password_env = \"NORTH_PASSWORD\"";
 

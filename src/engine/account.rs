@@ -1,16 +1,17 @@
 //! One account's part in its run, from opening to leaving. What it does with pages is in `listing.rs`, with commits in
-//! `storing.rs`, with campaigns in `syncing.rs`, with the token in `token.rs`; what becomes of an attempt is decided in `judge.rs`.
+//! `storing.rs`, with campaigns in `syncing.rs`, with the token in `token.rs`; what comes of an attempt is settled in `attempts.rs`.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use super::calls::{Action, Answer, Done, Event, News, Room};
-use super::judge::Policy;
+use super::calls::{Action, Answer, Done, Event, News, Room, Told};
 use super::listing::Listing;
 use super::pages::PageQueue;
+use super::standstill::{self, Seen, Standstill};
 use super::storing::{Outstanding, Results};
+use super::syncing::Suspect;
 use super::task::ReadyQueue;
 use super::token::TokenState;
 use crate::http::RateLimit;
@@ -18,10 +19,10 @@ use crate::rate::breaker::Health;
 use crate::rate::concurrency::Concurrency;
 use crate::rate::limiter::{Limiter, Observation, Order, Turn, Why};
 use crate::store::closing::NotRemoved;
-use crate::store::command::{Command, Opened};
+use crate::store::command::{Command, Left, Opened};
 use crate::store::dead_letters::Retry;
-use crate::store::runs::{OpenRun, Opening, Progress};
-use crate::sync::Ending;
+use crate::store::runs::{OpenRun, Opening};
+use crate::sync::{Ending, Pace, Patience};
 
 /// The most tasks that are held without having been begun; each is about half a kilobyte.
 pub const MAX_HELD: usize = 1_024;
@@ -39,14 +40,18 @@ pub struct Settings {
     pub retry: Option<Retry>,
     /// The largest share of campaigns, in percent, that may be marked as removed at once.
     pub max_removed: u8,
-    /// Attempts at one campaign, and the longest wait that the platform may ask for.
-    pub policy: Policy,
-    /// How long nothing at all may succeed.
-    pub give_up_after: Duration,
+    /// How long changes are kept; none: for ever.
+    pub keep_history: Option<Duration>,
+    /// Whether its outcome is to tell how the account stands afterwards.
+    pub tells_standing: bool,
+    /// How patient to be.
+    pub patience: Patience,
     /// The rate limit, when it is known.
     pub rate_limit: Option<RateLimit>,
     /// The API's address, for messages.
     pub api: String,
+    /// Where the credentials stand, for messages.
+    pub credentials: Option<String>,
     /// The seed of its jitter.
     pub seed: u64,
 }
@@ -78,6 +83,14 @@ pub struct Account {
     pub(super) unknown: Vec<(String, i32)>,
     /// Tasks in hand that the database has under another attempt number: they were put back before the listing showed them.
     pub(super) taken: HashMap<String, i32>,
+    /// What the database said of tasks here that were not in hand, and how often.
+    pub(super) retaken: HashMap<String, u8>,
+    /// Campaigns that can be written in no form: how many, and the first one with the database's words.
+    pub(super) unstorable: (usize, Option<(String, String)>),
+    /// Tasks that fail and fail, until the listing has shown whether it answers.
+    pub(super) suspects: Vec<Suspect>,
+    /// What the last failed attempt at anything said.
+    pub(super) last_failure: Option<String>,
     /// Bursts of syncs in flight, and the ids of their tasks.
     pub(super) in_flight: usize,
     pub(super) tasks_in_flight: HashSet<String>,
@@ -94,14 +107,19 @@ pub struct Account {
     blocked: Option<(Instant, Instant, Why)>,
     /// The listing is asked as a sign of life, for the sake of the last few tasks.
     pub(super) probing: bool,
-    /// When it was asked so, and answered.
-    pub(super) listing_answered: Option<Instant>,
     due: Option<Instant>,
     /// The time of the latest `advance`.
     now: Instant,
     jitter: u64,
-    /// The run as this process left it, with the tasks that are left.
-    left: Option<(Option<Progress>, i64)>,
+    /// What is in flight is not waited for any more.
+    abandoned: bool,
+    /// How long it has waited for the rate limit.
+    waited: Duration,
+    /// What a standstill is noticed by.
+    pub(super) seen: Seen,
+    standstill: Standstill,
+    /// The run as this process left it.
+    left: Option<Left>,
     pub(super) not_removed: Option<NotRemoved>,
 }
 
@@ -138,11 +156,15 @@ impl Account {
             results: Results::default(),
             doomed_lots: Vec::new(),
             unknown: Vec::new(),
+            retaken: HashMap::new(),
+            unstorable: (0, None),
+            suspects: Vec::new(),
+            last_failure: None,
             taken: HashMap::new(),
             in_flight: 0,
             tasks_in_flight: HashSet::new(),
-            limiter: Limiter::new(settings.rate_limit, settings.policy.max_wait),
-            health: Health::new(settings.give_up_after, settings.policy.max_wait),
+            limiter: Limiter::new(settings.rate_limit, settings.patience.max_wait),
+            health: Health::new(settings.patience.give_up_after, settings.patience.max_wait),
             token: TokenState::default(),
             outstanding: Outstanding::default(),
             concurrency: Concurrency::new(settings.workers),
@@ -151,10 +173,13 @@ impl Account {
             ending: None,
             blocked: None,
             probing: false,
-            listing_answered: None,
             due: None,
             now,
             jitter: settings.seed,
+            abandoned: false,
+            waited: Duration::ZERO,
+            seen: Seen::default(),
+            standstill: Standstill::new(settings.patience.give_up_after),
             left: None,
             not_removed: None,
             settings,
@@ -179,10 +204,49 @@ impl Account {
         self.ending.as_ref()
     }
 
-    /// The run as this process left it, and the tasks that are left.
+    /// The run as this process left it.
     #[must_use]
-    pub fn left(&self) -> Option<&(Option<Progress>, i64)> {
+    pub fn left(&self) -> Option<&Left> {
         self.left.as_ref()
+    }
+
+    /// The rate limit, when one is known.
+    #[must_use]
+    pub fn limit(&self) -> Option<RateLimit> {
+        self.limiter.limit()
+    }
+
+    /// How long it has waited for the rate limit.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// What it waits for.
+    #[must_use]
+    pub fn pace(&self, now: Instant) -> Pace {
+        let until = self.blocked.filter(|(_, _, why)| *why != Why::Pacing).map(|(_, until, _)| until);
+        Pace {
+            connecting: !self.health.proven(),
+            waiting: until.map(|until| until.saturating_duration_since(now)).filter(|wait| !wait.is_zero()),
+            limit: self.limiter.limit(),
+            silent: None,
+        }
+    }
+
+    /// Whether it waits for what other processes hold.
+    #[must_use]
+    pub fn waits_for_others(&self) -> bool {
+        self.phase == Phase::Working && self.is_idle()
+    }
+
+    /// What is in flight is not waited for any more: whatever comes of it is none of a campaign's doing.
+    pub fn abandon(&mut self) {
+        self.abandoned = true;
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned
     }
 
     /// Why nothing was marked as removed when this process closed the run, if so.
@@ -200,16 +264,19 @@ impl Account {
     /// Takes in what has happened.
     pub fn on(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         match event {
-            Event::Called(Done::Token(answer, result)) => self.on_token(&answer, result, now, actions),
-            Event::Called(Done::Page(answer, result)) => self.on_page(&answer, result, now, actions),
+            Event::Called(Done::Token(answer, result)) => self.on_token(answer, result, now, actions),
+            Event::Called(Done::Page { generation, page, answer, result }) => {
+                self.on_page((generation, page), answer, result, now, actions);
+            }
             Event::Called(Done::PagesOver) => self.listing.fetching = false,
             Event::Called(Done::Sync { generation, done, unsent }) => {
                 self.on_synced(generation, done, unsent, now, actions);
             }
             Event::Stored(reply) => self.on_stored(reply, now, actions),
-            Event::News(news) => self.on_news(news),
+            Event::News(news) => self.on_news(news, actions),
             Event::Reborn => self.begin_again(),
             Event::Stop(ending) => self.end(ending),
+            Event::Abandon => self.abandon(),
             Event::Tick => {}
         }
     }
@@ -226,6 +293,7 @@ impl Account {
             self.give_up(now);
         }
         if self.phase == Phase::Working {
+            self.share_token(now, actions);
             self.commit(now, actions);
             self.list(now, room, actions);
             self.probe(now, room, actions);
@@ -234,10 +302,11 @@ impl Account {
             self.compare(actions);
             self.claim(now, actions);
             self.close(now, actions);
+            self.stand_still(now, actions);
         }
         if self.phase == Phase::Stopping {
             self.commit(now, actions);
-            self.stop(actions);
+            self.stop();
         }
         if self.phase == Phase::Leaving {
             self.leave(actions);
@@ -254,6 +323,7 @@ impl Account {
     /// Ends this process's part; the first reason counts. What is in flight is awaited, and committed if the database can.
     pub(super) fn end(&mut self, ending: Ending) {
         let unopened = self.phase == Phase::Opening && !self.outstanding.opening;
+        let ending = ending.with_credentials_in(self.settings.credentials.as_deref());
         self.ending.get_or_insert(ending);
         match self.phase {
             Phase::Opening if unopened => self.phase = Phase::Over,
@@ -269,6 +339,7 @@ impl Account {
         }
         self.drop_pages();
         self.ready = ReadyQueue::default();
+        self.suspects.clear();
         self.taken = HashMap::new();
         self.results = Results::default();
         self.listing.begin_again();
@@ -290,17 +361,34 @@ impl Account {
         actions.push(Action::Store(Command::Open { opening, retry }));
     }
 
-    pub(super) fn opened(&mut self, opened: Opened, now: Instant) {
-        self.listing.begin(opened.run.listing_done, opened.listing);
+    pub(super) fn opened(&mut self, opened: Opened, now: Instant, actions: &mut Vec<Action>) {
+        self.listing.begin(opened.run.listing_done, !opened.run.new, now);
+        self.take_on(opened.listing, now);
         self.limiter.begin(opened.limit, opened.gate, now);
         (self.others, self.free_tasks) = (opened.others, opened.free_tasks || opened.requeued > 0);
-        self.run = Some(opened.run);
+        self.run = Some(opened.run.clone());
         self.phase = if self.ending.is_some() { Phase::Stopping } else { Phase::Working };
+        actions.push(Action::Tell(Told::Opened(Box::new(opened))));
     }
 
-    fn on_news(&mut self, news: News) {
+    fn on_news(&mut self, news: News, actions: &mut Vec<Action>) {
+        self.seen.beats += 1;
         self.others = news.others;
-        self.listing.done |= news.listing_done;
+        self.free_tasks |= news.freed;
+        if let Some(run) = self.run.as_mut()
+            && news.lists
+            && !run.lists
+        {
+            run.lists = true;
+            // A `sync` has joined: what was put back waits for its listing.
+            self.ready = ReadyQueue::default();
+        }
+        if news.listing_done && !self.listing.done {
+            self.free_tasks = true;
+        }
+        if self.listing.heard(news.listing_done, news.asked_at) {
+            actions.push(Action::Tell(Told::ListingForgotten));
+        }
         match news.over {
             Some(true) => self.end(Ending::Abandoned),
             Some(false) if self.phase == Phase::Working && self.is_idle() => self.phase = Phase::Leaving,
@@ -310,10 +398,21 @@ impl Account {
 
     fn give_up(&mut self, now: Instant) {
         if let Some(after) = self.health.given_up(now) {
-            let last = self.listing.last_failure.clone().unwrap_or_default();
+            let last = self.last_failure.clone().unwrap_or_default();
             self.end(Ending::GaveUp { after, api: self.settings.api.clone(), last });
         } else if let Some(at) = self.health.gives_up_at() {
             self.due_at(at);
+        }
+    }
+
+    /// Ends the part when nothing moves although nothing is left to be done: somebody keeps the run's rows from being changed.
+    fn stand_still(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let seen = (self.is_empty_handed() && !self.others).then_some(self.seen);
+        if let Some(time) = self.standstill.look(now, seen) {
+            match self.outstanding.left_tasks.take() {
+                Some(pending) => self.end(standstill::ending(time, self.listing.done, pending)),
+                None => self.count_tasks(actions),
+            }
         }
     }
 
@@ -328,15 +427,20 @@ impl Account {
         ((self.pace * HELD_FOR.as_secs_f64()) as usize).clamp((workers * 4).min(MAX_HELD), MAX_HELD)
     }
 
-    /// Whether nothing is in hand at all.
+    /// Whether nothing is in hand, and nothing is asked for.
     pub(super) fn is_idle(&self) -> bool {
+        self.is_empty_handed() && !self.outstanding.claiming
+    }
+
+    /// Whether nothing is in hand at all.
+    fn is_empty_handed(&self) -> bool {
         self.ready.is_empty()
+            && self.suspects.is_empty()
             && self.in_flight == 0
             && !self.listing.fetching
             && self.pages.is_empty()
             && self.results.is_empty()
             && !self.outstanding.committing
-            && !self.outstanding.claiming
     }
 
     /// Whether up to `want` requests that count may be sent now; asks the ledger if it has to be asked.
@@ -347,7 +451,9 @@ impl Account {
                     && why != Why::Pacing
                 {
                     // A wait that the platform asked for is no time of failing.
-                    self.health.excuse(now.saturating_duration_since(since), now);
+                    let wait = now.saturating_duration_since(since);
+                    self.health.excuse(wait, now);
+                    self.waited += wait;
                 }
                 count as usize
             }
@@ -358,15 +464,30 @@ impl Account {
             }
             Turn::Asked => 0,
             Turn::Wait(at, why) => {
-                let wait = at.saturating_duration_since(now);
-                if wait > self.settings.policy.max_wait {
-                    self.end(Ending::WaitTooLong { wait, allowed: self.settings.policy.max_wait });
+                if let Some(ending) = self.too_long(at.saturating_duration_since(now), why) {
+                    self.end(ending);
                 }
                 let since = self.blocked.map_or(now, |(since, _, _)| since);
                 self.blocked = Some((since, at, why));
                 self.due_at(at);
                 0
             }
+        }
+    }
+
+    /// What ends the part, rather than such a wait for a turn. A wait of our own never does.
+    fn too_long(&self, wait: Duration, why: Why) -> Option<Ending> {
+        let allowed = self.settings.patience.max_wait;
+        match why {
+            _ if wait <= allowed => None,
+            Why::Gate => Some(Ending::WaitTooLong { wait, allowed }),
+            Why::RateLimit => self.limiter.limit().map(|limit| Ending::LimitTooSlow {
+                limit,
+                own: self.limiter.is_configured(),
+                wait,
+                allowed,
+            }),
+            Why::Backoff | Why::Pacing => None,
         }
     }
 
@@ -381,7 +502,7 @@ impl Account {
             &Observation {
                 sent_at: answer.sent_at,
                 answered_at: answer.answered_at,
-                refused: answer.status == Some(429),
+                refused: answer.refused,
                 hints: &answer.hints,
             },
             jitter,
@@ -404,7 +525,7 @@ impl Account {
         fraction
     }
 
-    pub(super) fn has_left(&mut self, left: (Option<Progress>, i64)) {
+    pub(super) fn has_left(&mut self, left: Left) {
         self.left = Some(left);
         self.phase = Phase::Over;
     }

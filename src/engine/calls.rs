@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 
 use super::pages::Record;
 use super::task::Task;
+use crate::http::budget::Memory;
 use crate::http::hints::Hints;
 use crate::http::token::{Grant, Token};
-use crate::platform::CallError;
+use crate::platform::{CallError, Campaign};
 use crate::store::command::{Command, NewDeadLetter, Reply};
 use crate::sync::Ending;
+use crate::sync::decision::Decision;
+use crate::sync::trace::Attempted;
 
 /// Something has happened.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub enum Event {
     Reborn,
     /// This process's part is to stop.
     Stop(Ending),
+    /// What is in flight is not waited for any more.
+    Abandon,
     /// A moment has come that the machine has named.
     Tick,
 }
@@ -31,10 +36,16 @@ pub enum Event {
 /// What the heartbeat has seen of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct News {
+    /// When it was looked at.
+    pub asked_at: Instant,
     /// Whether other processes work on the run.
     pub others: bool,
     /// Whether the last page is in.
     pub listing_done: bool,
+    /// Whether the run lists: one of `retry` does not, until a `sync` joins it.
+    pub lists: bool,
+    /// Tasks of dead workers were freed.
+    pub freed: bool,
     /// Whether the run was closed, or abandoned (true).
     pub over: Option<bool>,
 }
@@ -46,14 +57,67 @@ pub enum Action {
     Call(Call),
     /// By a committer.
     Store(Command),
+    /// By whoever counts, logs and traces.
+    Tell(Told),
+}
+
+/// Something that log, trace and counts are to tell of.
+#[derive(Debug)]
+pub enum Told {
+    /// An attempt has failed.
+    Failed(Box<Failure>),
+    /// The platform answers again, after this time.
+    AnswersAgain(Duration),
+    /// The run was opened or joined.
+    Opened(Box<crate::store::command::Opened>),
+    /// The platform makes pages of only this many campaigns, and not of the second.
+    SmallerPages(i32, i32),
+    /// The database has forgotten that the listing is done.
+    ListingForgotten,
+    /// The listing has no end, for this reason.
+    Endless(String),
+    /// So many tasks are held here without being in hand, and are worked.
+    Found(usize),
+    /// A campaign that can be stored in no form.
+    Unstorable(String, String),
+    /// A campaign's way through this process is over.
+    Dead(Arc<Campaign>, &'static str, String),
+}
+
+/// What was asked of the platform.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// A token.
+    Token,
+    /// A page of the listing.
+    Page(i64),
+    /// A campaign's sync.
+    Campaign(Arc<Campaign>),
+}
+
+/// An attempt that has failed, and what was decided.
+#[derive(Debug)]
+pub struct Failure {
+    /// What was asked.
+    pub asked: Asked,
+    /// From 1. Those at a campaign are counted as `--max-attempts` counts them: a 401 or 429 costs none.
+    pub number: u32,
+    /// How the exchange went.
+    pub answer: Answer,
+    /// What came of it.
+    pub error: CallError,
+    /// What comes next.
+    pub(crate) decision: Decision,
+    /// Everybody is to know.
+    pub warns: bool,
 }
 
 /// What a worker is to do: blocking calls in a row, without a decision between them. It stops at the first that does not
 /// succeed.
 #[derive(Debug)]
 pub enum Call {
-    /// Fetch a token.
-    Token,
+    /// Fetch a token; this is the so manieth attempt.
+    Token(u32),
     /// Fetch up to this many pages, one after another, and tell of each.
     Pages {
         /// What to send them with.
@@ -64,6 +128,8 @@ pub enum Call {
         page_size: i32,
         /// How many.
         most: usize,
+        /// The so manieth attempt at the first one.
+        attempt: u32,
         /// Not to be sent after this moment: the turns are for now.
         until: Option<Instant>,
     },
@@ -87,11 +153,21 @@ pub struct Answer {
     pub answered_at: Instant,
     /// The status; none when there was no answer.
     pub status: Option<u16>,
+    /// A rate limiter refused it: a 429, or a 403 that speaks of a limit.
+    pub refused: bool,
     /// What the answer said of limits.
     pub hints: Hints,
+    /// What the trace remembers of it, if there is one.
+    pub(crate) seen: Option<Box<Attempted>>,
 }
 
 impl Answer {
+    /// An answer of which no trace is kept.
+    #[must_use]
+    pub fn new(sent_at: Instant, answered_at: Instant, status: Option<u16>, hints: Hints) -> Self {
+        Self { sent_at, answered_at, status, refused: status == Some(429), hints, seen: None }
+    }
+
     /// From the request to the end of its answer.
     #[must_use]
     pub fn latency(&self) -> Duration {
@@ -105,7 +181,16 @@ pub enum Done {
     /// A token, or none.
     Token(Answer, Result<Grant, CallError>),
     /// A page, or none; the burst goes on after a good one.
-    Page(Answer, Result<Page, CallError>),
+    Page {
+        /// The token's generation.
+        generation: u64,
+        /// The page that was asked for.
+        page: i64,
+        /// How the exchange went.
+        answer: Answer,
+        /// What came of it.
+        result: Result<Page, CallError>,
+    },
     /// The burst of pages is over.
     PagesOver,
     /// The burst of syncs is over.
@@ -124,8 +209,6 @@ pub enum Done {
 pub struct Page {
     /// The page that was asked for.
     pub page: i64,
-    /// The page that was served, when the answer told it.
-    pub served: Option<i64>,
     /// The page size that was asked for.
     pub page_size: i32,
     /// The page size that the platform tells.
@@ -138,6 +221,10 @@ pub struct Page {
     pub records: Vec<Record>,
     /// The others.
     pub invalid: Vec<NewDeadLetter>,
+    /// It ends a listing that has become shorter while it was read.
+    pub moved: bool,
+    /// Its part of the memory for all pages, if it is a large one.
+    pub memory: Option<Memory>,
 }
 
 /// What the process has left to give to an account at this moment.

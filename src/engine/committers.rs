@@ -9,20 +9,63 @@ use std::thread;
 use super::calls::{Event, Message};
 use crate::http::lock::lock;
 use crate::http::stats::Stats;
-use crate::store::Store;
-use crate::store::command::{Command, Part};
+use crate::store::command::{Command, Part, Reply};
 use crate::store::execute::execute;
 use crate::store::leases::{self, Effort};
 use crate::store::tokens::Sealing;
+use crate::store::{Store, StoreError};
+use crate::sync::Pace;
+use crate::sync::trace::Trace;
 
 /// How many there are: a commit waits for the disk most of the time, and a database serves few at once faster than many.
 pub(super) const COMMITTERS: usize = 4;
 
-/// What the commands of one account need.
+/// What the commands of one account need, and what the scheduler shows of it to others.
 pub(super) struct Books {
     pub store: Store,
     pub sealing: Sealing,
     pub stats: Arc<Stats>,
+    pub trace: Arc<Trace>,
+    pub shown: Mutex<Shown>,
+    told: Mutex<ToldEffort>,
+}
+
+/// What others are shown of an account.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shown {
+    pub pace: Pace,
+    /// It has nothing to do but to wait for other processes.
+    pub waits_for_others: bool,
+}
+
+/// What the database was told of this process's effort: of a worker that was taken for dead it keeps what that one told.
+#[derive(Default)]
+struct ToldEffort {
+    by_earlier_workers: Effort,
+    by_this_worker: Effort,
+}
+
+impl Books {
+    pub(super) fn new(store: Store, sealing: Sealing, stats: Arc<Stats>, trace: Arc<Trace>) -> Self {
+        Self { store, sealing, stats, trace, shown: Mutex::default(), told: Mutex::default() }
+    }
+
+    /// Counts for the heartbeat, of this worker alone.
+    pub(super) fn effort(&self) -> Effort {
+        let limit = lock(&self.shown).pace.limit;
+        Effort::of(&self.stats, limit).since(lock(&self.told).by_earlier_workers)
+    }
+
+    /// The database has these counts from this worker.
+    pub(super) fn effort_told(&self, effort: Effort) {
+        lock(&self.told).by_this_worker = effort;
+    }
+
+    /// This process goes on as another worker.
+    pub(super) fn reborn(&self) {
+        let mut told = lock(&self.told);
+        told.by_earlier_workers = told.by_earlier_workers.and(std::mem::take(&mut told.by_this_worker));
+    }
 }
 
 struct Order {
@@ -64,7 +107,22 @@ fn work(queue: &Mutex<Receiver<Order>>, events: &Sender<Message>) {
         if let Command::Leave { .. } = command {
             tell_effort(&books, &part);
         }
+        let step = books.trace.begin();
         let reply = execute(&books.store, &books.sealing, &part, &command);
+        match (&command, &reply) {
+            (Command::CommitPages(pages), Reply::Committed(committed)) => {
+                let rows = pages.tasks.len() + pages.finished.len();
+                books.trace.commit(step, "sync_runs", rows, committed);
+            }
+            (Command::Finish { synced, dead }, Reply::Finished(finished)) => {
+                let (table, rows) = match synced.len() {
+                    0 => ("dead_letters", dead.len()),
+                    synced => ("campaigns", synced + dead.len()),
+                };
+                books.trace.commit(step, table, rows, finished);
+            }
+            _ => {}
+        }
         if events.send(Message { account, event: Event::Stored(reply) }).is_err() {
             return;
         }
@@ -73,10 +131,14 @@ fn work(queue: &Mutex<Receiver<Order>>, events: &Sender<Message>) {
 
 /// The counts of whoever leaves go to the run with the lease.
 fn tell_effort(books: &Books, part: &Part) {
-    let (run_id, worker, effort) = (part.run_id, part.worker, Effort::of(&books.stats, None));
+    let (run_id, worker, effort) = (part.run_id, part.worker, books.effort());
     let told =
         books.store.run(|client, account| leases::heartbeat(client, account, run_id, worker, effort, true));
-    if let Err(error) = told {
-        log::debug!(account = &*part.account, run = run_id; "counts are lost: {error}");
+    match told {
+        Ok(_) => {}
+        Err(error @ StoreError::Unavailable { .. }) => {
+            log::debug!(account = &*part.account, run = run_id; "left without a word; the lease ends by itself: {error}");
+        }
+        Err(error) => log::debug!(account = &*part.account, run = run_id; "counts are lost: {error}"),
     }
 }

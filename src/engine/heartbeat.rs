@@ -12,13 +12,13 @@ use super::calls::{Event, Message, News};
 use super::committers::Books;
 use crate::http::lock::lock;
 use crate::store::command::Part;
-use crate::store::leases::Effort;
-use crate::store::{leases, runs};
+use crate::store::{StoreError, leases, runs};
+use crate::sync::Ending;
 
 /// Between heartbeats: a fifth of a lease, so that four may fail.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-type Kept = Arc<Mutex<BTreeMap<usize, (Part, Arc<Books>)>>>;
+pub(super) type Kept = Arc<Mutex<BTreeMap<usize, (Part, Arc<Books>)>>>;
 
 /// The leases that are kept. The thread ends when this is dropped.
 pub(super) struct Heartbeat {
@@ -41,9 +41,15 @@ impl Heartbeat {
                     .collect();
                 for (account, part, books) in all {
                     let Some(event) = beat(&part, &books) else { continue };
-                    // What was seen of a part that is over by now is of no use.
-                    let goes_on = lock(&theirs).get(&account).is_some_and(|(now, _)| *now == part);
-                    if goes_on && events.send(Message { account, event }).is_err() {
+                    // What was seen of a part that is leaving, or over, by now is of no use.
+                    if lock(&theirs).get(&account).is_none_or(|(now, _)| *now != part) {
+                        continue;
+                    }
+                    if let Event::Reborn = event {
+                        log::warn!(account = &*part.account, run = part.run_id; "this process was silent for too long, its tasks went to others; going on with new ones (was the machine suspended, or far too busy?)");
+                        books.reborn();
+                    }
+                    if events.send(Message { account, event }).is_err() {
                         return;
                     }
                 }
@@ -51,6 +57,11 @@ impl Heartbeat {
             }
         })?;
         Ok(Self { kept, _ends: ends })
+    }
+
+    /// Those that are kept.
+    pub(super) fn kept(&self) -> Kept {
+        self.kept.clone()
     }
 
     /// From now on this part's lease is kept.
@@ -65,7 +76,8 @@ impl Heartbeat {
 }
 
 fn beat(part: &Part, books: &Books) -> Option<Event> {
-    let (run_id, worker, effort) = (part.run_id, part.worker, Effort::of(&books.stats, None));
+    let (run_id, worker, effort) = (part.run_id, part.worker, books.effort());
+    let asked_at = Instant::now();
     let beat = books.store.beat(|client, account| {
         let beat = leases::heartbeat(client, account, run_id, worker, effort, false)?;
         let abandoned = match &beat {
@@ -77,23 +89,47 @@ fn beat(part: &Part, books: &Books) -> Option<Event> {
     let (beat, abandoned) = match beat {
         Ok(beat) => beat,
         // The next one follows soon.
-        Err(error) => {
+        Err(error @ StoreError::Unavailable { .. }) => {
             log::debug!(account = &*part.account, run = run_id; "no heartbeat: {error}");
             return None;
         }
+        Err(error) => {
+            log::debug!(account = &*part.account, run = run_id; "no heartbeat: {error}");
+            return Some(Event::Stop(Ending::from(error)));
+        }
     };
     let Some(beat) = beat else {
-        return Some(Event::News(News { others: false, listing_done: false, over: Some(true) }));
+        let (others, listing_done, lists, freed) = (false, false, false, false);
+        return Some(Event::News(News { asked_at, others, listing_done, lists, freed, over: Some(true) }));
     };
     if !beat.alive {
         return Some(Event::Reborn);
     }
+    books.effort_told(effort);
     // Only after a heartbeat: its own lease may be over else, and it would end itself.
-    if beat.neighbours
-        && let Err(error) = books.store.beat(|client, account| leases::reap(client, account, 0))
-    {
-        log::debug!(account = &*part.account, run = run_id; "dead workers not looked for: {error}");
+    let freed = beat.neighbours && end_leases(part, books);
+    Some(Event::News(News {
+        asked_at,
+        others: beat.others > 0,
+        listing_done: beat.listing_done,
+        lists: beat.lists,
+        freed,
+        over: beat.over.then_some(abandoned),
+    }))
+}
+
+/// Ends the leases of the dead; whether there were any.
+fn end_leases(part: &Part, books: &Books) -> bool {
+    let (account, run) = (&*part.account, part.run_id);
+    match books.store.beat(|client, account| leases::reap(client, account, 0)) {
+        Ok((0, _)) => false,
+        Ok((dead, freed)) => {
+            log::info!(account, run; "{dead} process(es) gone or silent, {freed} task(s) of theirs are free again");
+            true
+        }
+        Err(error) => {
+            log::debug!(account, run; "dead workers not looked for: {error}");
+            false
+        }
     }
-    let over = beat.over.then_some(abandoned);
-    Some(Event::News(News { others: beat.others > 0, listing_done: beat.listing_done, over }))
 }

@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::account::{Account, Phase};
-use super::calls::{Action, Answer, Call, Page, Room};
-use super::judge;
+use super::attempts::Attempt;
+use super::calls::{Action, Answer, Asked, Call, Page, Room, Told};
 use super::pages::Lot;
 use crate::platform::CallError;
 use crate::platform::endless::{RecentIds, endless};
 use crate::rate::breaker::Lane;
 use crate::store::command::{Checkpoint, Command};
 use crate::sync::Ending;
+use crate::sync::decision::{Decision, History};
 
 /// Records that may wait for their commit, by their weight: those of the commit that is being made, of the next, and what is in
 /// flight meanwhile. With fewer, a fast process runs out of tasks before each commit; each takes about 0.6 kB.
@@ -20,39 +21,49 @@ pub const MAX_UNCOMMITTED: usize = 5_000;
 const ROOM_PATIENCE: Duration = Duration::from_millis(250);
 /// How often a process that is not the lister looks whether it is needed.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// The wait before pages are fetched again that were not committed: doubles from the first to the second.
+const RETAKE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// The most pages of one burst.
-const MAX_PAGES: usize = 8;
+pub const MAX_PAGES: usize = 8;
 
 /// Where the listing stands.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// The last page is in.
     pub done: bool,
+    /// Since when that is known.
+    done_at: Option<Instant>,
     /// A burst of pages is in flight.
     pub fetching: bool,
     /// It is this process's: the next page to fetch, unless the last one was seen.
     mine: Option<Position>,
-    /// It has no end.
-    broken: Option<String>,
+    /// The platform refuses a page that it has promised: where does the listing end now?
+    seeking: Option<Seeking>,
+    /// It cannot be brought to its end.
+    broken: Option<Ending>,
     /// Whether the lease is being asked for, and when it was asked for last.
     taking: bool,
     taken_at: Option<Instant>,
     not_before: Option<Instant>,
-    failures: u32,
-    unauthorized: u32,
+    /// What became of the attempts at the next page.
+    history: History,
+    attempts: u32,
     fetched_at: Option<Instant>,
     recent: RecentIds,
+    /// The run was there before this process came to it.
+    resumed: bool,
     /// What another lister had shown is not known here: the first lot is looked up first.
     after_another: bool,
+    setbacks: Setbacks,
     barren: usize,
     listed: i64,
     next_lot: u64,
-    /// Why the last attempt at anything failed.
-    pub last_failure: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Position {
+    /// The page that this process began with.
+    first: i64,
     /// The page that the next lot begins at, and the page to fetch next.
     from_page: i64,
     page: i64,
@@ -60,40 +71,93 @@ struct Position {
     more: bool,
 }
 
+/// The search for the page that is the last one now: all up to `served` promise more, from `beyond` on they are refused.
+#[derive(Clone, Debug)]
+struct Seeking {
+    refused: i64,
+    served: i64,
+    beyond: i64,
+    next: i64,
+    /// What the platform said.
+    refusal: String,
+}
+
+/// How often the listing was taken on in vain: pages that were fetched and not committed are fetched again.
+#[derive(Debug, Default)]
+struct Setbacks {
+    /// The page that the run stands at, since when, and how often it was taken on there.
+    at: Option<(i64, Instant, u32)>,
+}
+
+impl Setbacks {
+    /// The listing is taken on at this page: after how long its pages may be fetched, or why no more.
+    fn take(&mut self, most: Duration, now: Instant, page: i64) -> Result<Duration, String> {
+        let (at, since, times) = match self.at {
+            None => (page, now, 0),
+            Some((before, ..)) if page > before => (page, now, 1),
+            Some((before, since, times)) => (before, since, times.saturating_add(1)),
+        };
+        self.at = Some((at, since, times));
+        let passed = now.saturating_duration_since(since);
+        if times > 1 && passed >= most {
+            return Err(format!(
+                "the pages from page {page} on were fetched {times} times in {} s (--give-up-after) and could not be committed: other processes, or triggers of the database, take the listing away",
+                passed.as_secs()
+            ));
+        }
+        let doubled = RETAKE.0.saturating_mul(2_u32.saturating_pow(times.saturating_sub(1)));
+        let wait = doubled.min(RETAKE.1).min(most.saturating_sub(passed).max(RETAKE.0));
+        Ok(if times == 0 { Duration::ZERO } else { wait })
+    }
+}
+
 impl Listing {
-    /// The run was opened.
-    pub fn begin(&mut self, done: bool, checkpoint: Option<Checkpoint>) {
-        self.done |= done;
-        self.take(checkpoint);
+    /// The run was opened, or joined: then it was there before.
+    pub fn begin(&mut self, done: bool, resumed: bool, now: Instant) {
+        (self.done, self.resumed) = (done, resumed || self.resumed);
+        self.done_at = done.then_some(now);
     }
 
-    /// The listing is this process's, from here on; or it is not.
-    pub fn take(&mut self, checkpoint: Option<Checkpoint>) {
-        self.taking = false;
-        self.mine = checkpoint.map(|at| Position {
-            from_page: at.page,
-            page: at.page,
-            page_size: at.page_size,
-            more: true,
-        });
-        self.after_another = checkpoint.is_some_and(|at| at.page > 1) && self.recent.is_empty();
+    /// The listing is not this process's.
+    pub fn leave(&mut self) {
+        (self.taking, self.mine) = (false, None);
     }
 
     /// The next page is not ours to commit any more.
     pub fn lose(&mut self) {
-        self.mine = None;
+        (self.mine, self.seeking) = (None, None);
         (self.recent, self.barren) = (RecentIds::default(), 0);
     }
 
     /// The run is joined again.
     pub fn begin_again(&mut self) {
-        *self = Self { fetching: self.fetching, next_lot: self.next_lot, ..Self::default() };
+        let setbacks = std::mem::take(&mut self.setbacks);
+        let (fetching, next_lot) = (self.fetching, self.next_lot);
+        *self = Self { fetching, next_lot, setbacks, resumed: true, ..Self::default() };
     }
 
-    /// Why it has no end, if so.
+    /// What the database says, as it was asked at this moment. Tells whether it has forgotten that the listing is done.
+    pub fn heard(&mut self, done: bool, asked_at: Instant) -> bool {
+        let forgotten = !done && self.done && self.done_at.is_some_and(|at| at < asked_at);
+        if forgotten {
+            self.lose();
+        }
+        if done != self.done && (done || forgotten) {
+            (self.done, self.done_at) = (done, done.then_some(asked_at));
+        }
+        forgotten
+    }
+
+    /// Why it cannot be brought to its end, if so.
     #[must_use]
-    pub fn broken(&self) -> Option<&str> {
-        self.broken.as_deref()
+    pub fn broken(&self) -> Option<&Ending> {
+        self.broken.as_ref()
+    }
+
+    /// It cannot be brought to its end.
+    pub fn give_up(&mut self, ending: Ending) {
+        self.broken = Some(ending);
+        (self.mine, self.seeking) = (None, None);
     }
 
     /// Whether it goes on where another process's ended, and nothing was committed since.
@@ -106,19 +170,29 @@ impl Listing {
     fn commits_first(&self, others: bool) -> bool {
         others || self.after_another
     }
+
+    /// A page was answered well.
+    fn answered(&mut self) {
+        (self.history, self.attempts, self.not_before) = (History::default(), 0, None);
+    }
 }
 
 impl Account {
     /// Fetches the next pages, if they are wanted now; becomes the lister, if nobody is.
     pub(super) fn list(&mut self, now: Instant, room: &mut Room, actions: &mut Vec<Action>) {
-        if self.listing.done || self.listing.fetching || self.listing.broken.is_some() {
+        let given_up = self.listing.broken.is_some() || self.unstorable.0 > 0;
+        if self.listing.done || self.listing.fetching || given_up {
             return;
         }
         let Some(position) = self.listing.mine else {
             self.take_listing(now, actions);
             return;
         };
-        if !position.more || !self.wants_pages(now) || room.workers == 0 || room.records == 0 {
+        let seeks = self.listing.seeking.as_ref().map(|seeking| seeking.next);
+        if !position.more || room.workers == 0 || room.records == 0 {
+            return;
+        }
+        if seeks.is_none() && !self.wants_pages(now) {
             return;
         }
         if let Some(at) = self.listing.not_before.filter(|at| now < *at) {
@@ -135,7 +209,10 @@ impl Account {
         }
         let pages = self.capacity() / 2 / usize::try_from(position.page_size).unwrap_or(1).max(1);
         // Turns under a limit are for now, and a page takes its time.
-        let one = self.listing.failures > 0 || self.listing.barren > 0 || self.limiter.limit().is_some();
+        let one = seeks.is_some()
+            || self.listing.attempts > 0
+            || self.listing.barren > 0
+            || self.limiter.limit().is_some();
         let most = if one { 1 } else { pages.clamp(1, MAX_PAGES) };
         let turns = self.turn(most, now, actions);
         // The breaker's trial last: one that is not used is lost.
@@ -146,9 +223,11 @@ impl Account {
         self.listing.fetching = true;
         self.listing.fetched_at = Some(now);
         room.workers -= 1;
-        let (page, page_size) = (position.page, position.page_size);
-        let until = self.limiter.good_until();
-        actions.push(Action::Call(Call::Pages { token, page, page_size, most: turns, until }));
+        self.seen.moves += 1;
+        self.listing.attempts += 1;
+        let (page, page_size) = (seeks.unwrap_or(position.page), position.page_size);
+        let (until, attempt) = (self.limiter.good_until(), self.listing.attempts);
+        actions.push(Action::Call(Call::Pages { token, page, page_size, most: turns, attempt, until }));
     }
 
     /// Whether there is room for more pages, and no reason to wait for a commit first.
@@ -160,7 +239,7 @@ impl Account {
         if self.pages.weight() + self.outstanding.weight >= MAX_UNCOMMITTED {
             return false;
         }
-        if self.others || self.ready.len() <= self.capacity() / 2 {
+        if self.others || self.ready.weight() <= self.capacity() / 2 {
             return true;
         }
         let patient_until = self.listing.fetched_at.map_or(now, |at| at + ROOM_PATIENCE);
@@ -183,68 +262,132 @@ impl Account {
         actions.push(Action::Store(Command::TakeListing));
     }
 
+    /// The listing is this process's from here on, if it is.
+    pub(super) fn take_on(&mut self, checkpoint: Option<Checkpoint>, now: Instant) {
+        self.listing.leave();
+        let Some(at) = checkpoint else {
+            self.seen.refusals += 1;
+            return;
+        };
+        let wait = match self.listing.setbacks.take(self.settings.patience.give_up_after, now, at.page) {
+            Ok(wait) => wait,
+            Err(reason) => return self.end(Ending::DatabaseUnavailable(reason)),
+        };
+        let listing = &mut self.listing;
+        let (from_page, page, page_size) = (at.page, at.page, at.page_size);
+        listing.mine = Some(Position { first: page, from_page, page, page_size, more: true });
+        listing.answered();
+        if !wait.is_zero() {
+            listing.not_before = Some(now + wait);
+        }
+        // What an earlier listing of the run has shown is looked up before it is handed out.
+        let again = page > 1 || listing.resumed || !wait.is_zero();
+        listing.after_another = again && listing.recent.is_empty();
+    }
+
     pub(super) fn on_page(
         &mut self,
-        answer: &Answer,
+        (generation, page): (u64, i64),
+        answer: Answer,
         result: Result<Page, CallError>,
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        self.observe(answer, actions);
-        if self.probed(result.is_ok(), answer.sent_at) {
+        self.observe(&answer, actions);
+        let sent_at = answer.sent_at;
+        let error = match result {
+            Ok(listed) => {
+                self.succeeded(Lane::List, generation, sent_at, now, actions);
+                if !self.probed(true, now, actions) {
+                    self.listing.answered();
+                    self.found(listed, now, actions);
+                }
+                return;
+            }
+            Err(error) => error,
+        };
+        let asked = Asked::Page(page);
+        let number = self.listing.attempts.max(1);
+        let attempt = Attempt { asked, number, generation: Some(generation), answer, error };
+        let mut history = self.listing.history;
+        self.note(&attempt, &mut history, now, actions);
+        if self.probing {
+            // Asked as a sign of life: it has given none.
+            self.listing.answered();
+            self.conclude(attempt, &history, now, actions);
+            self.probed(false, now, actions);
             return;
         }
-        match result {
-            Ok(page) if page.served.is_some_and(|served| served != page.page) => {
-                let message = format!("asked for page {}, the platform served another", page.page);
-                self.page_failed(None, message, now);
-            }
-            Ok(page) => {
-                if let Some(token) = self.token.usable(now).map(|token| token.generation) {
-                    self.token.accepted(token);
-                }
-                self.health.success(Lane::List, answer.sent_at);
-                (self.listing.failures, self.listing.unauthorized, self.listing.not_before) = (0, 0, None);
-                self.listed(page, now);
-            }
-            Err(CallError::RateLimited { .. }) => self.health.refused(now),
-            Err(CallError::Shortage(shortage)) => {
-                self.listing.last_failure = Some(shortage.to_string());
-                self.health.hampered(now);
-                self.listing.not_before = Some(now + judge::SHORTAGE);
-            }
-            Err(CallError::Unauthorized) => {
-                self.listing.unauthorized += 1;
-                let generation = self.token.usable(now).map_or(0, |token| token.generation);
-                let never_accepted = self.token.refused(generation);
-                let times = self.listing.unauthorized;
-                if (times >= 2 && never_accepted) || times > self.settings.policy.max_attempts {
-                    self.end(Ending::CredentialsRefused("a fresh token was refused as well (401)".into()));
-                }
-            }
-            Err(CallError::Retry { hint, message, .. }) => self.page_failed(hint, message, now),
-            Err(error @ CallError::Refused { status: 403, .. }) => {
-                self.end(Ending::CredentialsRefused(error.to_string()));
-            }
-            Err(error @ CallError::Refused { .. }) => self.end(Ending::RequestRefused(error.to_string())),
+        self.listing.history = history;
+        let refusal = attempt.error.to_string();
+        let decision = self.conclude(attempt, &history, now, actions);
+        self.listing.not_before = Self::next_attempt(&decision, now);
+        if decision == Decision::PageGone {
+            self.listing.answered();
+            self.seek(page, refusal);
         }
     }
 
-    fn page_failed(&mut self, hint: Option<Duration>, message: String, now: Instant) {
-        self.health.failure(Lane::List, now);
-        self.listing.last_failure = Some(message);
-        self.listing.failures += 1;
-        if let Some(wait) = hint.filter(|hint| *hint > self.settings.policy.max_wait) {
-            self.end(Ending::WaitTooLong { wait, allowed: self.settings.policy.max_wait });
+    /// The platform refuses a page that the one before promised: the listing has moved while it was read. Looks for the page
+    /// that is the last one now, which is taken in place of the refused one. Most often it is the page just before.
+    fn seek(&mut self, page: i64, refusal: String) {
+        let next = match &mut self.listing.seeking {
+            Some(seeking) => {
+                seeking.beyond = page;
+                seeking.served + (seeking.beyond - seeking.served) / 2
+            }
+            None => page - 1,
+        };
+        let seeking = self.listing.seeking.get_or_insert(Seeking {
+            refused: page,
+            served: 0,
+            beyond: page,
+            next,
+            refusal,
+        });
+        seeking.next = next;
+        self.seek_on();
+    }
+
+    /// Ends the search when there is no page left between those that promise more and those that are refused.
+    fn seek_on(&mut self) {
+        let Some(Seeking { refused, served, beyond, refusal, .. }) = self.listing.seeking.clone() else {
+            return;
+        };
+        if served + 1 < beyond {
             return;
         }
-        let jitter = self.jitter();
-        let wait = judge::backoff(self.listing.failures, hint, jitter) + self.health.spend_retry();
-        self.listing.not_before = Some(now + wait);
+        let cause = format!("{refusal} for page {beyond}, though page {served} says that more follow");
+        // A run that stood at this page before has come no further.
+        let first = self.listing.mine.is_some_and(|position| position.first == refused);
+        self.listing.give_up(Ending::ListingMoved { cause, again: first && self.listing.resumed });
+    }
+
+    /// Takes a page in: as the next one, or for what it says of the listing's end.
+    fn found(&mut self, mut page: Page, now: Instant, actions: &mut Vec<Action>) {
+        let Some(seeking) = &mut self.listing.seeking else {
+            return self.listed(page, now, actions);
+        };
+        if page.page != seeking.next {
+            return;
+        }
+        let (next, refused) = (seeking.next, seeking.refused);
+        let size = i64::from(page.page_size);
+        // Some platforms promise another page behind every full one.
+        let is_full = page.total.is_some_and(|total| next.saturating_mul(size) >= total);
+        if page.has_more && !is_full {
+            seeking.served = next;
+            seeking.next = seeking.served + (seeking.beyond - seeking.served) / 2;
+            return self.seek_on();
+        }
+        self.listing.seeking = None;
+        page.moved = !page.has_more || next + 1 < refused;
+        (page.page, page.has_more) = (refused, false);
+        self.listed(page, now, actions);
     }
 
     /// Makes a lot of a page, and hands its tasks out if nobody else has to be asked.
-    fn listed(&mut self, page: Page, now: Instant) {
+    fn listed(&mut self, page: Page, now: Instant, actions: &mut Vec<Action>) {
         let Some(mut position) = self.listing.mine.filter(|position| position.page == page.page) else {
             // It belongs to a listing that this process has lost.
             return;
@@ -259,12 +402,14 @@ impl Account {
             let seen = (page.page - 1).saturating_mul(i64::from(page.page_size));
             (position.page, position.page_size) = (seen / i64::from(smaller) + 1, smaller);
             self.listing.mine = Some(position);
+            actions.push(Action::Tell(Told::SmallerPages(smaller, page.page_size)));
             return;
         }
         let mut lot = Lot::new(self.listing.next_lot, position.from_page, now);
         self.listing.next_lot += 1;
         (lot.pages, lot.next_page, lot.page_size) = (1, page.page + 1, page.page_size);
-        (lot.last, lot.total) = (!page.has_more, page.total);
+        (lot.last, lot.total, lot.moved) = (!page.has_more, page.total, page.moved);
+        lot.memory.extend(page.memory);
         let recent = &mut self.listing.recent;
         lot.records = page.records.into_iter().filter(|record| recent.is_new(&record.campaign.id)).collect();
         lot.invalid =
@@ -275,7 +420,7 @@ impl Account {
         }
         (position.from_page, position.page, position.more) = (page.page + 1, page.page + 1, page.has_more);
         self.listing.mine = Some(position);
-        let room = self.capacity().saturating_sub(self.ready.len());
+        let room = self.capacity().saturating_sub(self.ready.weight());
         // A few more than there is room for are better off here than as free tasks.
         let held = if lot.records.len() <= 2 * room { lot.records.len() } else { room };
         if self.listing.commits_first(self.others) {
@@ -287,15 +432,23 @@ impl Account {
     }
 
     /// Lots are committed: is the listing done, or has it no end?
-    pub(super) fn look_for_the_end(&mut self, pages: usize, new: i64, last: bool, total: Option<i64>) {
+    pub(super) fn look_for_the_end(
+        &mut self,
+        (pages, new): (usize, i64),
+        last: bool,
+        total: Option<i64>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         self.listing.after_another = false;
         self.listing.barren = if new > 0 { 0 } else { self.listing.barren.max(pages) };
         self.listing.listed += new;
         if last {
-            self.listing.done = true;
+            (self.listing.done, self.listing.done_at) = (true, Some(now));
+            self.free_tasks = true;
         } else if let Some(reason) = endless(self.listing.barren, self.listing.listed, total) {
-            self.listing.broken = Some(reason);
-            self.listing.mine = None;
+            actions.push(Action::Tell(Told::Endless(reason.clone())));
+            self.listing.give_up(Ending::Listing(reason));
         }
     }
 }

@@ -7,17 +7,29 @@
 //! all accounts and hands out what they want done.
 
 pub mod account;
+mod attempts;
 mod calls;
 mod committers;
 mod heartbeat;
-pub mod judge;
+mod journal;
 mod listing;
 pub mod pages;
+mod places;
 pub mod scheduler;
+mod standstill;
 mod storing;
 mod syncing;
 pub mod task;
 mod token;
+mod watch;
 mod workers;
 
-pub use calls::{Action, Answer, Call, Done, Event, News, Page, Room};
+#[cfg(test)]
+pub(crate) use account::MAX_HELD;
+pub use calls::{Action, Answer, Asked, Call, Done, Event, Failure, News, Page, Room, Told};
+#[cfg(test)]
+pub(crate) use listing::{MAX_PAGES, MAX_UNCOMMITTED};
+#[cfg(test)]
+pub(crate) use scheduler::MAX_RECORDS_HELD;
+#[cfg(test)]
+pub(crate) use storing::MAX_RETAKEN;

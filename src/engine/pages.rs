@@ -7,16 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::task::Task;
-use crate::platform::Campaign;
-use crate::store::command::{DeadTask, NewDeadLetter, NewTask, Pages};
+use crate::http::budget::Memory;
+use crate::platform::{Campaign, weight_of};
+use crate::store::command::{DeadTask, NewCampaign, NewDeadLetter, NewTask, Pages};
 use crate::store::queue::Totals;
 
 /// A lot is held back for at most this long: a result is stored at most so much later.
 const HOLD: Duration = Duration::from_millis(250);
 /// The most records of pages in one transaction, about.
 pub const MAX_RECORDS: usize = 2_000;
-/// A record counts for one more with every this many bytes that it has, wherever records are counted for their memory.
-pub const COUNTED_BYTES: usize = 16 << 10;
 
 /// A valid record.
 #[derive(Clone, Debug)]
@@ -33,7 +32,7 @@ impl Record {
     /// What it counts for.
     #[must_use]
     pub fn weight(&self) -> usize {
-        1 + self.payload.len() / COUNTED_BYTES
+        weight_of(self.payload.len())
     }
 }
 
@@ -46,7 +45,7 @@ enum Fate {
 }
 
 /// Pages that are committed together.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Lot {
     /// Counts the lots of this process.
     pub number: u64,
@@ -62,6 +61,10 @@ pub struct Lot {
     pub last: bool,
     /// The platform's word on the number of campaigns.
     pub total: Option<i64>,
+    /// They end a listing that has become shorter while it was read.
+    pub moved: bool,
+    /// Given back when they are committed, or dropped.
+    pub memory: Vec<Memory>,
     /// The valid records.
     pub records: Vec<Record>,
     /// Those that are none.
@@ -88,6 +91,8 @@ impl Lot {
             page_size: 0,
             last: false,
             total: None,
+            moved: false,
+            memory: Vec::new(),
             records: Vec::new(),
             invalid: Vec::new(),
             held: 0,
@@ -101,7 +106,7 @@ impl Lot {
     /// What its records count for.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let invalid = self.invalid.iter().map(|letter| 1 + letter.payload.len() / COUNTED_BYTES);
+        let invalid = self.invalid.iter().map(|letter| weight_of(letter.payload.len()));
         1 + self.records.iter().map(Record::weight).chain(invalid).sum::<usize>()
     }
 
@@ -119,6 +124,12 @@ impl Lot {
         .collect()
     }
 
+    /// How many of its records have come to something.
+    #[must_use]
+    pub fn finished(&self) -> usize {
+        self.fates.iter().filter(|fate| !matches!(fate, Fate::Open)).count()
+    }
+
     /// Whether to commit it now: everything is finished, or it has taken long enough.
     #[must_use]
     pub fn is_ready(&self, now: Instant) -> bool {
@@ -129,6 +140,12 @@ impl Lot {
     #[must_use]
     pub fn ready_at(&self) -> Instant {
         self.since + HOLD
+    }
+
+    /// What is to be stored of a campaign that was committed as a task although it is finished, if it is at this place.
+    #[must_use]
+    pub fn is_synced(&self, place: usize) -> bool {
+        matches!(self.fates.get(place), Some(Fate::Synced))
     }
 
     fn set(&mut self, place: usize, fate: Fate) {
@@ -228,13 +245,18 @@ pub fn rows(lots: &[Lot], leaving: bool) -> Option<Pages> {
         page_size: last.page_size,
         last: last.last,
         totals: Totals::of(lots.iter().map(|lot| lot.total)),
+        moved: lots.iter().any(|lot| lot.moved),
         ..Pages::default()
     };
     let mut keys = HashSet::new();
     for lot in lots {
         for (place, record) in lot.records.iter().enumerate() {
             match lot.fates.get(place) {
-                Some(Fate::Synced) => rows.finished.push(record.campaign.clone()),
+                Some(Fate::Synced) => rows.finished.push(NewCampaign {
+                    campaign: record.campaign.clone(),
+                    seq: record.seq,
+                    payload: record.payload.clone(),
+                }),
                 Some(Fate::Dead(dead)) => rows.dead.push(NewDeadLetter {
                     id: dead.id.clone(),
                     named: true,
@@ -243,6 +265,7 @@ pub fn rows(lots: &[Lot], leaving: bool) -> Option<Pages> {
                     attempts: dead.tries,
                     payload: record.payload.clone(),
                     retryable: true,
+                    seq: Some(record.seq),
                 }),
                 Some(Fate::Open) | None => rows.tasks.push(NewTask {
                     id: record.campaign.id.clone(),

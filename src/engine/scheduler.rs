@@ -8,7 +8,7 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -16,24 +16,33 @@ use std::time::{Duration, Instant};
 
 use super::account::{Account, Settings};
 use super::calls::{ALL, Action, Done, Event, Message, Room};
-use super::committers::{Books, Committers};
+use super::committers::{Books, COMMITTERS, Committers, Shown};
 use super::heartbeat::Heartbeat;
+use super::journal::{Beginning, Journal};
+use super::places::Places;
+use super::watch::{self, Watched};
 use super::workers::{Line, Workers};
-use crate::http::Clock;
+use crate::http::lock::lock;
 use crate::http::stats::Stats;
+use crate::http::{Clock, Stop};
 use crate::platform::Api;
 use crate::store::Store;
-use crate::store::closing::NotRemoved;
-use crate::store::command::{Part, Reply};
+use crate::store::command::{Command, Left, Part, Reply};
 use crate::store::process::new_worker_id;
-use crate::store::runs::Progress;
 use crate::store::tokens::Sealing;
-use crate::sync::Ending;
+use crate::sync::trace::Trace;
+use crate::sync::{Ending, GRACE, Outcome, Recorder, Watcher, closed, lower_bound};
 
 /// Records of pages that all accounts together hold, by their weight.
 pub const MAX_RECORDS_HELD: usize = 20_000;
+/// Accounts that are worked on at once: each takes some 100 kB, most of it for its connections.
+pub const MAX_OPEN: usize = 1_000;
+/// Accounts whose runs are being opened at once: the committers have enough to do then.
+const MAX_OPENING: usize = 2 * COMMITTERS;
 /// The longest sleep: a clock that is set on is noticed within it.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
+/// A request that took this long and came to nothing has held its worker without an answer. What fails sooner holds up nobody.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// One account to work on.
 pub struct Job {
@@ -47,17 +56,26 @@ pub struct Job {
     pub store: Store,
     /// What its tokens are sealed with.
     pub sealing: Sealing,
+    /// Ends its waits.
+    pub stop: Stop,
+    /// When this process began with it.
+    pub begun: Instant,
 }
 
-/// How this process's part in an account's run went.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Why it ended before its time, if it did.
-    pub ending: Option<Ending>,
-    /// The run as it was left, and the tasks that were left; nothing when the run was never opened, or left without an answer.
-    pub left: Option<(Option<Progress>, i64)>,
-    /// Why nothing was marked as removed when this process closed the run, if so.
-    pub not_removed: Option<NotRemoved>,
+/// What all accounts have in common.
+pub struct Surroundings<'a> {
+    /// How many workers there are.
+    pub workers: usize,
+    /// How many accounts are worked on at once.
+    pub open: usize,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// When all is to end.
+    pub deadline: Option<Instant>,
+    /// Who keeps traces, if anybody does.
+    pub recorder: Option<Arc<dyn Recorder>>,
+    /// Who shows progress.
+    pub watcher: &'a dyn Watcher,
 }
 
 /// Puts an end to the work on all accounts.
@@ -70,17 +88,32 @@ impl Handle {
         // When all is over there is nothing to stop.
         let _over = self.0.send(Message { account: ALL, event: Event::Stop(ending) });
     }
+
+    /// What is in flight is not waited for any more.
+    pub fn abandon(&self) {
+        let _over = self.0.send(Message { account: ALL, event: Event::Abandon });
+    }
 }
 
 /// The scheduler, with what carries out its orders.
-pub struct Scheduler {
+pub struct Scheduler<'a> {
     clock: Arc<dyn Clock>,
+    watcher: &'a dyn Watcher,
+    deadline: Option<Instant>,
+    recorder: Option<Arc<dyn Recorder>>,
     events: Receiver<Message>,
     handle: Handle,
     workers: Workers,
     committers: Committers,
     heartbeat: Heartbeat,
-    open: Vec<Open>,
+    /// Accounts that are not begun yet.
+    waiting: Box<dyn Iterator<Item = Result<Job, Box<Outcome>>> + 'a>,
+    next: usize,
+    most_open: usize,
+    /// Those whose runs are not open yet.
+    opening: usize,
+    open: BTreeMap<usize, Open>,
+    places: Places,
     /// Workers that have nothing to do.
     free: usize,
     /// Records held by all accounts.
@@ -91,7 +124,10 @@ pub struct Scheduler {
     ready: VecDeque<usize>,
     /// Accounts that found no free worker, or no room for records.
     starved: VecDeque<usize>,
-    left: usize,
+    /// Accounts whose part is over, and not told of yet.
+    over: Vec<usize>,
+    /// Why nothing more is begun, if so.
+    ending: Option<Ending>,
 }
 
 /// An account that is worked on.
@@ -101,6 +137,14 @@ struct Open {
     run_key: Arc<str>,
     line: Arc<Line>,
     books: Arc<Books>,
+    stop: Stop,
+    begun: Instant,
+    /// When its part was told to stop.
+    stopped_at: Option<Instant>,
+    is_abandoned: bool,
+    is_opening: bool,
+    /// Its last page was answered, or came to nothing soon.
+    page_answered: bool,
     /// Its part of the weight.
     weight: usize,
     is_ready: bool,
@@ -108,30 +152,41 @@ struct Open {
     is_over: bool,
 }
 
-impl Scheduler {
-    /// With so many workers; nothing is begun yet.
+impl<'a> Scheduler<'a> {
+    /// Nothing is begun yet; a job is asked for when there is room for it. It may turn out that there is none.
     ///
     /// # Errors
     /// When the system has no threads left.
-    pub fn new(jobs: Vec<Job>, workers: usize, clock: Arc<dyn Clock>) -> io::Result<Self> {
+    pub fn new(
+        jobs: impl Iterator<Item = Result<Job, Box<Outcome>>> + 'a,
+        surroundings: Surroundings<'a>,
+    ) -> io::Result<Self> {
+        let Surroundings { workers, open, clock, deadline, recorder, watcher } = surroundings;
         let (sender, events) = mpsc::channel();
         let pool = Workers::new(workers, sender.clone(), clock.clone()).map_err(io::Error::other)?;
-        let now = clock.now();
-        let open: Vec<Open> = jobs.into_iter().map(|job| Open::new(job, now)).collect();
         Ok(Self {
             committers: Committers::start(&sender)?,
             heartbeat: Heartbeat::start(&sender)?,
             workers: pool,
             handle: Handle(sender),
             events,
+            waiting: Box::new(jobs),
+            next: 0,
+            most_open: open.max(1),
+            opening: 0,
+            open: BTreeMap::new(),
+            places: Places::new(workers.max(1)),
             free: workers.max(1),
             weight: 0,
             due: BinaryHeap::new(),
-            ready: (0..open.len()).collect(),
+            ready: VecDeque::new(),
             starved: VecDeque::new(),
-            left: open.len(),
-            open,
+            over: Vec::new(),
+            ending: None,
             clock,
+            watcher,
+            deadline,
+            recorder,
         })
     }
 
@@ -141,13 +196,34 @@ impl Scheduler {
         self.handle.clone()
     }
 
-    /// Works until all is done, or stopped; gives what came of each account, in the order of the jobs.
-    #[must_use]
-    pub fn run(mut self) -> Vec<Outcome> {
-        while self.left > 0 {
+    /// Works until all is done, or stopped; `ended` is told what came of each account as soon as it is over.
+    pub fn run(mut self, ended: &mut dyn FnMut(Outcome)) {
+        let watched = Watched { watcher: self.watcher, deadline: self.deadline, clock: self.clock.clone() };
+        let kept = self.heartbeat.kept();
+        let (ends, ended_watch) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let watch = move || watch::watch(&watched, &kept, &ended_watch);
+            // Without it nothing is shown.
+            let _refused = std::thread::Builder::new().name("watch".into()).spawn_scoped(scope, watch);
+            self.work(ended);
+            drop(ends);
+        });
+    }
+
+    fn work(&mut self, ended: &mut dyn FnMut(Outcome)) {
+        loop {
+            self.begin_more(ended);
             self.advance_all();
-            if self.left == 0 {
-                break;
+            for account in std::mem::take(&mut self.over) {
+                if let Some(open) = self.open.remove(&account) {
+                    ended(self.outcome(&open));
+                }
+            }
+            if self.begin_more(ended) {
+                continue;
+            }
+            if self.open.is_empty() {
+                return;
             }
             let now = self.clock.now();
             let sleep =
@@ -164,24 +240,83 @@ impl Scheduler {
             }
             self.wake(self.clock.now());
         }
-        let outcome = |open: Open| Outcome {
-            ending: open.account.ending().cloned(),
-            left: open.account.left().cloned(),
-            not_removed: open.account.not_removed().cloned(),
-        };
-        self.open.into_iter().map(outcome).collect()
+    }
+
+    /// Begins with more accounts, as long as there is room and a worker has nothing to do: those that are begun come to their
+    /// end the sooner, with fewer commits. Whether there were any.
+    fn begin_more(&mut self, ended: &mut dyn FnMut(Outcome)) -> bool {
+        let mut begun = false;
+        while self.open.len() < self.most_open
+            && (self.ending.is_some() || self.free > 0 && self.opening < MAX_OPENING)
+        {
+            let Some(job) = self.waiting.next() else { break };
+            begun = true;
+            let job = match job {
+                Ok(job) => job,
+                Err(outcome) => {
+                    ended(*outcome);
+                    continue;
+                }
+            };
+            if let Some(ending) = &self.ending {
+                let elapsed = self.clock.now().saturating_duration_since(job.begun);
+                ended(Outcome::without_run(job.store.account(), ending.clone(), elapsed));
+                continue;
+            }
+            self.opening += 1;
+            self.places.join(self.next, job.settings.workers + 1);
+            self.ready.push_back(self.next);
+            self.open.insert(self.next, Open::new(job, &self.clock, self.recorder.as_ref()));
+            self.next += 1;
+        }
+        begun
+    }
+
+    /// What came of an account's part.
+    fn outcome(&self, open: &Open) -> Outcome {
+        let Left { run, pending, standing } = open.account.left().cloned().unwrap_or_default();
+        let mut outcome = Outcome { run, pending, standing, ..Outcome::new(&open.part.account) };
+        outcome.not_removed = open.account.not_removed().cloned();
+        outcome.ending = open.account.ending().filter(|_| !closed(&outcome)).cloned();
+        outcome.elapsed = self.clock.now().saturating_duration_since(open.begun);
+        outcome.lower_bound = outcome
+            .run
+            .as_ref()
+            .and_then(|run| lower_bound(run.limited - run.rate_limited, open.account.limit()));
+        outcome.counts = open.line.journal.stats.counts();
+        outcome.waited = open.account.waited();
+        if let Some(run) = &outcome.run {
+            let pace = lock(&open.books.shown).pace.clone();
+            self.watcher.progress(
+                &outcome.account,
+                run,
+                &crate::sync::Pace { limit: pace.limit, ..Default::default() },
+            );
+        }
+        open.line.journal.over(&outcome);
+        self.watcher.finished(&outcome.account);
+        outcome
     }
 
     fn take(&mut self, message: Message) {
         let Message { account, event } = message;
         if account == ALL {
-            if let Event::Stop(ending) = event {
-                (0..self.open.len()).for_each(|account| self.tell(account, Event::Stop(ending.clone())));
+            if let Event::Stop(ending) = &event {
+                self.ending.get_or_insert_with(|| ending.clone());
+            }
+            for account in self.open.keys().copied().collect::<Vec<usize>>() {
+                match &event {
+                    Event::Stop(ending) => self.tell(account, Event::Stop(ending.clone())),
+                    Event::Abandon => self.abandon(account),
+                    _ => {}
+                }
             }
             return;
         }
-        if let Event::Called(Done::Token(..) | Done::PagesOver | Done::Sync { .. }) = &event {
+        let Some(open) = self.open.get_mut(&account) else { return };
+        if let Some(answered) = open.worker_is_free(&event) {
             self.free += 1;
+            self.places.leave(account, answered);
             // Before the account that has just had it.
             self.call_starved();
         }
@@ -190,12 +325,18 @@ impl Scheduler {
 
     fn tell(&mut self, account: usize, event: Event) {
         let now = self.clock.now();
-        let open = &mut self.open[account];
+        let Some(open) = self.open.get_mut(&account) else { return };
+        if let Event::Stored(Reply::Opened(_)) = &event
+            && std::mem::replace(&mut open.is_opening, false)
+        {
+            self.opening -= 1;
+        }
         match &event {
             Event::Stored(Reply::Opened(Ok(opened))) => {
                 open.part.run_id = opened.run.run_id;
                 open.run_key = opened.run.run_key.as_str().into();
                 self.heartbeat.keep(account, open.part.clone(), open.books.clone());
+                self.watcher.joined(&open.part.account, opened.run.run_id, !opened.run.new);
             }
             Event::Reborn => {
                 self.heartbeat.forget(account);
@@ -209,8 +350,17 @@ impl Scheduler {
         self.look_at(account);
     }
 
+    /// Nothing waits any more for what is in flight.
+    fn abandon(&mut self, account: usize) {
+        let Some(open) = self.open.get_mut(&account) else { return };
+        if !open.is_over && !std::mem::replace(&mut open.is_abandoned, true) {
+            open.account.abandon();
+            open.line.api.abandon();
+        }
+    }
+
     fn look_at(&mut self, account: usize) {
-        let open = &mut self.open[account];
+        let Some(open) = self.open.get_mut(&account) else { return };
         if !open.is_over && !std::mem::replace(&mut open.is_ready, true) {
             self.ready.push_back(account);
         }
@@ -246,7 +396,9 @@ impl Scheduler {
     /// Has whoever has waited longest for a worker, or for room for records, look again.
     fn call_starved(&mut self) {
         if let Some(account) = self.starved.pop_front() {
-            self.open[account].is_starved = false;
+            if let Some(open) = self.open.get_mut(&account) {
+                open.is_starved = false;
+            }
             self.look_at(account);
         }
     }
@@ -254,57 +406,124 @@ impl Scheduler {
     /// Lets an account do what it can.
     fn advance(&mut self, account: usize) {
         let now = self.clock.now();
-        let mut room = Room { workers: self.free, records: MAX_RECORDS_HELD.saturating_sub(self.weight) };
+        let workers = self.places.allowed(account, self.free);
+        let mut room = Room { workers, records: MAX_RECORDS_HELD.saturating_sub(self.weight) };
         let mut actions = Vec::new();
-        let open = &mut self.open[account];
+        let Some(open) = self.open.get_mut(&account) else { return };
         open.is_ready = false;
+        if open.is_over {
+            return;
+        }
         open.account.advance(now, &mut room, &mut actions);
-        self.free = room.workers;
+        let taken = workers - room.workers;
+        self.places.take(account, taken);
+        self.free -= taken;
         let weight = open.account.weight();
         self.weight = self.weight - open.weight + weight;
         open.weight = weight;
+        *lock(&open.books.shown) =
+            Shown { pace: open.account.pace(now), waits_for_others: open.account.waits_for_others() };
         if let Some(at) = open.account.due() {
             self.due.push(Reverse((at, account)));
+        }
+        let mut abandons = false;
+        if open.account.ending().is_some() {
+            let stopped_at = *open.stopped_at.get_or_insert_with(|| {
+                // What waits for the database, or for its own machine, gives up.
+                open.stop.request();
+                now
+            });
+            abandons = now >= stopped_at + GRACE;
+            if !abandons {
+                self.due.push(Reverse((stopped_at + GRACE, account)));
+            }
         }
         let is_starved = room.workers == 0 || room.records == 0;
         if is_starved && !open.account.is_over() && !std::mem::replace(&mut open.is_starved, true) {
             self.starved.push_back(account);
         }
         if open.account.is_over() && !std::mem::replace(&mut open.is_over, true) {
-            self.left -= 1;
+            self.over.push(account);
+            if std::mem::replace(&mut open.is_opening, false) {
+                self.opening -= 1;
+            }
+            self.places.quit(account);
             self.heartbeat.forget(account);
+        }
+        if abandons {
+            self.abandon(account);
         }
         self.carry_out(account, actions);
     }
 
     fn carry_out(&self, account: usize, actions: Vec<Action>) {
-        let open = &self.open[account];
+        let Some(open) = self.open.get(&account) else { return };
         for action in actions {
             match action {
                 Action::Call(call) => {
                     self.workers.make(account, open.line.clone(), open.run_key.clone(), call);
                 }
                 Action::Store(command) => {
+                    if let Command::Leave { .. } = command {
+                        self.heartbeat.forget(account);
+                    }
                     self.committers.carry_out(account, open.books.clone(), open.part.clone(), command);
                 }
+                Action::Tell(told) => open.line.journal.told(told),
             }
         }
     }
 }
 
 impl Open {
-    fn new(job: Job, now: Instant) -> Self {
-        let name: Arc<str> = job.store.account().into();
+    fn new(job: Job, clock: &Arc<dyn Clock>, recorder: Option<&Arc<dyn Recorder>>) -> Self {
+        let Job { settings, api, stats, store, sealing, stop, begun } = job;
+        let name: Arc<str> = store.account().into();
+        let mut trace = Trace::new(clock.clone());
+        if let Some(recorder) = recorder {
+            trace.keep(recorder.clone(), &name, api.base_url());
+        }
+        let trace = Arc::new(trace);
+        let of = Beginning {
+            max_age: settings.opening.max_age,
+            is_fresh: settings.opening.fresh,
+            is_retry: settings.retry.is_some(),
+            give_up_after: settings.patience.give_up_after,
+        };
+        let journal = Journal::new(stats.clone(), trace.clone(), store.scope().clone(), api.base_url(), &of);
         Self {
-            account: Account::new(job.settings, now),
+            account: Account::new(settings, clock.now()),
             part: Part { account: name.clone(), run_id: 0, worker: new_worker_id() },
             run_key: "".into(),
-            line: Arc::new(Line { account: name, api: job.api, stats: job.stats.clone() }),
-            books: Arc::new(Books { store: job.store, sealing: job.sealing, stats: job.stats }),
+            line: Arc::new(Line { account: name, api, journal }),
+            books: Arc::new(Books::new(store, sealing, stats, trace)),
+            stop,
+            begun,
+            stopped_at: None,
+            is_abandoned: false,
+            is_opening: true,
+            page_answered: true,
             weight: 0,
             is_ready: true,
             is_starved: false,
             is_over: false,
+        }
+    }
+
+    /// Whether the event says that a worker is free again, and whether its last request was answered.
+    fn worker_is_free(&mut self, event: &Event) -> Option<bool> {
+        let Event::Called(done) = event else { return None };
+        match done {
+            Done::Token(answer, result) => Some(result.is_ok() || answer.latency() < SILENCE),
+            Done::Page { answer, result, .. } => {
+                self.page_answered = result.is_ok() || answer.latency() < SILENCE;
+                None
+            }
+            Done::PagesOver => Some(self.page_answered),
+            Done::Sync { done, .. } => {
+                let last = done.last();
+                Some(last.is_none_or(|(_, answer, result)| result.is_ok() || answer.latency() < SILENCE))
+            }
         }
     }
 }

@@ -1,20 +1,20 @@
 //! What goes into the database and when: lots of pages with what has come of them, results in batches, claims, the run's end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
 use super::account::{Account, Phase};
-use super::calls::Action;
+use super::calls::{Action, Told};
 use super::pages::{self, Lot};
 use super::task::Task;
 use crate::http::token::Turn;
 use crate::platform::{Campaign, Listed, read_record};
 use crate::store::StoreError;
 use crate::store::closing::Closing;
-use crate::store::command::{Claimed, Command, Committed, DeadTask, Holding, Reply};
+use crate::store::command::{Claimed, Command, Committed, DeadTask, Finished, Holding, Reply};
 use crate::sync::Ending;
 
 /// What can be committed waits at most this much longer for more.
@@ -26,6 +26,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How often to look whether others have come to the end, when nothing is in hand: the pause doubles from the first to the second,
 /// and begins anew when they are near it.
 const LOOK_FOR_THE_END: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
+/// How often a task is worked again that the database says is still held: a database that forgets does so rarely, and one that
+/// never lets the task go is to be told.
+pub const MAX_RETAKEN: u8 = 2;
 /// How often to compare what the database says is held here with what is in hand, when that is nothing.
 const COMPARE: Duration = Duration::from_secs(1);
 
@@ -47,6 +50,19 @@ impl Results {
     #[must_use]
     pub fn len(&self) -> usize {
         self.synced.len() + self.dead.len()
+    }
+}
+
+impl Results {
+    /// The task is held under another number than it was taken for; false when nothing has come of it yet.
+    fn renumber(&mut self, id: &str, attempt: i32) -> bool {
+        let synced = self.synced.iter_mut().filter(|(campaign, _)| campaign.id == id);
+        let synced = synced.map(|(_, number)| number);
+        let dead = self.dead.iter_mut().filter(|task| task.id == id).map(|task| &mut task.attempt);
+        let mut found = synced.chain(dead).peekable();
+        let any = found.peek().is_some();
+        found.for_each(|number| *number = attempt);
+        any
     }
 }
 
@@ -72,6 +88,7 @@ pub struct Outstanding {
     pub claiming: bool,
     lots: Vec<Lot>,
     results: usize,
+    /// When the last commit was over.
     since: Option<Instant>,
     /// Since when something can be committed.
     lingers: Option<Instant>,
@@ -85,6 +102,10 @@ pub struct Outstanding {
     compared_at: Option<Instant>,
     /// All tasks that the run had left when it was looked at last were this process's.
     holds_the_rest: bool,
+    /// How many tasks the run had left when that was asked for to name them.
+    pub left_tasks: Option<i64>,
+    /// The run is being given up, for this reason.
+    abandoning: bool,
     leaving: bool,
 }
 
@@ -123,7 +144,7 @@ impl Account {
         if leaving && (self.in_flight > 0 || self.listing.fetching) {
             return;
         }
-        let quiet = self.in_flight == 0 && self.ready.is_empty();
+        let quiet = self.in_flight == 0 && self.ready.is_empty() && self.suspects.is_empty();
         let enough = self.results.len() + self.pages.weight() >= ENOUGH;
         let lots_wait = self.pages.ready_at().is_some();
         if !lots_wait && self.results.is_empty() {
@@ -153,7 +174,9 @@ impl Account {
 
     fn begin_commit(&mut self, command: Command, now: Instant, actions: &mut Vec<Action>) {
         self.outstanding.committing = true;
-        (self.outstanding.lingers, self.outstanding.since) = (None, Some(now));
+        self.seen.moves += 1;
+        self.outstanding.lingers = None;
+        self.outstanding.since.get_or_insert(now);
         actions.push(Action::Store(command));
     }
 
@@ -163,24 +186,18 @@ impl Account {
             Reply::Opened(opened) => {
                 self.outstanding.opening = false;
                 match opened {
-                    Ok(opened) => self.opened(opened, now),
+                    Ok(opened) => self.opened(opened, now, actions),
                     Err(error) => {
                         self.end(Ending::from(error));
                         self.phase = Phase::Over;
                     }
                 }
             }
-            Reply::Listing(Ok(checkpoint)) => self.listing.take(checkpoint),
-            Reply::Committed(committed) => self.on_committed(committed, now),
-            Reply::Finished(finished) => {
-                self.commit_over(now);
-                match finished {
-                    Ok(finished) => self.others = finished.others,
-                    Err(error) => self.failed(error),
-                }
-            }
+            Reply::Listing(Ok(checkpoint)) => self.take_on(checkpoint, now),
+            Reply::Committed(committed) => self.on_committed(committed, now, actions),
+            Reply::Finished(finished) => self.on_finished(finished, now, actions),
             Reply::Claimed(claimed) => self.on_claimed(claimed),
-            Reply::Held(held) => self.on_held(held),
+            Reply::Held(held) => self.on_held(held, actions),
             Reply::Released(Ok(freed)) => self.free_tasks |= freed > 0,
             Reply::Reserved(Ok(grant)) => self.limiter.granted(grant, now),
             Reply::Reserved(Err(error)) => {
@@ -190,7 +207,8 @@ impl Account {
             Reply::TokenTurn(turn) => self.on_token_turn(turn, now),
             Reply::Closed(closed) => self.on_closed(closed, now),
             // What was seen is known to this process at least.
-            Reply::Told(_) | Reply::Sends(Err(_)) => {}
+            Reply::Told(_) | Reply::Sends(Err(_)) | Reply::Kept(Err(_)) => {}
+            Reply::Kept(Ok(generation)) => self.token.kept(generation),
             Reply::Sends(Ok(ages)) => {
                 let order = self.limiter.sends(&ages, now);
                 self.tell(order.into_iter().collect(), actions);
@@ -200,10 +218,17 @@ impl Account {
                 self.failed(error);
                 self.phase = Phase::Over;
             }
-            Reply::Listing(Err(error)) | Reply::Released(Err(error)) => {
-                self.listing.take(None);
+            Reply::Abandoned(abandoned) => {
+                if let Err(error) = abandoned {
+                    return self.failed(error);
+                }
+                self.end_as_the_listing();
+            }
+            Reply::Listing(Err(error)) => {
+                self.listing.leave();
                 self.failed(error);
             }
+            Reply::Released(Err(error)) => self.failed(error),
         }
     }
 
@@ -219,28 +244,81 @@ impl Account {
         self.outstanding.committing = false;
         self.outstanding.weight = 0;
         let finished = std::mem::take(&mut self.outstanding.results);
-        if let Some(since) = self.outstanding.since.take()
-            && finished > 0
-        {
+        if let Some(since) = self.outstanding.since.filter(|_| finished > 0) {
             let pace = finished as f64 / now.saturating_duration_since(since).as_secs_f64().max(0.001);
             self.pace = if self.pace == 0.0 { pace } else { self.pace.midpoint(pace) };
+            self.outstanding.since = Some(now);
         }
     }
 
-    fn on_committed(&mut self, committed: Result<Option<Committed>, StoreError>, now: Instant) {
+    fn on_finished(
+        &mut self,
+        finished: Result<Finished, StoreError>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        self.commit_over(now);
+        match finished {
+            Ok(finished) => {
+                self.others = finished.others;
+                finished.refused.into_iter().for_each(|refused| self.refuse(refused, actions));
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// This campaign can be stored neither as it is nor as a dead letter: its task, or its page, is left to the next run, and
+    /// this part ends with the reason once all else is done.
+    fn refuse(&mut self, (id, error): (String, String), actions: &mut Vec<Action>) {
+        actions.push(Action::Tell(Told::Unstorable(id.clone(), error.clone())));
+        self.unstorable.0 += 1;
+        self.unstorable.1.get_or_insert((id, error));
+    }
+
+    /// Why campaigns are left to the next run, if some are.
+    fn refusal(&self) -> Option<Ending> {
+        let (id, error) = self.unstorable.1.as_ref()?;
+        let others = match self.unstorable.0 - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Some(Ending::DatabaseRefused(format!(
+            "campaign {id:?}{others} can be stored neither as a campaign nor as a dead letter: {error}; remove what refuses the row, then run again to resume"
+        )))
+    }
+
+    fn on_committed(
+        &mut self,
+        committed: Result<Option<Committed>, StoreError>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         let lots = std::mem::take(&mut self.outstanding.lots);
-        self.outstanding.results = lots.iter().map(|lot| lot.records.len()).sum();
+        self.outstanding.results = lots.iter().map(Lot::finished).sum();
         self.commit_over(now);
         match committed {
             Ok(Some(committed)) => {
                 self.others = committed.others;
                 let pages = lots.iter().map(|lot| lot.pages).sum();
-                if let Some(newest) = lots.last() {
-                    self.look_for_the_end(pages, committed.new, newest.last, newest.total);
+                committed.refused.into_iter().for_each(|refused| self.refuse(refused, actions));
+                if committed.stands {
+                    // What is behind these pages cannot be committed.
+                    self.drop_pages();
+                    self.listing.lose();
+                } else if let Some(newest) = lots.last() {
+                    let (last, total) = (newest.last, newest.total);
+                    self.look_for_the_end((pages, committed.new), last, total, now, actions);
                 }
+                let unstored: HashSet<String> = committed.unstored.into_iter().collect();
                 let taken: HashMap<String, i32> = committed.taken.into_iter().collect();
                 for lot in lots {
                     self.free_tasks |= lot.records.len() > lot.held;
+                    for (place, record) in lot.records.iter().enumerate() {
+                        if lot.is_synced(place) && unstored.contains(&record.campaign.id) {
+                            let attempt = taken.get(&record.campaign.id).copied().unwrap_or(1);
+                            self.results.synced.push((record.campaign.clone(), attempt));
+                        }
+                    }
                     if !lot.handed_out && self.phase == Phase::Working {
                         let held = lot.records.into_iter().take(lot.held);
                         held.filter(|record| !committed.left_out.contains(&record.campaign.id)).for_each(
@@ -250,10 +328,13 @@ impl Account {
                             },
                         );
                     } else {
-                        // These are in hand under the number of a new task.
-                        let ids =
-                            lot.records.into_iter().take(lot.held).map(|record| record.campaign.id.clone());
-                        self.taken.extend(ids.filter_map(|id| Some((id.clone(), *taken.get(&id)?))));
+                        // These are in hand under the number of a new task, or have come to something meanwhile.
+                        for record in lot.records.into_iter().take(lot.held) {
+                            let Some(attempt) = taken.get(&record.campaign.id) else { continue };
+                            if !self.results.renumber(&record.campaign.id, *attempt) {
+                                self.taken.insert(record.campaign.id.clone(), *attempt);
+                            }
+                        }
                     }
                 }
             }
@@ -285,7 +366,7 @@ impl Account {
 
     /// Takes free tasks while there are any and there is room.
     pub(super) fn claim(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let room = self.capacity().saturating_sub(self.ready.len());
+        let room = self.capacity().saturating_sub(self.ready.weight());
         if self.outstanding.claiming || self.is_comparing() || room < self.capacity() / 2 {
             return;
         }
@@ -318,6 +399,7 @@ impl Account {
             let invalid = match RawValue::from_string(task.payload).map(|raw| read_record(&raw)) {
                 Ok(Listed::Valid(campaign)) if campaign.id == task.id => {
                     if self.phase == Phase::Working {
+                        self.taken.remove(&campaign.id);
                         self.ready.push(Task::new(campaign, task.attempt));
                     }
                     continue;
@@ -333,15 +415,22 @@ impl Account {
 
     /// Closes the run when all of it is done.
     pub(super) fn close(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if !self.is_idle() || self.outstanding.closing || self.is_comparing() {
+        if !self.is_idle() || self.outstanding.closing || self.is_comparing() || self.outstanding.abandoning {
             return;
         }
-        if let Some(reason) = self.listing.broken() {
-            if !self.free_tasks {
-                let reason = reason.to_owned();
-                self.end(Ending::Listing(reason));
+        if let Some(refusal) = self.refusal().filter(|_| !self.free_tasks) {
+            return self.end(refusal);
+        }
+        if let Some(broken) = self.listing.broken() {
+            if self.free_tasks {
+                return;
             }
-            return;
+            if let Ending::ListingMoved { again: true, .. } = broken {
+                self.outstanding.abandoning = true;
+                let reason = broken.to_string();
+                return actions.push(Action::Store(Command::Abandon { reason }));
+            }
+            return self.end_as_the_listing();
         }
         if !self.listing.done {
             return;
@@ -351,8 +440,8 @@ impl Account {
             return;
         }
         self.outstanding.closing = true;
-        let max_removed = self.settings.max_removed;
-        actions.push(Action::Store(Command::Close { max_removed }));
+        let (max_removed, keep_history) = (self.settings.max_removed, self.settings.keep_history);
+        actions.push(Action::Store(Command::Close { max_removed, keep_history }));
     }
 
     fn on_closed(&mut self, closed: Result<Closing, StoreError>, now: Instant) {
@@ -364,6 +453,7 @@ impl Account {
             }
             Ok(Closing::Over) => self.finish(),
             Ok(Closing::Open { near }) => {
+                self.seen.refusals += 1;
                 let begins = near && !self.outstanding.near;
                 let pause = if begins { LOOK_FOR_THE_END.0 } else { self.outstanding.pause * 2 };
                 self.outstanding.pause = pause.clamp(LOOK_FOR_THE_END.0, LOOK_FOR_THE_END.1);
@@ -378,6 +468,13 @@ impl Account {
                 self.free_tasks |= self.outstanding.asked_at.is_none_or(|at| now >= at + ASK_AGAIN);
             }
             Err(error) => self.failed(error),
+        }
+    }
+
+    /// The listing cannot be brought to its end, and all else is done.
+    fn end_as_the_listing(&mut self) {
+        if let Some(ending) = self.listing.broken().cloned() {
+            self.end(ending);
         }
     }
 
@@ -408,16 +505,30 @@ impl Account {
         false
     }
 
+    /// Asks how many tasks the run has left.
+    pub(super) fn count_tasks(&mut self, actions: &mut Vec<Action>) {
+        if self.outstanding.comparing == Comparing::No {
+            self.outstanding.comparing = Comparing::Asked;
+            actions.push(Action::Store(Command::Held));
+        }
+    }
+
     fn is_comparing(&self) -> bool {
         self.outstanding.comparing != Comparing::No
     }
 
-    fn on_held(&mut self, holding: Result<Holding, StoreError>) {
+    fn on_held(&mut self, holding: Result<Holding, StoreError>, actions: &mut Vec<Action>) {
         self.outstanding.comparing = Comparing::No;
         match holding {
-            Ok(holding) => {
+            Ok(mut holding) => {
                 self.outstanding.holds_the_rest = holding.held.len() == holding.left;
-                if self.is_idle() {
+                self.outstanding.left_tasks = i64::try_from(holding.left).ok();
+                let retaken = &self.retaken;
+                holding.held.retain(|(id, _)| retaken.get(id).is_none_or(|times| *times < MAX_RETAKEN));
+                if self.is_idle() && !holding.held.is_empty() && self.unstorable.0 == 0 {
+                    let retaken = &mut self.retaken;
+                    holding.held.iter().for_each(|(id, _)| *retaken.entry(id.clone()).or_default() += 1);
+                    actions.push(Action::Tell(Told::Found(holding.held.len())));
                     self.unknown = holding.held;
                 }
             }
@@ -433,18 +544,22 @@ impl Account {
         }
     }
 
-    fn on_token_turn(&mut self, turn: Result<Turn, StoreError>, now: Instant) {
+    fn on_token_turn(&mut self, turn: Result<(Turn, u64), StoreError>, now: Instant) {
         self.token.pending = false;
-        match turn {
+        if let Ok((_, generation)) = &turn {
+            self.token.heard_of(*generation);
+        }
+        match turn.map(|(turn, _)| turn) {
             Ok(Turn::Use(kept)) => self.token.shared(&kept, now),
-            Ok(Turn::Fetch) => self.token.my_turn = true,
+            Ok(Turn::Fetch) => self.token.may_fetch(now),
             Ok(Turn::Wait(wait)) => self.token.not_before = Some(now + wait),
             Err(error) => self.failed(error),
         }
     }
 
     /// Leaves when nothing is in flight and all is committed.
-    pub(super) fn stop(&mut self, _actions: &mut [Action]) {
+    pub(super) fn stop(&mut self) {
+        self.acquit();
         let waits = self.in_flight > 0
             || self.listing.fetching
             || self.token.pending
@@ -460,7 +575,8 @@ impl Account {
     pub(super) fn leave(&mut self, actions: &mut Vec<Action>) {
         if !std::mem::replace(&mut self.outstanding.leaving, true) {
             let reason = self.ending().map(ToString::to_string);
-            actions.push(Action::Store(Command::Leave { reason }));
+            let tells_standing = self.settings.tells_standing;
+            actions.push(Action::Store(Command::Leave { reason, tells_standing }));
         }
     }
 }

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::account::{Account, Phase};
-use super::calls::{Action, Answer, Call, Room};
-use super::judge::{self, Decision, Evidence};
-use super::task::Task;
+use super::attempts::Attempt;
+use super::calls::{Action, Answer, Asked, Call, Room};
+use super::task::{History, Task};
 use crate::platform::CallError;
 use crate::rate::breaker::Lane;
 use crate::rate::concurrency::Load;
+use crate::sync::decision::{self, Decision, Proof};
 
 /// A burst is about this much work: handing it over costs nothing then, and nobody waits for long.
 const BURST: Duration = Duration::from_millis(5);
@@ -16,6 +17,14 @@ const BURST: Duration = Duration::from_millis(5);
 const MAX_BURST: usize = 64;
 /// At most this many tasks may be judged by the listing's answer alone.
 const FEW: u64 = 10;
+
+/// A task that has failed as often as it may, with nothing that proves whose fault it is: it waits for a sign of life of the
+/// listing.
+pub(super) struct Suspect {
+    task: Task,
+    attempt: Attempt,
+    history: decision::History,
+}
 
 impl Account {
     /// Gives bursts of tasks to workers, each at the moment when its requests may be sent.
@@ -40,6 +49,7 @@ impl Account {
             self.limiter.take(u32::try_from(tasks.len()).unwrap_or(u32::MAX), now);
             self.tasks_in_flight.extend(tasks.iter().map(|task| task.campaign.id.clone()));
             self.in_flight += 1;
+            self.seen.moves += 1;
             room.workers -= 1;
             let until = self.limiter.good_until();
             actions.push(Action::Call(Call::Sync { token, tasks, until }));
@@ -85,50 +95,24 @@ impl Account {
         actions: &mut Vec<Action>,
     ) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        for (mut task, answer, result) in done {
+        for (task, answer, result) in done {
             self.observe(&answer, actions);
             self.tasks_in_flight.remove(&task.campaign.id);
             let load = match &result {
                 Ok(()) => Load::Fine(answer.latency()),
                 Err(CallError::Retry { cause, .. }) if cause.is_overload() => Load::Overload,
+                // Fewer requests at once need less of it.
+                Err(CallError::Shortage(_)) => Load::Overload,
                 Err(_) => Load::Neutral,
             };
             self.concurrency.observe(load, answer.sent_at, now);
-            let token_never_accepted = match &result {
-                Ok(()) | Err(CallError::Refused { .. }) => {
-                    self.token.accepted(generation);
-                    self.health.success(Lane::Sync, answer.sent_at);
-                    false
+            match result {
+                Ok(()) => {
+                    self.succeeded(Lane::Sync, generation, answer.sent_at, now, actions);
+                    self.synced(task);
                 }
-                Err(CallError::Unauthorized) => self.token.refused(generation),
-                Err(CallError::RateLimited { .. }) => {
-                    self.health.refused(now);
-                    false
-                }
-                Err(CallError::Shortage(shortage)) => {
-                    self.listing.last_failure = Some(shortage.to_string());
-                    self.health.hampered(now);
-                    false
-                }
-                Err(CallError::Retry { message, .. }) => {
-                    self.listing.last_failure = Some(message.clone());
-                    self.health.failure(Lane::Sync, now);
-                    false
-                }
-            };
-            let evidence = Evidence {
-                recoveries: self.health.recoveries(Lane::Sync),
-                newest_success: self.health.newest_success(Lane::Sync),
-                token_never_accepted,
-                jitter: self.jitter(),
-            };
-            let decision = judge::judge(&result, &mut task.history, &evidence, &self.settings.policy, now);
-            if matches!(decision, Decision::Again(_)) && self.fails_alone(&task, answer.sent_at) {
-                let reason = format!("failed {} times, while the listing answers", task.history.tries);
-                self.dead(task, "failing", reason);
-                continue;
+                Err(error) => self.not_synced(task, (generation, answer, error), now, actions),
             }
-            self.carry_out(decision, task, now);
         }
         for task in unsent.into_iter().rev() {
             self.tasks_in_flight.remove(&task.campaign.id);
@@ -136,24 +120,68 @@ impl Account {
         }
     }
 
-    pub(super) fn carry_out(&mut self, decision: Decision, task: Task, now: Instant) {
-        match decision {
+    /// An attempt at a campaign has failed: its history, and what can prove whose fault that is.
+    fn not_synced(
+        &mut self,
+        mut task: Task,
+        (generation, answer, error): (u64, Answer, CallError),
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let failed = matches!(error, CallError::Retry { .. });
+        let asked = Asked::Campaign(task.campaign.clone());
+        let (number, generation) = (task.history.tries + 1, Some(generation));
+        let mut attempt = Attempt { asked, number, generation, answer, error };
+        if failed && self.is_abandoned() {
+            let history = decision::History { abandoned: true, ..decision::History::default() };
+            let _left = self.conclude(attempt, &history, now, actions);
+            return self.put_back(task);
+        }
+        let recoveries = self.health.recoveries(Lane::Sync);
+        if failed && task.history.recoveries != recoveries {
+            // The API was down in between: what failed then says nothing of the campaign.
+            task.history = History { recoveries, ..History::default() };
+        }
+        attempt.number = task.history.tries + 1;
+        let unauthorized = if failed { 0 } else { task.history.unauthorized };
+        let mut history =
+            decision::History { failures: task.history.tries, unauthorized, ..decision::History::default() };
+        self.note(&attempt, &mut history, now, actions);
+        (task.history.tries, task.history.unauthorized) = (history.failures, history.unauthorized);
+        if failed {
+            let first_failed = *task.history.first_failed.get_or_insert(now);
+            if self.health.succeeded_since(Lane::Sync, first_failed) {
+                history.proof = Some(Proof::Others);
+            } else if task.history.tries >= self.settings.patience.max_attempts
+                && history.given_up.is_none()
+                && self.may_ask_the_listing(now)
+            {
+                self.suspects.push(Suspect { task, attempt, history });
+                return;
+            }
+        }
+        self.settle(task, attempt, &history, now, actions);
+    }
+
+    fn settle(
+        &mut self,
+        task: Task,
+        attempt: Attempt,
+        history: &decision::History,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        match self.conclude(attempt, history, now, actions) {
             Decision::Done => self.synced(task),
             Decision::WhenGateOpens | Decision::WithFreshToken => self.put_back(task),
-            Decision::Again(_) | Decision::WhenAble(_) => {
-                let wait = match decision {
-                    Decision::Again(wait) => wait + self.health.spend_retry(),
-                    _ => judge::SHORTAGE,
-                };
+            Decision::Again(wait, _) => {
                 if self.is_wanted(&task) {
                     self.ready.push_later(task, now + wait);
                 }
             }
-            Decision::DeadLetter(cause, reason) => self.dead(task, cause, reason),
-            Decision::Stop(ending) => {
-                self.put_back(task);
-                self.end(ending);
-            }
+            Decision::DeadLetter { cause, reason } => self.dead(task, cause, reason),
+            // It is free again as soon as this process leaves.
+            Decision::PageGone | Decision::Left | Decision::Stop(_) => self.put_back(task),
         }
     }
 
@@ -168,28 +196,22 @@ impl Account {
         !task.origin.is_some_and(|(number, _)| self.doomed_lots.iter().any(|lots| lots.contains(&number)))
     }
 
-    /// Tasks that fail and fail, with no other one going well since, may be judged all the same if the listing answers: the
-    /// last few of a run have no others, and those of `retry` were judged before.
-    pub(super) fn probe(&mut self, now: Instant, room: &mut Room, actions: &mut Vec<Action>) {
-        let few = self.ready.len() as u64 <= (self.health.successes(Lane::Sync) / 20).max(FEW);
+    /// Whether those that are left to this process are so few, or were judged before, that no other campaign may ever prove
+    /// that one fails for a reason of its own: the listing has to.
+    fn may_ask_the_listing(&mut self, now: Instant) -> bool {
+        let remaining = self.ready.len() + self.suspects.len() + self.tasks_in_flight.len() + 1;
+        let few = remaining as u64 <= (self.health.successes(Lane::Sync) / 20).max(FEW);
         let lists = self.run.as_ref().is_some_and(|run| run.lists);
-        let max_attempts = self.settings.policy.max_attempts;
-        if self.probing
-            || !self.listing.done
-            || self.in_flight > 0
-            || (!few && lists)
-            || room.workers == 0
-            || !self.ready.iter().any(|task| {
-                let answered = self.listing_answered;
-                task.history.tries >= max_attempts
-                    && answered.is_none_or(|at| Some(at) < task.history.first_failed)
-            })
-            || !self.holds_the_rest(now)
-        {
+        self.phase == Phase::Working && self.listing.done && (few || !lists) && self.holds_the_rest(now)
+    }
+
+    /// Asks the listing for a sign of life, for the sake of the tasks that wait for one.
+    pub(super) fn probe(&mut self, now: Instant, room: &mut Room, actions: &mut Vec<Action>) {
+        if self.probing || self.listing.fetching || self.suspects.is_empty() || room.workers == 0 {
             return;
         }
         let Some(token) = self.token_to_send(now, room, actions) else { return };
-        if room.workers == 0 || self.turn(1, now, actions) == 0 {
+        if room.workers == 0 || self.turn(1, now, actions) == 0 || self.phase != Phase::Working {
             return;
         }
         self.limiter.take(1, now);
@@ -197,24 +219,25 @@ impl Account {
         room.workers -= 1;
         let page_size = self.settings.opening.page_size;
         let until = self.limiter.good_until();
-        actions.push(Action::Call(Call::Pages { token, page: 1, page_size, most: 1, until }));
+        actions.push(Action::Call(Call::Pages { token, page: 1, page_size, most: 1, attempt: 1, until }));
     }
 
-    /// What the listing answered when it was asked as a sign of life; false when it was not asked for that.
-    pub(super) fn probed(&mut self, answers: bool, sent_at: Instant) -> bool {
+    /// Whether the listing was asked as a sign of life; then those that wait for it are judged by what it has answered.
+    pub(super) fn probed(&mut self, answers: bool, now: Instant, actions: &mut Vec<Action>) -> bool {
         let probed = std::mem::take(&mut self.probing);
-        if probed && answers {
-            self.listing_answered = Some(sent_at);
+        if probed {
+            for Suspect { task, attempt, mut history } in std::mem::take(&mut self.suspects) {
+                history.proof = answers.then_some(Proof::Listing);
+                self.settle(task, attempt, &history, now, actions);
+            }
         }
         probed
     }
 
-    /// Whether a task that has failed again fails for a reason of its own: the listing has answered between its attempts.
-    fn fails_alone(&self, task: &Task, sent_at: Instant) -> bool {
-        let history = &task.history;
-        history.tries > self.settings.policy.max_attempts
-            && self
-                .listing_answered
-                .is_some_and(|at| history.first_failed.is_some_and(|first| first < at) && at < sent_at)
+    /// The listing will not be asked any more.
+    pub(super) fn acquit(&mut self) {
+        for Suspect { task, .. } in std::mem::take(&mut self.suspects) {
+            self.put_back(task);
+        }
     }
 }

@@ -48,9 +48,16 @@ pub struct ReadyQueue {
     due: BinaryHeap<Reverse<(Instant, u64)>>,
     waiting: BTreeMap<u64, Task>,
     next: u64,
+    weight: usize,
 }
 
 impl ReadyQueue {
+    /// What the records of its tasks count for.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
     /// How many tasks are here.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -65,16 +72,19 @@ impl ReadyQueue {
 
     /// Adds a fresh task behind all others.
     pub fn push(&mut self, task: Task) {
+        self.weight += task.campaign.weight();
         self.fresh.push_back(task);
     }
 
     /// Puts a task back in front.
     pub fn put_back(&mut self, task: Task) {
+        self.weight += task.campaign.weight();
         self.fresh.push_front(task);
     }
 
     /// Keeps a task until `at`.
     pub fn push_later(&mut self, task: Task, at: Instant) {
+        self.weight += task.campaign.weight();
         self.due.push(Reverse((at, self.next)));
         self.waiting.insert(self.next, task);
         self.next += 1;
@@ -94,10 +104,13 @@ impl ReadyQueue {
             }
             self.due.pop();
             if let Some(task) = self.waiting.remove(&number) {
+                self.weight -= task.campaign.weight();
                 return Some(task);
             }
         }
-        self.fresh.pop_front()
+        let task = self.fresh.pop_front()?;
+        self.weight -= task.campaign.weight();
+        Some(task)
     }
 
     /// When the next waiting task is due.
@@ -112,6 +125,7 @@ impl ReadyQueue {
         self.waiting.retain(|_, task| keep(task));
         let waiting = &self.waiting;
         self.due.retain(|Reverse((_, number))| waiting.contains_key(number));
+        self.weight = self.iter().map(|task| task.campaign.weight()).sum();
     }
 
     /// All tasks, in no order.

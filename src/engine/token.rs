@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::account::Account;
-use super::calls::{Action, Answer, Call, Room};
-use super::judge;
+use super::attempts::Attempt;
+use super::calls::{Action, Answer, Asked, Call, Room};
 use crate::http::secret::Secret;
 use crate::http::token::{Grant, Kept, Token};
 use crate::platform::CallError;
 use crate::rate::breaker::Lane;
 use crate::store::command::Command;
-use crate::sync::Ending;
+use crate::sync::decision::History;
+
+/// How long a process that comes to others waits for their token, and how often it asks: they learn of it by their next commit.
+const EXPECTED_FOR: Duration = Duration::from_secs(1);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What the account has.
 #[derive(Debug, Default)]
@@ -24,8 +28,13 @@ pub struct TokenState {
     pub my_turn: bool,
     /// Not to be fetched before this moment.
     pub not_before: Option<Instant>,
-    /// Fetches that failed in a row.
-    pub failures: u32,
+    /// What became of the attempts to fetch one.
+    history: History,
+    attempts: u32,
+    /// What was fetched, and when, while no other process was known to need it.
+    unshared: Option<(Grant, Instant)>,
+    /// Until when to wait for the token of a process that has just learned that there are others.
+    expected_until: Option<Instant>,
     refused: u64,
     accepted: u64,
     newest: u64,
@@ -44,10 +53,39 @@ impl TokenState {
         self.current.as_ref().map_or(0, |token| token.generation).max(self.refused)
     }
 
+    /// The newest token that others have shared is of this generation.
+    pub fn heard_of(&mut self, generation: u64) {
+        self.newest = self.newest.max(generation);
+    }
+
+    /// The newest token that was fetched here has this number where others know it.
+    pub fn kept(&mut self, generation: u64) {
+        let Some(own) = self.current.as_ref().filter(|token| token.generation == self.newest) else { return };
+        let renumbered = Arc::new(own.numbered(generation));
+        if self.accepted >= own.generation {
+            self.accepted = generation;
+        }
+        (self.newest, self.current) = (generation, Some(renumbered));
+    }
+
+    /// It is this process's turn to fetch a token. Where none was ever shared, those that work already have one of their own:
+    /// they share it as soon as they have learned of this process.
+    pub fn may_fetch(&mut self, now: Instant) {
+        let until = match self.newest {
+            0 => *self.expected_until.get_or_insert(now + EXPECTED_FOR),
+            _ => now,
+        };
+        self.my_turn = now >= until;
+        if !self.my_turn {
+            self.not_before = Some(now + ASK_AGAIN);
+        }
+    }
+
     /// A token was fetched.
-    pub fn fetched(&mut self, text: &Secret, lifetime: Option<Duration>, now: Instant) {
+    pub fn fetched(&mut self, grant: &Grant, is_shared: bool, now: Instant) {
         self.newest += 1;
-        self.set(text, self.newest, lifetime, now);
+        self.unshared = (!is_shared).then(|| (grant.clone(), now));
+        self.set(&grant.access_token, self.newest, grant.lifetime, now);
     }
 
     /// Another process has fetched one.
@@ -57,13 +95,20 @@ impl TokenState {
     }
 
     fn set(&mut self, text: &Secret, generation: u64, lifetime: Option<Duration>, now: Instant) {
-        (self.pending, self.failures, self.not_before) = (false, 0, None);
+        (self.pending, self.not_before) = (false, None);
+        (self.history, self.attempts) = (History::default(), 0);
         self.current = Some(Arc::new(Token::new(text.reveal(), generation, lifetime, now)));
     }
 
     /// A request with this generation's token was accepted.
     pub fn accepted(&mut self, generation: u64) {
         self.accepted = self.accepted.max(generation);
+    }
+
+    /// Whether any token of these credentials was accepted.
+    #[must_use]
+    pub fn any_accepted(&self) -> bool {
+        self.accepted > 0
     }
 
     /// A request with this generation's token got a 401. The first to say so causes one fetch; the others, none. True when this
@@ -105,61 +150,52 @@ impl Account {
         } else if room.workers > 0 {
             room.workers -= 1;
             self.token.pending = true;
-            actions.push(Action::Call(Call::Token));
+            self.token.attempts += 1;
+            actions.push(Action::Call(Call::Token(self.token.attempts)));
         }
         None
     }
 
+    /// Shares a token that was fetched before others came.
+    pub(super) fn share_token(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if !self.others || self.token.unshared.is_none() {
+            return;
+        }
+        let good = self.token.usable(now).is_some();
+        if let Some((grant, at)) = self.token.unshared.take()
+            && good
+        {
+            let passed = now.saturating_duration_since(at);
+            let lifetime = grant.lifetime.map(|lifetime| lifetime.saturating_sub(passed));
+            actions.push(Action::Store(Command::KeepToken(Grant { lifetime, ..grant })));
+        }
+    }
+
     pub(super) fn on_token(
         &mut self,
-        answer: &Answer,
+        answer: Answer,
         result: Result<Grant, CallError>,
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        self.token.my_turn = false;
-        match result {
+        (self.token.pending, self.token.my_turn) = (false, false);
+        let error = match result {
             Ok(grant) => {
-                self.health.success(Lane::List, answer.sent_at);
-                self.token.fetched(&grant.access_token, grant.lifetime, now);
+                self.health.answers();
+                self.token.fetched(&grant, self.others, now);
                 if self.others {
                     actions.push(Action::Store(Command::KeepToken(grant)));
                 }
                 return;
             }
-            Err(CallError::Unauthorized | CallError::Refused { status: 403, .. }) => {
-                self.end(Ending::CredentialsRefused("the platform knows no such email and password".into()))
-            }
-            Err(CallError::Refused { message, .. }) => {
-                self.end(Ending::RequestRefused(format!("no token: {message}")));
-            }
-            Err(CallError::Shortage(shortage)) => {
-                self.listing.last_failure = Some(shortage.to_string());
-                self.health.hampered(now);
-                self.token.not_before = Some(now + judge::SHORTAGE);
-            }
-            Err(CallError::RateLimited { .. }) => {
-                self.health.refused(now);
-                let hint = answer.hints.retry_after;
-                self.again_for_token(hint, now);
-            }
-            Err(CallError::Retry { hint, message, .. }) => {
-                self.health.failure(Lane::List, now);
-                self.listing.last_failure = Some(format!("no token: {message}"));
-                self.again_for_token(hint, now);
-            }
-        }
-        self.token.pending = false;
-    }
-
-    pub(super) fn again_for_token(&mut self, hint: Option<Duration>, now: Instant) {
-        self.token.failures += 1;
-        if let Some(wait) = hint.filter(|hint| *hint > self.settings.policy.max_wait) {
-            self.end(Ending::WaitTooLong { wait, allowed: self.settings.policy.max_wait });
-            return;
-        }
-        let jitter = self.jitter();
-        let wait = judge::backoff(self.token.failures, hint, jitter) + self.health.spend_retry();
-        self.token.not_before = Some(now + wait);
+            Err(error) => error,
+        };
+        let number = self.token.attempts.max(1);
+        let attempt = Attempt { asked: Asked::Token, number, generation: None, answer, error };
+        let mut history = self.token.history;
+        self.note(&attempt, &mut history, now, actions);
+        self.token.history = history;
+        let decision = self.conclude(attempt, &history, now, actions);
+        self.token.not_before = Self::next_attempt(&decision, now);
     }
 }

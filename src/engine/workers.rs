@@ -1,35 +1,69 @@
 //! The workers: a pool of fixed size whose threads make blocking calls, one burst each, and decide nothing. What comes of a
 //! burst goes to the scheduler.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use ring::digest::{Context, SHA256};
 
-use super::calls::{Answer, Call, Done, Event, Message, Page};
+use super::calls::{Answer, Asked, Call, Done, Event, Message, Page};
+use super::journal::Journal;
 use super::pages::Record;
 use crate::http::Clock;
 use crate::http::hex::push_hex;
-use crate::http::stats::Stats;
+use crate::http::lock::lock;
+use crate::http::retry::Cause;
 use crate::http::token::Token;
-use crate::platform::{Api, Exchange, Invalid, Listed, ListedPage, PageNumber, read_record};
+use crate::platform::{
+    Api, CallError, Exchange, Invalid, Listed, ListedPage, PageNumber, key_of, read_record,
+};
 use crate::store::command::NewDeadLetter;
-use crate::sync::key_of;
+
+/// A worker's stack: its deepest calls are TLS and JSON of a known shape.
+const STACK_BYTES: usize = 512 << 10;
 
 /// What the calls of one account need.
 pub(super) struct Line {
     pub account: Arc<str>,
     pub api: Api,
-    pub stats: Arc<Stats>,
+    pub journal: Journal,
 }
 
-/// The pool.
+/// The pool. Each of its threads makes our calls until it is dismissed: given one by one to rayon, jobs would have every idle
+/// thread look for them at every other, again and again before it sleeps.
 pub(super) struct Workers {
-    pool: ThreadPool,
-    events: Sender<Message>,
-    clock: Arc<dyn Clock>,
+    _pool: ThreadPool,
+    queue: Arc<Queue>,
+}
+
+struct Order {
+    account: usize,
+    line: Arc<Line>,
+    run_key: Arc<str>,
+    call: Call,
+}
+
+#[derive(Default)]
+struct Queue {
+    orders: Mutex<(VecDeque<Order>, bool)>,
+    given: Condvar,
+}
+
+impl Queue {
+    /// The next order; nothing when the workers are dismissed.
+    fn take(&self) -> Option<Order> {
+        let mut orders = lock(&self.orders);
+        loop {
+            match orders.0.pop_front() {
+                None if orders.1 => return None,
+                None => orders = self.given.wait(orders).unwrap_or_else(PoisonError::into_inner),
+                order => return order,
+            }
+        }
+    }
 }
 
 impl Workers {
@@ -39,20 +73,38 @@ impl Workers {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ThreadPoolBuildError> {
         let named = |n| format!("worker-{n}");
-        let pool = ThreadPoolBuilder::new().num_threads(count.max(1)).thread_name(named).build()?;
-        Ok(Self { pool, events, clock })
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(count.max(1))
+            .stack_size(STACK_BYTES)
+            .thread_name(named)
+            .build()?;
+        let queue = Arc::new(Queue::default());
+        let orders = queue.clone();
+        let events = Mutex::new(events);
+        pool.spawn_broadcast(move |_| {
+            let events = lock(&events).clone();
+            while let Some(Order { account, line, run_key, call }) = orders.take() {
+                let burst = Burst { line: &line, run_key: &run_key, clock: &*clock };
+                burst.make(call, &mut |done| {
+                    // Where nobody listens any more, nothing is left to be told.
+                    let _over = events.send(Message { account, event: Event::Called(done) });
+                });
+            }
+        });
+        Ok(Self { _pool: pool, queue })
     }
 
     /// Has one of the threads make these calls; never waits.
     pub(super) fn make(&self, account: usize, line: Arc<Line>, run_key: Arc<str>, call: Call) {
-        let (events, clock) = (self.events.clone(), self.clock.clone());
-        self.pool.spawn(move || {
-            let burst = Burst { line: &line, run_key: &run_key, clock: &*clock };
-            burst.make(call, &mut |done| {
-                // Where nobody listens any more, nothing is left to be told.
-                let _over = events.send(Message { account, event: Event::Called(done) });
-            });
-        });
+        lock(&self.queue.orders).0.push_back(Order { account, line, run_key, call });
+        self.queue.given.notify_one();
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        lock(&self.queue.orders).1 = true;
+        self.queue.given.notify_all();
     }
 }
 
@@ -64,23 +116,38 @@ struct Burst<'a> {
 
 impl Burst<'_> {
     fn make(&self, call: Call, tell: &mut dyn FnMut(Done)) {
+        let Line { api, journal, .. } = self.line;
         match call {
-            Call::Token => {
-                let (result, answer) = self.exchange(|watch| self.line.api.fetch_token(None, watch));
+            Call::Token(number) => {
+                let asked = Asked::Token;
+                let (result, mut answer) =
+                    self.exchange(&asked, |trace, watch| api.fetch_token(Some(trace), watch));
+                if result.is_ok() {
+                    journal.succeeded(&asked, number, &mut answer);
+                }
                 tell(Done::Token(answer, result));
             }
-            Call::Pages { token, page, page_size, most, until } => {
-                for page in (page..).take(most) {
+            Call::Pages { token, page, page_size, most, attempt, until } => {
+                for (page, before) in (page..).zip(0..).take(most) {
                     if self.is_late(until) {
                         break;
                     }
-                    let (result, answer) = self.exchange(|watch| {
-                        self.line.api.list_page(&token, PageNumber(page), page_size, None, watch)
+                    let asked = Asked::Page(page);
+                    let (result, mut answer) = self.exchange(&asked, |trace, watch| {
+                        api.list_page(&token, PageNumber(page), page_size, Some(trace), watch)
                     });
-                    self.line.stats.limited();
-                    let result = result.map(|listed| read(page, page_size, listed));
+                    journal.stats.limited();
+                    let result = result.and_then(|listed| match listed.page {
+                        Some(served) if served != page => Err(another(page)),
+                        _ => Ok(read(page, page_size, listed)),
+                    });
+                    if let Ok(read) = &result {
+                        journal.succeeded(&asked, if before == 0 { attempt } else { 1 }, &mut answer);
+                        let records = read.records.len() + read.invalid.len();
+                        journal.listed(page, page_size, Ok(records));
+                    }
                     let goes_on = result.as_ref().is_ok_and(|page| page.has_more);
-                    tell(Done::Page(answer, result));
+                    tell(Done::Page { generation: token.generation, page, answer, result });
                     if !goes_on {
                         break;
                     }
@@ -97,10 +164,15 @@ impl Burst<'_> {
         while !self.is_late(until) {
             let Some(task) = tasks.next() else { break };
             let (id, key) = (&task.campaign.id, self.idempotency_key(&task.campaign.id));
-            let (result, answer) =
-                self.exchange(|watch| self.line.api.sync(token, id, &key, None, watch).map(drop));
-            self.line.stats.limited();
+            let asked = Asked::Campaign(task.campaign.clone());
+            let (result, mut answer) = self.exchange(&asked, |trace, watch| {
+                self.line.api.sync(token, id, &key, Some(trace), watch).map(drop)
+            });
+            self.line.journal.stats.limited();
             let failed = result.is_err();
+            if !failed {
+                self.line.journal.succeeded(&asked, task.history.tries + 1, &mut answer);
+            }
             done.push((task, answer, result));
             if failed {
                 break;
@@ -114,13 +186,23 @@ impl Burst<'_> {
         until.is_some_and(|until| self.clock.now() > until)
     }
 
-    fn exchange<T>(&self, call: impl FnOnce(&mut dyn FnMut(&Exchange<'_>)) -> T) -> (T, Answer) {
+    fn exchange<T>(
+        &self,
+        asked: &Asked,
+        call: impl FnOnce(&str, &mut dyn FnMut(&Exchange<'_>)) -> Result<T, CallError>,
+    ) -> (Result<T, CallError>, Answer) {
         let sent_at = self.clock.now();
-        let mut seen = None;
-        let result = call(&mut |exchange| seen = Some(answer(exchange)));
-        let unsent =
-            || Answer { sent_at, answered_at: self.clock.now(), status: None, hints: Default::default() };
-        (result, seen.unwrap_or_else(unsent))
+        let mut answered = None;
+        let (result, seen) = self.line.journal.attempt(asked, |trace, watch| {
+            call(trace, &mut |exchange| {
+                answered = Some(answer(exchange));
+                watch(exchange);
+            })
+        });
+        let unsent = || Answer::new(sent_at, self.clock.now(), None, Default::default());
+        let mut answer = answered.unwrap_or_else(unsent);
+        answer.seen = seen.map(Box::new);
+        (result, answer)
     }
 
     /// The same for every attempt at a campaign in a run, by whatever process.
@@ -137,13 +219,13 @@ impl Burst<'_> {
 }
 
 fn answer(exchange: &Exchange<'_>) -> Answer {
-    Answer {
-        sent_at: exchange.sent_at,
-        answered_at: exchange.answered_at,
-        // A 403 that speaks of a limit is one of these.
-        status: if exchange.refused { Some(429) } else { exchange.status },
-        hints: exchange.hints.clone(),
-    }
+    let answer = Answer::new(exchange.sent_at, exchange.answered_at, exchange.status, exchange.hints.clone());
+    Answer { refused: exchange.refused, ..answer }
+}
+
+fn another(page: i64) -> CallError {
+    let message = format!("asked for page {page}, the platform served another");
+    CallError::Retry { cause: Cause::Unparsable, hint: None, message }
 }
 
 fn read(page: i64, page_size: i32, listed: ListedPage) -> Page {
@@ -161,13 +243,14 @@ fn read(page: i64, page_size: i32, listed: ListedPage) -> Page {
     }
     Page {
         page,
-        served: listed.page,
         page_size,
         limit: listed.limit,
         has_more: listed.has_more,
         total: listed.total,
         records,
         invalid,
+        moved: false,
+        memory: listed.memory,
     }
 }
 
@@ -180,5 +263,6 @@ fn dead_letter(invalid: &Invalid, raw: &str) -> NewDeadLetter {
         attempts: 0,
         payload: raw.into(),
         retryable: false,
+        seq: None,
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use super::clock::Clock;
 use super::coding::Coding;
 use super::gather::GatherConnector;
 use super::hints::{self, Hints};
+use super::lock::lock;
 use super::resolver::CachingResolver;
 use super::secret::Secret;
 use super::tls_fault::TlsFault;
@@ -414,7 +415,19 @@ pub fn check_trusted_roots(pem: &[u8]) -> Result<(), BadClientSettings> {
     trusted_roots(pem).map(drop)
 }
 
+/// The certificates of a file. All accounts have the same one: it is read once.
 fn trusted_roots(pem: &[u8]) -> Result<RootCerts, BadClientSettings> {
+    static READ: Mutex<Option<(Vec<u8>, RootCerts)>> = Mutex::new(None);
+    let mut read = lock(&READ);
+    if let Some((_, roots)) = read.as_ref().filter(|(of, _)| of == pem) {
+        return Ok(roots.clone());
+    }
+    let roots = parsed_roots(pem)?;
+    *read = Some((pem.to_vec(), roots.clone()));
+    Ok(roots)
+}
+
+fn parsed_roots(pem: &[u8]) -> Result<RootCerts, BadClientSettings> {
     let mut roots: Vec<Certificate<'static>> = Vec::new();
     for item in ureq::tls::parse_pem(pem) {
         match item {

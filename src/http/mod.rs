@@ -5,7 +5,6 @@ pub(crate) mod budget;
 pub mod client;
 pub mod clock;
 mod coding;
-pub mod concurrency;
 pub mod connections;
 mod gather;
 pub mod health;

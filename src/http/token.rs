@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::clock::Clock;
 use super::lock::lock;
 use super::secret::Secret;
-use super::sharing::SharingError;
 
 /// A token is replaced this long before its end, or after nine tenths of its life, whichever is later.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -34,6 +33,12 @@ impl Token {
             now + life.saturating_sub(MARGIN).max(life.mul_f64(0.9))
         });
         Self { authorization: Secret::joined(&["Bearer ", text]), generation, replace_at }
+    }
+
+    /// The same under another number.
+    #[must_use]
+    pub fn numbered(&self, generation: u64) -> Self {
+        Self { authorization: self.authorization.clone(), generation, replace_at: self.replace_at }
     }
 
     /// Whether it may be sent at `now`.
@@ -74,42 +79,6 @@ pub enum Turn {
     Wait(Duration),
 }
 
-/// Where a token is shared with other processes.
-pub trait Vault: Send + Sync {
-    /// Asks for a token newer than generation `refused`.
-    ///
-    /// # Errors
-    /// When the vault is out of reach.
-    fn turn(&self, refused: u64) -> Result<Turn, SharingError>;
-    /// Keeps a fetched token and gives its generation.
-    ///
-    /// # Errors
-    /// When the vault is out of reach.
-    fn keep(&self, grant: &Grant) -> Result<u64, SharingError>;
-    /// The fetch failed: lets another process try.
-    fn release(&self);
-    /// Nothing more is asked: what is still to be kept has to be kept now.
-    fn finish(&self) {}
-}
-
-/// A vault for one process alone.
-#[derive(Debug, Default)]
-pub struct OwnVault {
-    generation: AtomicU64,
-}
-
-impl Vault for OwnVault {
-    fn turn(&self, _refused: u64) -> Result<Turn, SharingError> {
-        Ok(Turn::Fetch)
-    }
-
-    fn keep(&self, _grant: &Grant) -> Result<u64, SharingError> {
-        Ok(self.generation.fetch_add(1, Ordering::Relaxed) + 1)
-    }
-
-    fn release(&self) {}
-}
-
 /// The cache. Its lock is held while a token is fetched: that is the single flight, and the one place where a lock is
 /// held over I/O; whoever needs a token at that time has nothing else to do.
 pub struct TokenCache {
@@ -122,7 +91,8 @@ pub struct TokenCache {
 #[derive(Default)]
 struct State {
     current: Option<Arc<Token>>,
-    refused: u64,
+    /// How many there were.
+    fetched: u64,
 }
 
 impl TokenCache {
@@ -135,38 +105,16 @@ impl TokenCache {
     /// The token to send now; fetched by `fetch` when there is none, or it is about to end, or it was refused.
     ///
     /// # Errors
-    /// The vault's, or whatever `fetch` fails with.
-    pub fn get<E: From<SharingError>>(
-        &self,
-        vault: &dyn Vault,
-        mut fetch: impl FnMut() -> Result<Grant, E>,
-    ) -> Result<Arc<Token>, E> {
+    /// Whatever `fetch` fails with.
+    pub fn get<E>(&self, fetch: impl FnOnce() -> Result<Grant, E>) -> Result<Arc<Token>, E> {
         let mut state = lock(&self.state);
-        if let Some(token) = &state.current
-            && token.replace_at.is_none_or(|at| self.clock.now() < at)
-        {
+        if let Some(token) = state.current.as_ref().filter(|token| token.good_at(self.clock.now())) {
             return Ok(token.clone());
         }
-        let outdated = state.current.as_ref().map_or(0, |token| token.generation).max(state.refused);
-        let token = loop {
-            match vault.turn(outdated)? {
-                Turn::Use(kept) => {
-                    break self.token(kept.access_token.reveal(), kept.generation, kept.remaining);
-                }
-                Turn::Wait(wait) => self.clock.sleep(wait),
-                Turn::Fetch => match fetch() {
-                    Ok(grant) => {
-                        let generation = vault.keep(&grant)?;
-                        break self.token(grant.access_token.reveal(), generation, grant.lifetime);
-                    }
-                    Err(error) => {
-                        vault.release();
-                        return Err(error);
-                    }
-                },
-            }
-        };
-        let token = Arc::new(token);
+        let grant = fetch()?;
+        state.fetched += 1;
+        let now = self.clock.now();
+        let token = Arc::new(Token::new(grant.access_token.reveal(), state.fetched, grant.lifetime, now));
         state.current = Some(token.clone());
         Ok(token)
     }
@@ -178,7 +126,6 @@ impl TokenCache {
         if state.current.as_ref().is_some_and(|token| token.generation == generation) {
             state.current = None;
         }
-        state.refused = state.refused.max(generation);
         self.accepted.load(Ordering::Acquire) < generation
     }
 
@@ -192,14 +139,6 @@ impl TokenCache {
     /// Whether any token of these credentials was accepted.
     pub fn any_accepted(&self) -> bool {
         self.accepted.load(Ordering::Acquire) > 0
-    }
-
-    fn token(&self, text: &str, generation: u64, lifetime: Option<Duration>) -> Token {
-        let replace_at = lifetime.filter(|life| *life >= SHORTEST_LIFE).map(|life| {
-            let life = life.min(Duration::from_secs(10 * 365 * 86_400));
-            self.clock.now() + life.saturating_sub(MARGIN).max(life.mul_f64(0.9))
-        });
-        Token { authorization: Secret::joined(&["Bearer ", text]), generation, replace_at }
     }
 }
 
@@ -219,7 +158,6 @@ mod tests {
     struct Server {
         clock: Arc<VirtualClock>,
         cache: TokenCache,
-        vault: OwnVault,
         fetches: AtomicU32,
         lifetime: Option<Duration>,
     }
@@ -228,16 +166,13 @@ mod tests {
         fn new(lifetime: Option<Duration>) -> Self {
             let clock = Arc::new(VirtualClock::new(1));
             let cache = TokenCache::new(clock.clone());
-            Self { clock, cache, vault: OwnVault::default(), fetches: AtomicU32::new(0), lifetime }
+            Self { clock, cache, fetches: AtomicU32::new(0), lifetime }
         }
 
         fn get(&self) -> Arc<Token> {
-            let fetched = self.cache.get(&self.vault, || {
+            let fetched = self.cache.get(|| {
                 let n = self.fetches.fetch_add(1, Ordering::SeqCst);
-                Ok::<_, SharingError>(Grant {
-                    access_token: Secret::new(format!("t{n}")),
-                    lifetime: self.lifetime,
-                })
+                Ok::<_, ()>(Grant { access_token: Secret::new(format!("t{n}")), lifetime: self.lifetime })
             });
             fetched.unwrap()
         }

@@ -5,6 +5,7 @@ mod api;
 mod broken;
 mod campaign;
 pub mod endless;
+mod keys;
 mod listing;
 mod wire;
 
@@ -14,4 +15,5 @@ pub use broken::{BASE64, Broken};
 #[cfg(test)]
 pub(crate) use broken::{LOOKS, LOOKS_ANYWAY};
 pub use campaign::{Campaign, Invalid, Listed, MAX_ID_BYTES, MOST_RECORD_BYTES, read_record};
+pub use keys::{key_of, name_of, weight_of};
 pub use wire::MOST_RECORDS;

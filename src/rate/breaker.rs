@@ -15,6 +15,10 @@ const OVER_BUDGET_WAIT: Duration = Duration::from_secs(1);
 /// Waits of `--max-wait` in a row without any success that are sat out before a refusing platform is given up: enough to
 /// find out any window of up to an hour.
 const MAX_WAITS: u32 = 4;
+/// Failures without one success, over this time, that are worth a warning where something had succeeded before: fewer are the
+/// daily bread of an unreliable API.
+const WARNS_AFTER: u32 = 3;
+const WARNS_AFTER_TIME: Duration = Duration::from_secs(1);
 
 /// A kind of call; each fails on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,12 @@ pub struct Health {
     failing_since: Option<Instant>,
     /// The first failure or refusal since the last success; waits that the platform asked for count here.
     without_success_since: Option<Instant>,
+    /// Failures since the last success.
+    row: u32,
+    /// When the row of failures began that was worth a warning.
+    warned: Option<Instant>,
+    /// Something has succeeded.
+    proven: bool,
     budget: f64,
     lanes: [Breaker; 2],
 }
@@ -61,14 +71,17 @@ impl Health {
             longest_refused: max_wait.saturating_mul(MAX_WAITS).saturating_add(give_up_after),
             failing_since: None,
             without_success_since: None,
+            row: 0,
+            warned: None,
+            proven: false,
             budget: BUDGET,
             lanes: Default::default(),
         }
     }
 
-    /// A call that was sent at `sent_at` succeeded.
-    pub fn success(&mut self, lane: Lane, sent_at: Instant) {
-        (self.failing_since, self.without_success_since) = (None, None);
+    /// A call that was sent at `sent_at` succeeded. After failures that were worth a warning, tells since when they lasted.
+    pub fn success(&mut self, lane: Lane, sent_at: Instant) -> Option<Instant> {
+        (self.failing_since, self.without_success_since, self.row, self.proven) = (None, None, 0, true);
         self.budget = (self.budget + BUDGET_PER_SUCCESS).min(BUDGET);
         let breaker = &mut self.lanes[lane as usize];
         breaker.failures_in_row = 0;
@@ -77,12 +90,37 @@ impl Health {
         if breaker.open.take().is_some() {
             breaker.times_closed += 1;
         }
+        self.warned.take()
+    }
+
+    /// Something else than a call of a lane has succeeded: the API is there.
+    pub fn answers(&mut self) {
+        self.proven = true;
+    }
+
+    /// Whether anything has succeeded.
+    #[must_use]
+    pub fn proven(&self) -> bool {
+        self.proven
+    }
+
+    /// Whether the failure that was just seen is worth a warning: once for each row of failures. `no_connection` tells more
+    /// than an answer, of which the next may be a better one.
+    pub fn is_worth_a_warning(&mut self, no_connection: bool, now: Instant) -> bool {
+        let Some(since) = self.failing_since.filter(|_| self.warned.is_none()) else { return false };
+        let lasting = self.row >= WARNS_AFTER && now.saturating_duration_since(since) >= WARNS_AFTER_TIME;
+        let never = !self.proven && (no_connection || self.row >= 2);
+        if lasting || never {
+            self.warned = Some(since);
+        }
+        lasting || never
     }
 
     /// A call failed in a way that another attempt might cure. A 429 is no failure.
     pub fn failure(&mut self, lane: Lane, now: Instant) {
         self.failing_since.get_or_insert(now);
         self.without_success_since.get_or_insert(now);
+        self.row = self.row.saturating_add(1);
         let breaker = &mut self.lanes[lane as usize];
         breaker.failures_in_row = breaker.failures_in_row.saturating_add(1);
         if breaker.failures_in_row >= OPENS_AFTER && breaker.open.is_none() {
@@ -94,6 +132,7 @@ impl Health {
     pub fn hampered(&mut self, now: Instant) {
         self.failing_since.get_or_insert(now);
         self.without_success_since.get_or_insert(now);
+        self.row = self.row.saturating_add(1);
     }
 
     /// A call was refused by a rate limiter: no failure, but nothing that may go on for ever either.
@@ -127,14 +166,23 @@ impl Health {
         self.lanes[lane as usize].open.is_some()
     }
 
-    /// Takes a retry from the budget; beyond it, gives the additional wait that keeps a failing API from being hammered.
+    /// What a retry waits in addition beyond the budget, which keeps a failing API from being hammered.
     #[must_use]
-    pub fn spend_retry(&mut self) -> Duration {
+    pub fn over_budget(&self) -> Duration {
+        if self.budget >= 1.0 { Duration::ZERO } else { OVER_BUDGET_WAIT }
+    }
+
+    /// Takes a retry from the budget.
+    pub fn spend_retry(&mut self) {
         if self.budget >= 1.0 {
             self.budget -= 1.0;
-            return Duration::ZERO;
         }
-        OVER_BUDGET_WAIT
+    }
+
+    /// How long nothing at all has succeeded, refusals included and whatever was asked for.
+    #[must_use]
+    pub fn luckless_for(&self, now: Instant) -> Duration {
+        self.without_success_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// A wait that the platform asked for is no time of failing: moves the start of the failing on by it.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::pacing::Pacing;
 use crate::http::RateLimit;
 use crate::http::hints::Hints;
-use crate::http::learning::{self, Refusals};
+use crate::http::learning::{self, FIRST_WAIT, Refusals};
+use crate::http::window::Gate;
 
 /// The least time by which a window is lengthened: requests differ in what they need to the server (a cold connection, a
 /// busy machine).
@@ -25,6 +26,9 @@ const TURNS_GOOD_FOR: Duration = Duration::from_millis(25);
 const SHARE_AT_ONCE: u32 = 100;
 /// The most turns that are reserved at once.
 const MAX_AT_ONCE: u32 = 1_024;
+
+/// A request that finds out whether a long wait is meant has this long to be answered, before another one may be sent.
+pub const PROBE: Duration = Duration::from_secs(5);
 
 /// Whether a request may be sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,8 +46,8 @@ pub enum Turn {
 /// What to ask the ledger.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ask {
-    /// The limit to keep.
-    pub limit: RateLimit,
+    /// The limit to keep; without one, it is a doubted gate that decides.
+    pub limit: Option<RateLimit>,
     /// The time by which its window is lengthened.
     pub margin: Duration,
     /// How many sends.
@@ -59,13 +63,17 @@ pub struct Grant {
     pub wait: Duration,
     /// The limit on record, when it is another one.
     pub limit: Option<RateLimit>,
+    /// What the gate on record had to do with it.
+    pub gate: Gate,
 }
 
 /// What a wait is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// A 429, or a response that said that nothing is left.
+    /// The platform asked for it: by a 429, or a response that said that nothing is left.
     Gate,
+    /// A wait of our own after a refusal: the platform gave no hint, or one that proved wrong or is beyond belief.
+    Backoff,
     /// The window is full.
     RateLimit,
     /// No limit is known, and the first sends are held back to find one gently.
@@ -77,6 +85,11 @@ pub enum Why {
 pub enum Order {
     /// Nobody may send for this time.
     CloseGate(Duration),
+    /// Nobody may send for this time, and then one request alone until the gate is opened: the platform asked to wait for the
+    /// second, which is longer than anybody waits.
+    Doubt(Duration, Duration),
+    /// That one request was accepted: the gate is open.
+    OpenGate,
     /// This is the limit; the sends of these ages were accepted, and those that are not on record yet belong there.
     Learn(RateLimit, Vec<Duration>),
     /// It is to tell the ages of the sends on record, those of other processes among them: see [`Limiter::sends`].
@@ -101,9 +114,17 @@ pub struct Observation<'a> {
 pub struct Limiter {
     configured: Option<RateLimit>,
     learned: Option<RateLimit>,
-    gate: Option<Instant>,
-    /// No gate is closed for longer.
-    longest_gate: Duration,
+    gate: Option<(Instant, Why)>,
+    /// A longer wait is not believed at once.
+    max_wait: Duration,
+    /// Until when the last hint said to wait: an answer to what is sent later proves or disproves it.
+    hint_until: Option<Instant>,
+    /// It was waited for, and the next answer was a refusal again.
+    disproved: bool,
+    /// Since when one request at a time is to find out whether a wait beyond all patience is meant.
+    doubted_since: Option<Instant>,
+    /// It was not: a reset that long in an answer that said that nothing is left is ignored.
+    reset_distrusted: bool,
     pacing: Pacing,
     turns: Turns,
     refusals: Refusals,
@@ -128,7 +149,7 @@ struct Turns {
     until: Option<Instant>,
     /// When the ledger was asked, and by which margin.
     asked: Option<(Instant, Duration)>,
-    not_before: Option<Instant>,
+    not_before: Option<(Instant, Why)>,
     /// How many to ask for at once: doubled when the last ones were used in time, fewer when not.
     size: u32,
 }
@@ -145,15 +166,33 @@ impl Limiter {
     /// A limiter for one account; `configured` is kept whatever the platform says, a 429 aside.
     #[must_use]
     pub fn new(configured: Option<RateLimit>, max_wait: Duration) -> Self {
-        Self { configured, longest_gate: max_wait, ..Self::default() }
+        Self { configured, max_wait, ..Self::default() }
     }
 
-    /// What the ledger has on record from earlier processes: a limit, and for how long its gate stays closed.
-    pub fn begin(&mut self, learned: Option<RateLimit>, gate: Option<Duration>, now: Instant) {
+    /// What the ledger has on record from earlier processes: a limit, and for how long its gate stays closed, or whether that
+    /// is doubted.
+    pub fn begin(&mut self, learned: Option<RateLimit>, gate: Option<(Duration, bool)>, now: Instant) {
         self.learned = learned.or(self.learned);
-        if let Some(wait) = gate.filter(|wait| !wait.is_zero()) {
-            self.gate = self.gate.max(Some(now + wait.min(self.longest_gate)));
+        let Some((wait, doubted)) = gate else { return };
+        if doubted {
+            self.doubted_since.get_or_insert(now);
         }
+        if !wait.is_zero() {
+            let why = if doubted { Why::Backoff } else { Why::Gate };
+            self.close(now + wait.min(self.max_wait), why);
+        }
+    }
+
+    fn close(&mut self, until: Instant, why: Why) {
+        if self.gate.is_none_or(|(before, _)| before < until) {
+            self.gate = Some((until, why));
+        }
+    }
+
+    /// Whether the limit is the user's own.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.configured.is_some()
     }
 
     /// The limit that is kept, if one is known.
@@ -167,21 +206,24 @@ impl Limiter {
         if let Some(discovery) = self.discovery {
             return Turn::Wait(discovery.last + SETTLE, Why::Gate);
         }
-        if let Some(gate) = self.gate {
+        if let Some((gate, why)) = self.gate {
             if now < gate {
-                return Turn::Wait(gate, Why::Gate);
+                return Turn::Wait(gate, why);
             }
             self.gate = None;
         }
-        if self.refusals.searching() {
+        let doubted = self.doubted_since.is_some();
+        let searching = doubted || self.refusals.searching();
+        if searching && !self.has_turns(now) {
             // A refusal is quick: it comes before the next try is due, and a try costs one.
             if let Some(next) = self.next_try.filter(|next| now < *next) {
-                return Turn::Wait(next, Why::Pacing);
+                return Turn::Wait(next.min(now + SETTLE), Why::Pacing);
             }
         }
-        let searching = self.refusals.searching();
         match self.limit() {
-            Some(limit) => self.turn_under(limit, if searching { 1 } else { want }, now),
+            Some(limit) => self.turn_under(Some(limit), if searching { 1 } else { want }, now),
+            // Of all processes one request finds out.
+            None if doubted => self.turn_under(None, 1, now),
             None if searching => Turn::Go(1),
             None if self.pacing.over() => Turn::Go(want),
             None => match self.pacing.wait_until(now) {
@@ -191,8 +233,12 @@ impl Limiter {
         }
     }
 
-    fn turn_under(&mut self, limit: RateLimit, want: u32, now: Instant) -> Turn {
-        if self.turns.left > 0 && self.turns.until.is_some_and(|until| now < until) {
+    fn has_turns(&self, now: Instant) -> bool {
+        self.turns.left > 0 && self.turns.until.is_some_and(|until| now < until)
+    }
+
+    fn turn_under(&mut self, limit: Option<RateLimit>, want: u32, now: Instant) -> Turn {
+        if self.has_turns(now) {
             return Turn::Go(self.turns.left.min(want));
         }
         if self.turns.left > 0 {
@@ -202,13 +248,16 @@ impl Limiter {
         if self.turns.asked.is_some() {
             return Turn::Asked;
         }
-        if let Some(at) = self.turns.not_before.filter(|at| now < *at) {
-            return Turn::Wait(at, Why::RateLimit);
+        if let Some((at, why)) = self.turns.not_before.filter(|(at, _)| now < *at) {
+            return Turn::Wait(at, why);
         }
+        let Some(limit) = limit else {
+            return Turn::Reserve(Ask { limit: None, margin: MIN_MARGIN, want });
+        };
         let generous = limit.requests.get() / SHARE_AT_ONCE;
         let advance = if generous > 1 { self.turns.size.clamp(1, generous.min(MAX_AT_ONCE)) } else { 1 };
         let want = want.max(advance).min(limit.requests.get());
-        Turn::Reserve(Ask { limit, margin: self.margin(limit, now), want })
+        Turn::Reserve(Ask { limit: Some(limit), margin: self.margin(limit, now), want })
     }
 
     /// The ledger is being asked.
@@ -230,30 +279,42 @@ impl Limiter {
         }
         // They are on record since before the answer was on its way.
         self.lagged(now.saturating_duration_since(asked), now);
+        if matches!(grant.gate, Gate::Probe | Gate::Doubted) {
+            self.doubted_since.get_or_insert(now);
+        }
         if grant.granted > 0 {
             let used = self.turns.left == 0;
-            self.turns.until = Some(asked + margin);
+            // The one request that is to find out has time.
+            let probes = grant.gate == Gate::Probe;
+            self.turns.until = Some(if probes { now + PROBE } else { asked + margin });
             (self.turns.left, self.turns.not_before) = (grant.granted, None);
             self.turns.size = if used { grant.granted.saturating_mul(2) } else { grant.granted };
         } else {
-            self.turns.not_before = Some(now + grant.wait.max(Duration::from_millis(1)));
+            let why = match grant.gate {
+                Gate::Open | Gate::Probe => Why::RateLimit,
+                Gate::Closed => Why::Gate,
+                Gate::Doubted => Why::Backoff,
+            };
+            self.turns.not_before = Some((now + grant.wait.max(Duration::from_millis(1)), why));
         }
     }
 
     /// The ledger did not answer.
     pub fn not_granted(&mut self, now: Instant) {
         self.turns.asked = None;
-        self.turns.not_before = Some(now + SETTLE);
+        self.turns.not_before = Some((now + SETTLE, Why::RateLimit));
     }
 
     /// This many requests are being sent.
     pub fn take(&mut self, count: u32, now: Instant) {
-        if self.limit().is_some() {
+        if self.limit().is_some() || self.doubted_since.is_some() {
             self.turns.left = self.turns.left.saturating_sub(count);
         } else if !self.pacing.over() {
             (0..count).for_each(|_| self.pacing.sent(now));
         }
-        if self.refusals.searching() {
+        if self.doubted_since.is_some() {
+            self.next_try = Some(now + PROBE);
+        } else if self.refusals.searching() {
             self.next_try = Some(now + SETTLE);
         }
     }
@@ -278,21 +339,32 @@ impl Limiter {
             }
             self.accepted.push_back(seen.sent_at);
         }
+        let opened = !seen.refused && self.proved(seen.sent_at);
         let told = self.told_limit(seen.hints);
-        let exhausted = seen.hints.remaining == Some(0) && seen.hints.reset.is_some();
-        if !seen.refused && !exhausted && told.is_none() && !self.refusals.searching() {
+        let believable = |reset| reset <= self.max_wait || !self.reset_distrusted;
+        let exhausted = seen.hints.remaining == Some(0) && seen.hints.reset.is_some_and(believable);
+        if !seen.refused && !exhausted && !opened && told.is_none() && !self.refusals.searching() {
             return Vec::new();
         }
         let found = if seen.refused { None } else { self.refusals.accepted(seen.sent_at) };
         let mut orders = Vec::new();
         let known = self.limit().or(told).is_some();
-        if let Some(wait) = self.gate_of(seen, exhausted, jitter) {
-            self.turns.left = 0;
-            self.gate = self.gate.max(Some(seen.answered_at + wait));
-            orders.push(Order::CloseGate(wait));
+        if opened {
+            orders.push(Order::OpenGate);
         }
+        let wait = self.wait_of(seen, exhausted, jitter);
+        if let Some(wait) = wait {
+            self.turns.left = 0;
+            self.close(seen.answered_at + wait.time, wait.why);
+            let time = wait.time.min(self.max_wait);
+            orders.push(match wait.beyond {
+                Some(asked) => Order::Doubt(time, asked),
+                None => Order::CloseGate(time),
+            });
+        }
+        let hint = wait.filter(|wait| wait.why == Why::Gate).map(|wait| wait.time);
         let learned = match told.or(found) {
-            None if seen.refused => self.refused(seen, known),
+            None if seen.refused => self.refused(seen, hint, known),
             learned => learned,
         };
         orders.extend(self.adopt(learned, seen.answered_at));
@@ -312,10 +384,10 @@ impl Limiter {
     }
 
     /// A refusal that tells no limit: what it shows, if that is clear already.
-    fn refused(&mut self, seen: &Observation<'_>, known: bool) -> Option<RateLimit> {
+    fn refused(&mut self, seen: &Observation<'_>, hint: Option<Duration>, known: bool) -> Option<RateLimit> {
         let ages = self.ages(seen.answered_at);
         let limit = self.limit();
-        match seen.hints.retry_after.or(seen.hints.reset).filter(|hint| !hint.is_zero()) {
+        match hint {
             Some(hint) if !known => {
                 let (first, last) = (seen.answered_at, seen.answered_at);
                 self.discovery.get_or_insert(Discovery { first, last, hint }).last = last;
@@ -372,7 +444,7 @@ impl Limiter {
         }
         let told = match (hints.limit, hints.quota, hints.reset) {
             (Some(limit), _, _) => limit,
-            (None, Some(quota), Some(reset)) => {
+            (None, Some(quota), Some(reset)) if reset <= self.max_wait => {
                 // The longest reset seen is the best guess at the window; `remaining` 0 covers for a wrong one.
                 self.longest_reset = self.longest_reset.max(reset);
                 RateLimit::new(quota, self.longest_reset)?
@@ -383,18 +455,50 @@ impl Limiter {
     }
 
     /// For how long nobody may send after this answer.
-    fn gate_of(&mut self, seen: &Observation<'_>, exhausted: bool, jitter: f64) -> Option<Duration> {
+    fn wait_of(&mut self, seen: &Observation<'_>, exhausted: bool, jitter: f64) -> Option<Wait> {
+        // Jittered, lest all accounts try again at the same moment.
+        let jittered = |wait: Duration| wait.mul_f64(1.0 + jitter / 50.0);
         if !seen.refused {
-            return if exhausted { seen.hints.reset.map(|wait| wait.min(self.longest_gate)) } else { None };
+            let reset = seen.hints.reset.filter(|_| exhausted)?;
+            if reset <= self.max_wait {
+                return Some(Wait::asked(reset));
+            }
+            // It may be senseless: whoever asks now is told soon enough.
+            let news = self.doubted_since.is_none();
+            self.doubted_since.get_or_insert(seen.answered_at);
+            return news.then(|| Wait { beyond: Some(reset), ..Wait::own(jittered(FIRST_WAIT)) });
         }
         if self.limit().is_some() {
             // The platform counts differently than we do: keep a little more distance.
             self.extra_margin = (self.extra_margin * 2).max(MIN_MARGIN);
         }
-        let hint = seen.hints.retry_after.or(seen.hints.reset).filter(|hint| !hint.is_zero());
-        // Jittered, lest all accounts try again at the same moment.
-        let wait = hint.unwrap_or_else(|| self.refusals.wait(seen.answered_at).mul_f64(1.0 + jitter / 50.0));
-        Some(wait.min(self.longest_gate))
+        self.disproved |= self.hint_until.is_some_and(|until| seen.sent_at >= until);
+        let own = Wait::own(jittered(self.refusals.wait(seen.answered_at)));
+        Some(match seen.hints.wait() {
+            Some(hint) if hint > self.max_wait => {
+                (self.doubted_since, self.next_try) = (Some(seen.answered_at), None);
+                Wait { beyond: Some(hint), ..own }
+            }
+            Some(hint) if !hint.is_zero() && !self.disproved => {
+                self.hint_until = self.hint_until.max(Some(seen.answered_at + hint));
+                Wait::asked(hint)
+            }
+            // It was wrong, or says nothing: it lengthens our own wait, and that is all.
+            hint => Wait { time: own.time.max(hint.unwrap_or_default()), ..own },
+        })
+    }
+
+    /// A request that was sent then was accepted: what the last hint said was true, and a wait that was doubted is not meant.
+    /// Tells whether one was.
+    fn proved(&mut self, sent_at: Instant) -> bool {
+        if self.hint_until.is_some_and(|until| sent_at >= until) {
+            (self.hint_until, self.disproved) = (None, false);
+        }
+        let opened = self.doubted_since.is_some_and(|since| sent_at >= since);
+        if opened {
+            (self.doubted_since, self.next_try, self.reset_distrusted) = (None, None, true);
+        }
+        opened
     }
 
     /// The time by which a window is lengthened: requests need different times to the platform, and it counts arrivals. A
@@ -407,10 +511,23 @@ impl Limiter {
         let lag = worst.map_or(Duration::ZERO, |(lag, _)| lag * 2).min(limit.window / 10);
         MIN_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)
     }
+}
 
-    /// Until when the gate is closed.
-    #[must_use]
-    pub fn gate(&self) -> Option<Instant> {
-        self.gate
+/// For how long nobody may send.
+#[derive(Clone, Copy)]
+struct Wait {
+    time: Duration,
+    why: Why,
+    /// What the platform asked for, where that is beyond belief.
+    beyond: Option<Duration>,
+}
+
+impl Wait {
+    fn asked(time: Duration) -> Self {
+        Self { time, why: Why::Gate, beyond: None }
+    }
+
+    fn own(time: Duration) -> Self {
+        Self { time, why: Why::Backoff, beyond: None }
     }
 }

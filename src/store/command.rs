@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::StoreError;
 use super::closing::Closing;
 use super::dead_letters::Retry;
+use super::join::Abandoned;
+use super::overview::Standing;
 use super::queue::{Totals, WorkerId};
 use super::runs::{OpenRun, Opening, Progress};
 use crate::http::RateLimit;
@@ -53,11 +55,20 @@ pub enum Command {
     Close {
         /// The largest share of campaigns, in percent, that may be marked as removed at once.
         max_removed: u8,
+        /// Changes that are older are deleted then.
+        keep_history: Option<Duration>,
+    },
+    /// Give the run up: its listing cannot be brought to its end.
+    Abandon {
+        /// Why.
+        reason: String,
     },
     /// This process's part is over: free what it holds.
     Leave {
         /// Why it stops before the end, if it does.
         reason: Option<String>,
+        /// Whether to look up how the account stands then.
+        tells_standing: bool,
     },
 }
 
@@ -74,14 +85,27 @@ pub struct Pages {
     pub last: bool,
     /// The platform's words on the number of campaigns.
     pub totals: Option<Totals>,
+    /// They end a listing that has become shorter while it was read.
+    pub moved: bool,
     /// The listing goes on where another process's ended, which may just be finishing what these pages show.
     pub after_another: bool,
     /// Campaigns that are still to be synced.
     pub tasks: Vec<NewTask>,
     /// Campaigns that are synced already: they never become tasks.
-    pub finished: Vec<Arc<Campaign>>,
+    pub finished: Vec<NewCampaign>,
     /// Records that are no campaign, and campaigns that have failed permanently.
     pub dead: Vec<NewDeadLetter>,
+}
+
+/// A listed campaign that is synced already.
+#[derive(Clone, Debug)]
+pub struct NewCampaign {
+    /// The campaign.
+    pub campaign: Arc<Campaign>,
+    /// Its place in the listing.
+    pub seq: i64,
+    /// The record as it was listed.
+    pub payload: Arc<str>,
 }
 
 /// A listed campaign on its way into the queue.
@@ -114,6 +138,8 @@ pub struct NewDeadLetter {
     pub payload: Arc<str>,
     /// Whether a retry makes sense.
     pub retryable: bool,
+    /// The place in the listing of a campaign that has failed permanently.
+    pub seq: Option<i64>,
 }
 
 /// A task that failed permanently.
@@ -152,14 +178,29 @@ pub enum Reply {
     Reserved(Result<Grant, StoreError>),
     /// Of [`Order::TellSends`]: the ages of the sends on record, oldest first.
     Sends(Result<Vec<Duration>, StoreError>),
+    /// Of [`Command::KeepToken`]: the token's generation.
+    Kept(Result<u64, StoreError>),
     /// Of any other [`Command::Tell`]. Nobody waits for it.
     Told(Result<(), StoreError>),
-    /// Of [`Command::TokenTurn`].
-    TokenTurn(Result<Turn, StoreError>),
+    /// Of [`Command::TokenTurn`], with the generation of the newest token that was shared.
+    TokenTurn(Result<(Turn, u64), StoreError>),
     /// Of [`Command::Close`].
     Closed(Result<Closing, StoreError>),
-    /// Of [`Command::Leave`]: the run as it stands, and the tasks that are left.
-    Left(Result<(Option<Progress>, i64), StoreError>),
+    /// Of [`Command::Abandon`].
+    Abandoned(Result<(), StoreError>),
+    /// Of [`Command::Leave`].
+    Left(Result<Left, StoreError>),
+}
+
+/// How a process has left a run.
+#[derive(Clone, Debug, Default)]
+pub struct Left {
+    /// The run as it stands.
+    pub run: Option<Progress>,
+    /// Its tasks that are left.
+    pub pending: i64,
+    /// How the account stands, if that was asked for.
+    pub standing: Option<Standing>,
 }
 
 /// The run that was opened or joined.
@@ -175,10 +216,12 @@ pub struct Opened {
     pub free_tasks: bool,
     /// The rate limit on record.
     pub limit: Option<RateLimit>,
-    /// For how long the gate on record stays closed.
-    pub gate: Option<Duration>,
+    /// For how long the gate on record stays closed, and whether that is doubted.
+    pub gate: Option<(Duration, bool)>,
     /// How many dead letters were put back.
     pub requeued: usize,
+    /// The open run that was given up for it.
+    pub abandoned: Option<Abandoned>,
 }
 
 /// Where a listing stands.
@@ -201,13 +244,21 @@ pub struct Committed {
     pub taken: Vec<(String, i32)>,
     /// Whether other processes work on the run.
     pub others: bool,
+    /// Finished campaigns that could not be stored as such: they are tasks.
+    pub unstored: Vec<String>,
+    /// Campaigns that can be written in no form, or as tasks only, and the database's words.
+    pub refused: Vec<(String, String)>,
+    /// One of them can be written in no form: the run stands at these pages.
+    pub stands: bool,
 }
 
 /// What became of finished tasks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Finished {
     /// Tasks that were still held: the others belong to somebody else by now.
     pub stored: usize,
+    /// Campaigns that can be written neither as they are nor as dead letters, and the database's words.
+    pub refused: Vec<(String, String)>,
     /// Whether other processes work on the run.
     pub others: bool,
 }

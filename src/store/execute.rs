@@ -1,18 +1,24 @@
 //! Carries out the engine's commands on Postgres: each is one transaction, tried again while the database is away.
 
-use super::command::{
-    Checkpoint, Claimed, Command, Committed, Finished, Holding, Opened, Pages, Part, Reply,
-};
+use std::time::Duration;
+
+use super::closing::Closing;
+use super::command::{Checkpoint, Claimed, Command, Committed, Holding, Left, Opened, Pages, Part, Reply};
 use super::dead_letters::Retry;
 use super::queue::{Failed, NewDeadLetter, NewTask};
 use super::runs::Opening;
 use super::tokens::{self, Sealing};
-use super::{Client, Store, StoreError, UNIQUE_VIOLATION, begin, closing, join, leases, queue, quota, runs};
+use super::{
+    Client, Store, StoreError, UNIQUE_VIOLATION, begin, closing, history, join, leases, overview, queue,
+    quota, runs, salvage,
+};
 use crate::platform::Campaign;
 use crate::rate::limiter::{Ask, Grant, Order};
 
 /// How often the opening of a run may meet another process's.
-const MAX_COLLISIONS: u32 = 5;
+const MAX_COLLISIONS: u32 = 10;
+/// How many batches of old changes a run deletes at most.
+pub(crate) const PRUNED_BATCHES: u32 = 100;
 
 /// Does what the command says, for `part`; the store is that of its account, and `sealing` seals the account's tokens.
 #[must_use]
@@ -48,7 +54,7 @@ pub fn execute(store: &Store, sealing: &Sealing, part: &Part, command: &Command)
                 tries: task.tries,
                 retryable: true,
             });
-            Reply::Finished(finish(store, part, &synced, &dead.collect::<Vec<_>>()))
+            Reply::Finished(salvage::finish(store, part, &synced, dead.collect()))
         }
         Command::Claim(most) => Reply::Claimed(store.run(|client, account| {
             let most = i64::try_from(*most).unwrap_or(i64::MAX);
@@ -72,24 +78,44 @@ pub fn execute(store: &Store, sealing: &Sealing, part: &Part, command: &Command)
         Command::Tell(Order::CloseGate(wait)) => {
             Reply::Told(store.run(|client, account| quota::close_gate(client, account, *wait, None)))
         }
+        Command::Tell(Order::Doubt(wait, asked)) => Reply::Told(
+            store.run(|client, account| quota::close_gate(client, account, *wait, Some(asked.as_secs_f64()))),
+        ),
+        Command::Tell(Order::OpenGate) => Reply::Told(store.run(quota::open_gate)),
         Command::Tell(Order::Learn(limit, ages)) => {
             Reply::Told(store.run(|client, account| quota::learn(client, account, *limit, ages)))
         }
         Command::TokenTurn(outdated) => Reply::TokenTurn(tokens::turn(store, sealing, *outdated, worker)),
-        Command::KeepToken(grant) => Reply::Told(tokens::keep(store, sealing, grant)),
-        Command::Close { max_removed } => Reply::Closed(
-            store
-                .run(|client, account| closing::close(client, account, run_id, *max_removed, (false, false))),
+        Command::KeepToken(grant) => Reply::Kept(tokens::keep(store, sealing, grant)),
+        Command::Close { max_removed, keep_history } => {
+            let closed = store
+                .run(|client, account| closing::close(client, account, run_id, *max_removed, (false, false)));
+            if let (Ok(Closing::Closed(_)), Some(kept)) = (&closed, keep_history) {
+                prune_history(store, *kept);
+            }
+            Reply::Closed(closed)
+        }
+        Command::Abandon { reason } => Reply::Abandoned(
+            store.run(|client, account| runs::abandon(client, account, run_id, reason)).map(drop),
         ),
-        Command::Leave { reason } => Reply::Left(leave(store, part, reason.as_deref())),
+        Command::Leave { reason, tells_standing } => {
+            Reply::Left(leave(store, part, reason.as_deref()).map(|left| Left {
+                standing: tells_standing.then(|| store.run(overview::standing).ok()).flatten(),
+                ..left
+            }))
+        }
     }
 }
 
 /// Joins the run, takes its listing if that is to be had, and looks around, all at one moment.
 fn open(store: &Store, part: &Part, opening: &Opening, retry: Option<&Retry>) -> Result<Opened, StoreError> {
+    // What a try has done of whose end nobody heard, the next one does not see.
+    let (mut abandoned, mut requeued) = (None, 0);
     store.run(|client, account| {
         let mut transaction = begin(client)?;
         let joined = join::within(&mut transaction, account, opening, retry, part.worker)?;
+        requeued = requeued.max(joined.requeued);
+        abandoned = abandoned.take().or(joined.abandoned);
         let run_id = joined.run.run_id;
         let listing = match joined.run.listing_done {
             true => None,
@@ -105,16 +131,26 @@ fn open(store: &Store, part: &Part, opening: &Opening, retry: Option<&Retry>) ->
             free_tasks,
             limit,
             gate,
-            requeued: joined.requeued,
+            requeued,
+            abandoned: abandoned.clone(),
             run: joined.run,
         })
     })
 }
 
+/// Stores pages; what a database refuses of them is stored in another form.
 fn commit_pages(store: &Store, part: &Part, pages: &Pages) -> Result<Option<Committed>, StoreError> {
+    match add_pages(store, part, pages) {
+        Err(StoreError::Row { .. }) => salvage::pages(store, part, pages),
+        added => added,
+    }
+}
+
+/// Stores pages as they are, in one transaction.
+pub(super) fn add_pages(store: &Store, part: &Part, pages: &Pages) -> Result<Option<Committed>, StoreError> {
     let rows = rows(pages);
     let bytes = pages.tasks.iter().map(|task| task.payload.len()).sum::<usize>()
-        + pages.finished.iter().map(|campaign| campaign.extra.len()).sum::<usize>()
+        + pages.finished.iter().map(|record| record.campaign.extra.len()).sum::<usize>()
         + pages.dead.iter().map(|letter| letter.payload.len()).sum::<usize>();
     let (run_id, worker) = (part.run_id, part.worker);
     let mut tries = 0;
@@ -132,7 +168,7 @@ fn commit_pages(store: &Store, part: &Part, pages: &Pages) -> Result<Option<Comm
         };
         let Some((new, left_out, taken)) = added else { return Ok(None) };
         let others = leases::others(client, account, run_id, worker)?;
-        Ok(Some(Committed { new, left_out, taken, others }))
+        Ok(Some(Committed { new, left_out, taken, others, ..Committed::default() }))
     })
 }
 
@@ -145,11 +181,11 @@ fn rows(pages: &Pages) -> queue::Pages<'_> {
         page_size: pages.page_size,
         last: pages.last,
         totals: pages.totals,
-        moved: false,
+        moved: pages.moved,
         tasks: tasks
             .map(|task| NewTask { id: &task.id, seq: task.seq, payload: &task.payload, held: task.held })
             .collect(),
-        finished: pages.finished.iter().map(|campaign| &**campaign).collect(),
+        finished: pages.finished.iter().map(|record| &*record.campaign).collect(),
         invalid: dead
             .map(|letter| NewDeadLetter {
                 key: letter.id.clone(),
@@ -165,63 +201,61 @@ fn rows(pages: &Pages) -> queue::Pages<'_> {
     }
 }
 
-fn finish(
-    store: &Store,
-    part: &Part,
-    synced: &[(i32, &Campaign)],
-    dead: &[Failed],
-) -> Result<Finished, StoreError> {
-    let (run_id, worker) = (part.run_id, part.worker);
-    let bytes = synced.iter().map(|(_, campaign)| campaign.extra.len()).sum();
-    store.run_sized(bytes, |client, account| {
-        let stored = match (synced, dead) {
-            (synced, []) => queue::complete(client, account, worker, synced)?.unwrap_or(0),
-            ([], dead) => queue::bury(client, account, worker, dead)?.unwrap_or(0),
-            (synced, dead) => {
-                let mut transaction = begin(client)?;
-                let stored = queue::complete(&mut transaction, account, worker, synced)?.unwrap_or(0)
-                    + queue::bury(&mut transaction, account, worker, dead)?.unwrap_or(0);
-                transaction.commit()?;
-                stored
+/// Deletes changes that are older than they are to be kept. What is too much for once is left to the next run.
+fn prune_history(store: &Store, kept: Duration) {
+    for _ in 0..PRUNED_BATCHES {
+        match store.run(|client, account| history::prune(client, account, kept)) {
+            Ok(deleted) if deleted >= u64::from(history::BATCH) => {}
+            Ok(_) => return,
+            Err(error) => {
+                let scope = store.scope();
+                log::warn!(account = scope.account(), run = scope.run(); "changes older than --keep-history are left to the next run: {error}");
+                return;
             }
-        };
-        let others = leases::others(client, account, run_id, worker)?;
-        Ok(Finished { stored: usize::try_from(stored).unwrap_or(0), others })
-    })
+        }
+    }
 }
 
 fn reserve(store: &Store, ask: &Ask) -> Result<Grant, StoreError> {
     let asking = quota::Asking {
-        limit: Some(ask.limit),
+        limit: ask.limit,
         margin: ask.margin,
         want: ask.want,
-        apart: std::time::Duration::ZERO,
+        apart: Duration::ZERO,
         newest: None,
     };
     let (reserved, _) = store.run(|client, account| quota::reserve(client, account, &asking))?;
-    let limit = reserved.limit.filter(|limit| *limit != ask.limit);
-    Ok(Grant { granted: reserved.granted, wait: reserved.wait, limit })
+    let limit = reserved.limit.filter(|limit| Some(*limit) != ask.limit);
+    Ok(Grant { granted: reserved.granted, wait: reserved.wait, limit, gate: reserved.gate })
 }
 
 /// Ends the lease: what is still held is free for others at once, and the counts go to the run.
-fn leave(
-    store: &Store,
-    part: &Part,
-    reason: Option<&str>,
-) -> Result<(Option<runs::Progress>, i64), StoreError> {
+fn leave(store: &Store, part: &Part, reason: Option<&str>) -> Result<Left, StoreError> {
     let (run_id, worker) = (part.run_id, part.worker);
-    store.run(|client: &mut Client, account| {
+    let look = |client: &mut Client, account: &str| {
+        let run = runs::progress(client, account, run_id)?;
+        Ok(Left { run, pending: queue::count(client, account, run_id)?, standing: None })
+    };
+    let left = store.run(|client: &mut Client, account| {
         let mut transaction = begin(client)?;
         leases::end(&mut transaction, account, worker)?;
         tokens::release(&mut transaction, account, worker)?;
         if let Some(reason) = reason {
             runs::stop(&mut transaction, account, run_id, reason)?;
         }
-        let left = (
-            runs::progress(&mut transaction, account, run_id)?,
-            queue::count(&mut transaction, account, run_id)?,
-        );
+        let left = look(&mut transaction, account)?;
         transaction.commit()?;
         Ok(left)
-    })
+    });
+    match left {
+        Err(error) if !matches!(error, StoreError::Unavailable { .. }) => {
+            let scope = store.scope();
+            log::debug!(account = scope.account(), run = scope.run(); "left without a word; the lease ends by itself: {error}");
+            // Its tasks at least are free, if the database lets that be written.
+            let _best_effort = store.run(|client, account| queue::release(client, account, worker));
+            let _best_effort = store.run(|client, account| leases::reap(client, account, worker));
+            store.run(look)
+        }
+        left => left,
+    }
 }

@@ -218,7 +218,6 @@ pub fn end(transaction: &mut Client, account: &str, leaving: WorkerId) -> Result
 ///
 /// # Errors
 /// The database's.
-#[cfg(feature = "next-engine")]
 pub fn others(client: &mut Client, account: &str, run_id: i64, worker: WorkerId) -> Result<bool, Error> {
     let row = client.query_typed_one(
         "SELECT EXISTS (SELECT FROM campaign_sync.workers WHERE account = $1 AND run_id = $2 AND worker_id <> $3)",

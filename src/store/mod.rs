@@ -4,13 +4,11 @@ pub mod accounts;
 mod away;
 mod client;
 pub mod closing;
-#[cfg(feature = "next-engine")]
 pub mod command;
 mod connect;
 pub mod conninfo;
 pub mod dead_letters;
 pub mod error;
-#[cfg(feature = "next-engine")]
 pub mod execute;
 pub mod history;
 pub mod join;
@@ -25,6 +23,7 @@ pub mod process;
 pub mod queue;
 pub mod quota;
 pub mod runs;
+mod salvage;
 pub mod samples;
 pub mod schema;
 mod schema_name;
@@ -145,6 +144,11 @@ impl Store {
     #[must_use]
     pub fn scope(&self) -> &Scope {
         &self.scope
+    }
+
+    /// Whether the account's part is to stop.
+    pub(crate) fn stops(&self) -> bool {
+        self.stop.requested()
     }
 
     /// Runs a transaction of this account; `transaction` must be idempotent.

@@ -398,7 +398,6 @@ pub fn release(client: &mut Client, account: &str, worker: WorkerId) -> Result<u
 ///
 /// # Errors
 /// The database's.
-#[cfg(feature = "next-engine")]
 pub fn release_some(
     client: &mut Client,
     account: &str,
@@ -424,7 +423,6 @@ pub fn release_some(
 ///
 /// # Errors
 /// The database's.
-#[cfg(feature = "next-engine")]
 pub fn holding(
     client: &mut Client,
     account: &str,
@@ -461,7 +459,6 @@ fn held_task(row: &Row) -> Held {
 ///
 /// # Errors
 /// The database's.
-#[cfg(feature = "next-engine")]
 pub fn any_free(client: &mut Client, account: &str, run_id: i64) -> Result<bool, Error> {
     let row = client.query_typed_one(
         "SELECT EXISTS (SELECT FROM campaign_sync.sync_tasks

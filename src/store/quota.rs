@@ -1,44 +1,18 @@
 //! The account's rate limit, shared by its processes: send times in one row, by the database's clock.
 
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use postgres::types::{ToSql, Type};
 use postgres::{Error, Row};
 
-use super::{Client, Store};
+use super::Client;
 use crate::http::RateLimit;
-use crate::http::ledger::Ledger;
-use crate::http::lock::lock;
-use crate::http::sharing::SharingError;
 use crate::http::window::{Gate, Reservation};
 
 /// A longer wait than ten years is none that a clock could reckon with.
 const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// A turn that is refused without a time is asked for again after this one.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// The ledger in the database.
-pub struct SharedLedger {
-    store: Store,
-    /// The newest send of this process, by the database's clock.
-    newest: Mutex<Option<SystemTime>>,
-}
-
-impl SharedLedger {
-    /// The ledger of the store's account.
-    #[must_use]
-    pub fn new(store: Store) -> Self {
-        Self { store, newest: Mutex::default() }
-    }
-}
-
-impl SharedLedger {
-    /// Closes the gate; `asked` is what the platform asked for, where that is more than is waited for.
-    fn close(&self, wait: Duration, asked: Option<f64>) -> Result<(), SharingError> {
-        Ok(self.store.run(|client, account| close_gate(client, account, wait, asked))?)
-    }
-}
 
 /// Closes the gate; `asked` is what the platform asked for, where that is more than is waited for.
 pub(super) fn close_gate(
@@ -57,6 +31,15 @@ pub(super) fn close_gate(
                  q.gate_until - greatest(q.gate_set_at - excluded.gate_set_at, interval '0'), excluded.gate_until),
              gate_set_at = excluded.gate_set_at, gate_asked_s = excluded.gate_asked_s",
         &[(&account, Type::TEXT), (&seconds, Type::FLOAT8), (&asked, Type::FLOAT8)],
+    )?;
+    Ok(())
+}
+
+/// Opens the gate: the platform did not mean it.
+pub(super) fn open_gate(client: &mut Client, account: &str) -> Result<(), Error> {
+    client.execute_typed(
+        "UPDATE campaign_sync.quotas SET gate_until = NULL, gate_set_at = NULL, gate_asked_s = NULL WHERE account = $1",
+        &[(&account, Type::TEXT)],
     )?;
     Ok(())
 }
@@ -88,12 +71,14 @@ pub(super) fn limit(row: &Row) -> Option<RateLimit> {
     RateLimit::new(requests, Duration::from_millis(millis))
 }
 
+/// For how long a gate stays closed, and whether that is doubted.
+pub type ClosedGate = (Duration, bool);
+
 /// The limit that is on record, and for how long the gate stays closed.
-#[cfg(feature = "next-engine")]
 pub(super) fn known(
     client: &mut Client,
     account: &str,
-) -> Result<(Option<RateLimit>, Option<Duration>), Error> {
+) -> Result<(Option<RateLimit>, Option<ClosedGate>), Error> {
     let row = client.query_typed_opt(
         "SELECT CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END AS limit_requests, limit_window_ms,
                 gate_asked_s,
@@ -101,7 +86,11 @@ pub(super) fn known(
          FROM campaign_sync.quotas WHERE account = $1",
         &[(&account, Type::TEXT)],
     )?;
-    Ok(row.map_or((None, None), |row| (limit(&row), gate(&row).map(|(wait, _)| wait))))
+    let gate = |row: &Row| {
+        let wait = Duration::try_from_secs_f64(row.get::<_, Option<f64>>("gate_s")?).unwrap_or_default();
+        Some((wait, row.get::<_, Option<f64>>("gate_asked_s").is_some()))
+    };
+    Ok(row.map_or((None, None), |row| (limit(&row), gate(&row))))
 }
 
 /// What is asked of the ledger.
@@ -213,7 +202,6 @@ pub(super) fn ages(client: &mut Client, account: &str) -> Result<Vec<Duration>, 
 }
 
 /// Keeps a limit that was learned. The sends of these ages go on record with it, unless a limit was known: then they are there.
-#[cfg(feature = "next-engine")]
 pub(super) fn learn(
     client: &mut Client,
     account: &str,
@@ -228,71 +216,4 @@ pub(super) fn learn(
         &[(&account, Type::TEXT), (&most, Type::INT4), (&millis, Type::INT8), (&ages, Type::FLOAT8_ARRAY)],
     )?;
     Ok(())
-}
-
-impl Ledger for SharedLedger {
-    fn reserve(
-        &self,
-        limit: Option<RateLimit>,
-        margin: Duration,
-        want: u32,
-        apart: Duration,
-    ) -> Result<Reservation, SharingError> {
-        let newest = *lock(&self.newest);
-        let (reservation, at) = self.store.run(|client, account| {
-            reserve(client, account, &Asking { limit, margin, want, apart, newest })
-        })?;
-        if at.is_some() {
-            *lock(&self.newest) = at;
-        }
-        Ok(reservation)
-    }
-
-    fn ages(&self) -> Result<Vec<Duration>, SharingError> {
-        Ok(self.store.run(ages)?)
-    }
-
-    fn take_back(&self, count: u32) -> Result<(), SharingError> {
-        let count = i64::from(count);
-        self.store.run(|client, account| {
-            client.execute_typed(
-                include_str!("../../sql/take_back.sql"),
-                &[(&account, Type::TEXT), (&count, Type::INT8)],
-            )
-        })?;
-        Ok(())
-    }
-
-    fn learn(&self, limit: RateLimit) -> Result<(), SharingError> {
-        let most = i32::try_from(limit.requests.get()).unwrap_or(i32::MAX);
-        let millis = i64::try_from(limit.window.as_millis()).unwrap_or(i64::MAX);
-        self.store.run(|client, account| {
-            client.execute_typed(
-                "INSERT INTO campaign_sync.quotas (account, limit_requests, limit_window_ms, learned_at) VALUES ($1, $2, $3, now())
-                 ON CONFLICT (account) DO UPDATE
-                 SET limit_requests = excluded.limit_requests, limit_window_ms = excluded.limit_window_ms,
-                     learned_at = excluded.learned_at",
-                &[(&account, Type::TEXT), (&most, Type::INT4), (&millis, Type::INT8)],
-            )
-        })?;
-        Ok(())
-    }
-
-    fn close_gate(&self, wait: Duration) -> Result<(), SharingError> {
-        self.close(wait, None)
-    }
-
-    fn doubt(&self, wait: Duration, asked: Duration) -> Result<(), SharingError> {
-        self.close(wait, Some(asked.as_secs_f64()))
-    }
-
-    fn open_gate(&self) -> Result<(), SharingError> {
-        self.store.run(|client, account| {
-            client.execute_typed(
-                "UPDATE campaign_sync.quotas SET gate_until = NULL, gate_set_at = NULL, gate_asked_s = NULL WHERE account = $1",
-                &[(&account, Type::TEXT)],
-            )
-        })?;
-        Ok(())
-    }
 }

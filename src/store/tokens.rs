@@ -1,8 +1,7 @@
 //! The account's token, shared by its processes: sealed, so that the database alone does not give it away.
 
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use postgres::types::Type;
@@ -12,9 +11,7 @@ use ring::{digest, pbkdf2};
 
 use super::{Client, Store, StoreError};
 use crate::http::Secret;
-use crate::http::lock::lock;
-use crate::http::sharing::SharingError;
-use crate::http::token::{Grant, Kept, Turn, Vault};
+use crate::http::token::{Grant, Kept, Turn};
 
 /// PBKDF2's rounds: what a guess at the password costs somebody who has the database. About 30 ms of one core.
 const ROUNDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(99_999);
@@ -125,34 +122,35 @@ impl Row {
     }
 }
 
-/// A token that is newer than generation `refused`, or the turn of worker `myself` to fetch it.
+/// A token that is newer than generation `refused`, or the turn of worker `myself` to fetch it; and the newest generation.
 ///
 /// # Errors
 /// The database's.
-#[cfg(feature = "next-engine")]
-pub fn turn(store: &Store, sealing: &Sealing, refused: u64, myself: i64) -> Result<Turn, StoreError> {
+pub fn turn(store: &Store, sealing: &Sealing, refused: u64, myself: i64) -> Result<(Turn, u64), StoreError> {
     // Opened when the connection is given back: the key may have to be derived.
-    store.run(|client, account| ask(client, account, refused, myself)).map(|row| row.turn(sealing))
+    let row = store.run(|client, account| ask(client, account, refused, myself))?;
+    let generation = row.generation;
+    Ok((row.turn(sealing), generation))
 }
 
-/// Keeps a token that was fetched, and ends the turn.
+/// Keeps a token that was fetched, and ends the turn; gives its generation.
 ///
 /// # Errors
 /// The database's.
-#[cfg(feature = "next-engine")]
-pub fn keep(store: &Store, sealing: &Sealing, grant: &Grant) -> Result<(), StoreError> {
+pub fn keep(store: &Store, sealing: &Sealing, grant: &Grant) -> Result<u64, StoreError> {
     let (sealed, lifetime) = (sealing.seal(&grant.access_token), lifetime(grant));
-    store.run(|client, account| {
-        client.execute_typed(
+    let row = store.run(|client, account| {
+        client.query_typed_one(
             "INSERT INTO campaign_sync.access_tokens AS t (account, generation, sealed, expires_at)
              SELECT $1, 1, $2, now() + make_interval(secs => $3)
              ON CONFLICT (account) DO UPDATE
              SET generation = t.generation + 1, sealed = excluded.sealed, expires_at = excluded.expires_at,
-                 refresher = 0, refresh_until = '-infinity'",
+                 refresher = 0, refresh_until = '-infinity'
+             RETURNING generation",
             &[(&account, Type::TEXT), (&sealed, Type::BYTEA), (&lifetime, Type::FLOAT8)],
         )
     })?;
-    Ok(())
+    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
 }
 
 /// Ends the turn of worker `myself`, if it has it.
@@ -170,128 +168,4 @@ pub fn release(client: &mut Client, account: &str, myself: i64) -> Result<u64, p
 /// In seconds, and no more of them than a clock can reckon with.
 fn lifetime(grant: &Grant) -> Option<f64> {
     grant.lifetime.map(|lifetime| lifetime.as_secs_f64().min(10.0 * 365.0 * 86_400.0))
-}
-
-/// The shared token of an account.
-pub struct SharedVault {
-    shared: Arc<Shared>,
-    /// Derives the key, and then seals the token that came before it.
-    deriving: Mutex<Option<JoinHandle<()>>>,
-}
-
-struct Shared {
-    store: Store,
-    sealing: Sealing,
-    /// Names this process as the one that fetches. Random: two processes must never take each other's turn.
-    myself: i64,
-    /// A token that came before the key was there: it is used at once, and sealed and kept as soon as it can be.
-    unsealed: Mutex<Option<Unsealed>>,
-}
-
-struct Unsealed {
-    grant: Grant,
-    generation: i64,
-}
-
-impl SharedVault {
-    /// The vault of the store's account, opened by its password. The key is derived meanwhile.
-    #[must_use]
-    pub fn new(store: Store, email: &str, password: Secret) -> Self {
-        let mut bytes = [0; 8];
-        // Without randomness from the system nothing is sealed either; then a turn is still unlikely to be shared.
-        let _checked_when_sealing = SystemRandom::new().fill(&mut bytes);
-        let myself = (i64::from_be_bytes(bytes) & i64::MAX).max(1);
-        let sealing = Sealing::new(store.account(), email, password);
-        let shared = Arc::new(Shared { store, sealing, myself, unsealed: Mutex::default() });
-        let theirs = shared.clone();
-        let derive = move || {
-            theirs.sealing.key.get();
-            theirs.keep_unsealed();
-        };
-        // Without a thread for it, whoever needs the key derives it.
-        let deriving = thread::Builder::new().name("key".into()).spawn(derive).ok();
-        Self { shared, deriving: Mutex::new(deriving) }
-    }
-}
-
-impl Shared {
-    /// Seals and keeps the token that had to wait for the key, unless another one has come since, and ends the turn.
-    fn keep_unsealed(&self) {
-        let Some(Unsealed { grant, generation }) = lock(&self.unsealed).take() else { return };
-        let sealed = self.sealing.seal(&grant.access_token);
-        let kept = self.store.run(|client, account| {
-            client.execute_typed(
-                "UPDATE campaign_sync.access_tokens SET sealed = $3, refresher = 0, refresh_until = '-infinity'
-                 WHERE account = $1 AND generation = $2 AND refresher = $4",
-                &[
-                    (&account, Type::TEXT),
-                    (&generation, Type::INT8),
-                    (&sealed, Type::BYTEA),
-                    (&self.myself, Type::INT8),
-                ],
-            )
-        });
-        self.tolerate(kept);
-    }
-
-    /// Nobody waits for a turn for longer than it lasts.
-    fn tolerate(&self, told: Result<u64, StoreError>) {
-        if let Err(error) = told {
-            let scope = self.store.scope();
-            log::debug!(account = scope.account(), run = scope.run(); "the turn to fetch a token ends by itself in {FETCH_SECONDS} s: {error}");
-        }
-    }
-}
-
-impl Vault for SharedVault {
-    fn turn(&self, refused: u64) -> Result<Turn, SharingError> {
-        let row =
-            self.shared.store.run(|client, account| ask(client, account, refused, self.shared.myself))?;
-        Ok(row.turn(&self.shared.sealing))
-    }
-
-    fn keep(&self, grant: &Grant) -> Result<u64, SharingError> {
-        let shared = &*self.shared;
-        // Who has to wait for the key does so elsewhere: the token is good without it.
-        let late = shared.sealing.key.derived.get().is_none() && lock(&self.deriving).is_some();
-        let sealed = if late { None } else { shared.sealing.seal(&grant.access_token) };
-        let lifetime = lifetime(grant);
-        let row = shared.store.run(|client, account| {
-            client.query_typed_one(
-                "UPDATE campaign_sync.access_tokens
-                 SET generation = generation + 1, sealed = $2, expires_at = now() + make_interval(secs => $3),
-                     refresher = CASE WHEN $4 THEN refresher ELSE 0 END,
-                     -- The key takes a moment. Whoever dies in it holds up nobody for long.
-                     refresh_until = CASE WHEN $4 THEN now() + interval '5 seconds' ELSE '-infinity' END
-                 WHERE account = $1
-                 RETURNING generation",
-                &[
-                    (&account, Type::TEXT),
-                    (&sealed, Type::BYTEA),
-                    (&lifetime, Type::FLOAT8),
-                    (&late, Type::BOOL),
-                ],
-            )
-        })?;
-        let generation: i64 = row.get(0);
-        if late {
-            *lock(&shared.unsealed) = Some(Unsealed { grant: grant.clone(), generation });
-            if shared.sealing.key.derived.get().is_some() {
-                shared.keep_unsealed();
-            }
-        }
-        Ok(u64::try_from(generation).unwrap_or(0))
-    }
-
-    fn release(&self) {
-        let released = self.shared.store.run(|client, account| release(client, account, self.shared.myself));
-        self.shared.tolerate(released);
-    }
-
-    fn finish(&self) {
-        if let Some(deriving) = lock(&self.deriving).take() {
-            let _panics_abort = deriving.join();
-        }
-        self.shared.keep_unsealed();
-    }
 }

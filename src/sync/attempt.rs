@@ -12,7 +12,7 @@ use crate::scope::Scope;
 
 /// What was asked.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Asked<'a> {
+pub(crate) enum Asked<'a> {
     /// A token.
     Token,
     /// A page of the listing.
@@ -22,15 +22,15 @@ pub(super) enum Asked<'a> {
 }
 
 /// One attempt.
-pub(super) struct Attempt<'a> {
+pub(crate) struct Attempt<'a> {
     pub asked: Asked<'a>,
     pub purpose: Purpose<'a>,
     /// From 1. Those at a campaign are counted as `--max-attempts` counts them: a 401 or 429 costs none.
     pub number: u32,
     /// Just before the request was sent.
     pub sent_at: Instant,
-    status: Option<u16>,
-    latency: Duration,
+    pub status: Option<u16>,
+    pub latency: Duration,
     /// What the trace remembers of it.
     pub seen: Option<Attempted>,
 }

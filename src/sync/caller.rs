@@ -6,23 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::ending::Ending;
-use super::inbox::Work;
 use super::spans::Recorder;
 use super::trace::{Purpose, Trace};
 use crate::http::health::{Health, Lane};
 use crate::http::limiter::{Limiter, Observation, Turn, Why};
 use crate::http::lock::lock;
 use crate::http::retry::Backoff;
-use crate::http::sharing::SharingError;
 use crate::http::stats::{Counts, Stats};
-use crate::http::token::{Token, TokenCache, Vault};
+use crate::http::token::{Token, TokenCache};
 use crate::http::{Clock, RateLimit, Stop};
 use crate::platform::{Api, Exchange};
 use crate::scope::Scope;
-
-/// What is under way when the account's part is to stop has this long to be answered; then it is abandoned. A sync of the
-/// reference platform takes 2 s.
-pub(crate) const GRACE: Duration = Duration::from_millis(2_500);
 
 /// The account's part is to stop; [`Caller::ending`] tells why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +37,6 @@ pub struct Patience {
 pub struct Caller {
     pub(super) api: Api,
     pub(super) tokens: TokenCache,
-    vault: Box<dyn Vault>,
     pub(super) limiter: Limiter,
     pub(super) health: Health,
     pub(super) stats: Arc<Stats>,
@@ -67,7 +60,6 @@ impl Caller {
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         api: Api,
-        vault: Box<dyn Vault>,
         limiter: Limiter,
         stats: Arc<Stats>,
         clock: Arc<dyn Clock>,
@@ -78,7 +70,6 @@ impl Caller {
         Self {
             api,
             tokens: TokenCache::new(clock.clone()),
-            vault,
             limiter,
             health: Health::new(clock.clone(), patience.give_up_after, patience.max_wait),
             stats,
@@ -138,16 +129,6 @@ impl Caller {
         if !self.abandoned.swap(true, Ordering::AcqRel) {
             self.api.abandon();
         }
-    }
-
-    /// No more calls: what others are to know of them is told.
-    pub fn finish(&self) {
-        self.vault.finish();
-    }
-
-    /// How long nothing at all may succeed.
-    pub(super) fn give_up_after(&self) -> Duration {
-        self.patience.give_up_after
     }
 
     /// Why this account's part has ended, if it has before its time.
@@ -257,18 +238,9 @@ impl Caller {
         }
     }
 
-    /// Whether attempts at this task have to ask the breaker: not when others prove that the API is up.
-    pub(super) fn needs_breaker(&self, work: &Work) -> bool {
-        work.first_failed.is_none_or(|failed| !self.health.succeeded_since(Lane::Sync, failed))
-    }
-
     /// The token to send; fetched when needed.
     pub(super) fn token(&self) -> Result<Arc<Token>, Halt> {
-        let got = self.tokens.get(&*self.vault, || self.fetch_token().map_err(Interruption::Halted));
-        got.map_err(|interruption| match interruption {
-            Interruption::Halted(halt) => halt,
-            Interruption::Vault(error) => self.end(Ending::from(error)),
-        })
+        self.tokens.get(|| self.fetch_token())
     }
 
     pub(super) fn wait_for_breaker(&self) -> Result<(), Halt> {
@@ -317,16 +289,5 @@ impl Waits {
         {
             self.over += now.saturating_duration_since(since);
         }
-    }
-}
-
-enum Interruption {
-    Halted(Halt),
-    Vault(SharingError),
-}
-
-impl From<SharingError> for Interruption {
-    fn from(error: SharingError) -> Self {
-        Self::Vault(error)
     }
 }

@@ -22,7 +22,7 @@ const TOKEN_REFUSALS: u32 = 2;
 
 /// What happened before, this attempt included.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct History {
+pub(crate) struct History {
     /// Attempts that failed.
     pub failures: u32,
     /// 401s.
@@ -47,7 +47,7 @@ pub(super) struct History {
 
 /// Why a failure is the campaign's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Proof {
+pub(crate) enum Proof {
     /// Another campaign, sent after the first failure of this one, went well.
     Others,
     /// No other is left, and the listing answers.
@@ -56,7 +56,7 @@ pub(super) enum Proof {
 
 /// How patient to be, and with whom.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Policy<'a> {
+pub(crate) struct Policy<'a> {
     pub patience: Patience,
     pub backoff: Backoff,
     /// The API's address.
@@ -67,7 +67,7 @@ pub(super) struct Policy<'a> {
 
 /// Who wants the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Because {
+pub(crate) enum Because {
     /// This program: it lengthens with each failure, and never ends a run.
     OwnBackoff,
     /// The platform: beyond `--max-wait` it ends the run.
@@ -76,7 +76,7 @@ pub(super) enum Because {
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Decision {
+pub(crate) enum Decision {
     /// Nothing: it went well.
     Done,
     /// Try again after this time.
@@ -125,7 +125,7 @@ impl fmt::Display for Decision {
 }
 
 /// Decides what comes of an attempt at what was asked.
-pub(super) fn decide(
+pub(crate) fn decide(
     asked: Asked<'_>,
     result: Result<(), &CallError>,
     history: &History,
@@ -216,7 +216,7 @@ fn refused(
 }
 
 /// Whether a refusal says that this page of the listing is not there, rather than that the settings are wrong.
-pub(super) fn is_page_gone(asked: Asked<'_>, status: u16) -> bool {
+pub(crate) fn is_page_gone(asked: Asked<'_>, status: u16) -> bool {
     matches!(asked, Asked::Page(page) if page > 1) && matches!(status, 400 | 404 | 410 | 416 | 422)
 }
 

@@ -107,7 +107,7 @@ const CHECK: &str = "; check ";
 
 impl Ending {
     /// The same, with the place of the credentials that were refused.
-    pub(super) fn with_credentials_in(self, place: Option<&str>) -> Self {
+    pub(crate) fn with_credentials_in(self, place: Option<&str>) -> Self {
         match (self, place) {
             (Self::CredentialsRefused(cause), Some(place)) => {
                 Self::CredentialsRefused(format!("{cause}{CHECK}{place}"))

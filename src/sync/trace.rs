@@ -15,13 +15,13 @@ use crate::store::StoreError;
 
 /// A step that has begun.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
+pub(crate) struct Step {
     id: SpanId,
     begun: Instant,
 }
 
 /// What an attempt is made for.
-pub(super) struct Purpose<'a> {
+pub(crate) struct Purpose<'a> {
     /// The step it belongs to; none for the run.
     pub step: Option<Step>,
     /// Method and path, with `{id}` in place of what differs.
@@ -33,7 +33,7 @@ pub(super) struct Purpose<'a> {
 }
 
 /// One account's trace.
-pub(super) struct Trace {
+pub(crate) struct Trace {
     clock: Arc<dyn Clock>,
     id: TraceId,
     run: Step,
@@ -49,13 +49,13 @@ struct Kept {
 }
 
 /// An attempt whose exchange is over, remembered until it is known what comes of it.
-#[derive(Debug)]
-pub(super) struct Attempted {
+#[derive(Clone, Debug)]
+pub(crate) struct Attempted {
     id: SpanId,
     seen: Seen,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Seen {
     method: String,
     path: String,
@@ -85,6 +85,11 @@ impl Trace {
     /// Its id.
     pub fn id(&self) -> TraceId {
         self.id
+    }
+
+    /// Whether somebody keeps it.
+    pub fn is_kept(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// Begins a step.
@@ -256,7 +261,7 @@ impl Seen {
 /// A campaign's way through this process, from its first attempt to its last. Told of when dropped, so that none is lost
 /// however its way ends.
 #[derive(Debug)]
-pub(super) struct CampaignSpan {
+pub(crate) struct CampaignSpan {
     trace: Arc<Trace>,
     step: Step,
     campaign: String,
@@ -282,6 +287,11 @@ impl CampaignSpan {
     /// The step, and the number of the attempt that begins.
     pub fn attempt(&mut self) -> (Step, u32) {
         self.attempts += 1;
+        (self.step, self.attempts)
+    }
+
+    /// The step, and how many attempts there were.
+    pub fn step(&self) -> (Step, u32) {
         (self.step, self.attempts)
     }
 

@@ -9,9 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use campaign_sync::http::client::{Client, ClientSettings};
-use campaign_sync::http::sharing::SharingError;
 use campaign_sync::http::stats::Stats;
-use campaign_sync::http::token::{OwnVault, TokenCache};
+use campaign_sync::http::token::TokenCache;
 use campaign_sync::http::{Secret, Stop, SystemClock};
 use campaign_sync::platform::Api;
 use ureq::Agent;
@@ -66,12 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::new(&settings, clock.clone()).map_err(|error| error.to_string())?;
     let api = Api::new(client, email, &Secret::new(password.clone()), Arc::new(Stats::default()));
     let cache = TokenCache::new(clock);
-    let token = cache
-        .get(&OwnVault::default(), || {
-            api.fetch_token(None, &mut |_| {})
-                .map_err(|error| SharingError { message: error.to_string(), lasting: false })
-        })
-        .map_err(|error| error.message)?;
+    let token = cache.get(|| api.fetch_token(None, &mut |_| {})).map_err(|error| error.to_string())?;
     let config = Config::builder()
         .timeout_global(Some(Duration::from_secs(30)))
         .max_idle_connections(threads)

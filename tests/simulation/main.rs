@@ -17,9 +17,9 @@ mod world;
 use std::time::{Duration, Instant};
 
 use campaign_sync::engine::account::Settings as AccountSettings;
-use campaign_sync::engine::judge::Policy;
 use campaign_sync::http::RateLimit;
 use campaign_sync::store::runs::Opening;
+use campaign_sync::sync::Patience;
 use chance::Chance;
 use platform::{Platform, Settings};
 use world::{Faults, World};
@@ -36,10 +36,16 @@ fn settings(limit: Option<(u32, Duration)>, page_size: i32, seed: u64) -> Accoun
         },
         retry: None,
         max_removed: 20,
-        policy: Policy { max_attempts: 5, max_wait: Duration::from_secs(900) },
-        give_up_after: Duration::from_secs(300),
+        keep_history: None,
+        tells_standing: false,
+        patience: Patience {
+            max_attempts: 5,
+            max_wait: Duration::from_secs(900),
+            give_up_after: Duration::from_secs(300),
+        },
         rate_limit: limit.and_then(|(requests, window)| RateLimit::new(requests, window)),
         api: "http://platform".into(),
+        credentials: None,
         seed,
     }
 }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use campaign_sync::http::RateLimit;
 use campaign_sync::http::token::{Kept, Turn};
+use campaign_sync::http::window::Gate;
 use campaign_sync::rate::limiter::{Ask, Grant, Order};
 use campaign_sync::store::closing::{Closing, NotRemoved, Reason};
 use campaign_sync::store::command::{
-    Checkpoint, Claimed, Command, Committed, Finished, Holding, Opened, Pages, Part, Reply,
+    Checkpoint, Claimed, Command, Committed, Finished, Holding, Left, Opened, Pages, Part, Reply,
 };
 use campaign_sync::store::dead_letters::Retry;
 use campaign_sync::store::queue::{Totals, UNLISTED};
@@ -145,6 +146,7 @@ impl Model {
                         left_out: Vec::new(),
                         taken: Vec::new(),
                         others: before.others(part),
+                        ..Committed::default()
                     })
                 })))
             }
@@ -169,7 +171,7 @@ impl Model {
                         stored += 1;
                     }
                 }
-                Reply::Finished(Ok(Finished { stored, others: ledger.others(part) }))
+                Reply::Finished(Ok(Finished { stored, others: ledger.others(part), refused: Vec::new() }))
             }
             Command::Claim(most) => {
                 Reply::Claimed(Ok(if alive { ledger.claim(part, *most) } else { Vec::new() }))
@@ -202,19 +204,30 @@ impl Model {
                 Reply::Told(Ok(()))
             }
             Command::TokenTurn(outdated) => {
-                Reply::TokenTurn(Ok(ledger.token.turn(*outdated, part.worker, now)))
+                let turn = ledger.token.turn(*outdated, part.worker, now);
+                Reply::TokenTurn(Ok((turn, ledger.token.generation)))
             }
             Command::KeepToken(grant) => {
                 ledger.token.generation += 1;
                 ledger.token.kept = Some(grant.access_token.reveal().to_owned());
                 (ledger.token.refresher, ledger.token.until) = (0, None);
-                Reply::Told(Ok(()))
+                Reply::Kept(Ok(ledger.token.generation))
             }
-            Command::Close { max_removed } => Reply::Closed(Ok(ledger.close(part, *max_removed))),
-            Command::Leave { reason } => {
+            Command::Close { max_removed, .. } => Reply::Closed(Ok(ledger.close(part, *max_removed))),
+            Command::Abandon { .. } => {
+                let left = ledger.tasks.values().filter(|task| task.run_id == part.run_id).count();
+                if let Some(run) = ledger
+                    .run_mut(part.run_id)
+                    .filter(|run| left == 0 && matches!(run.state, "running" | "stopped"))
+                {
+                    (run.state, run.lister) = ("abandoned", 0);
+                }
+                Reply::Abandoned(Ok(()))
+            }
+            Command::Leave { reason, .. } => {
                 ledger.leave(part, reason.is_some());
                 let left = ledger.tasks.values().filter(|task| task.run_id == part.run_id).count();
-                Reply::Left(Ok((None, left as i64)))
+                Reply::Left(Ok(Left { pending: left as i64, ..Left::default() }))
             }
         }
     }
@@ -340,8 +353,9 @@ impl Ledger {
             others: run.members.iter().any(|member| *member != worker),
             free_tasks: self.tasks.values().any(|task| task.is_free(&run)),
             limit: self.limit,
-            gate: self.gate.filter(|gate| now < *gate).map(|gate| gate - now),
+            gate: self.gate.map(|gate| (gate.saturating_duration_since(now), false)),
             requeued,
+            abandoned: None,
             run: OpenRun {
                 run_id: run.run_id,
                 run_key: run.run_id.to_string(),
@@ -407,7 +421,7 @@ impl Ledger {
                 committed.left_out.push(task.id.clone());
             }
         }
-        for campaign in &pages.finished {
+        for campaign in pages.finished.iter().map(|record| &record.campaign) {
             let task = before.tasks.get(&campaign.id);
             let free = task.is_some_and(|task| task.worker == 0);
             if free {
@@ -488,12 +502,15 @@ impl Ledger {
 
     fn reserve(&mut self, ask: &Ask, now: Instant) -> Grant {
         if let Some(gate) = self.gate.filter(|gate| now < *gate) {
-            return Grant { granted: 0, wait: gate - now, limit: None };
+            return Grant { granted: 0, wait: gate - now, limit: None, gate: Gate::Closed };
         }
-        let span = ask.limit.window + ask.margin;
+        let Some(limit) = ask.limit else {
+            return Grant { granted: ask.want, wait: Duration::ZERO, limit: None, gate: Gate::Open };
+        };
+        let span = limit.window + ask.margin;
         self.sends.retain(|(at, _)| *at + span > now);
         let used: u32 = self.sends.iter().map(|(_, count)| count).sum();
-        let granted = ask.limit.requests.get().saturating_sub(used).min(ask.want);
+        let granted = limit.requests.get().saturating_sub(used).min(ask.want);
         let mut wait = Duration::ZERO;
         if granted > 0 {
             self.sends.push((now, granted));
@@ -501,19 +518,20 @@ impl Ledger {
             let mut left = used;
             for (at, count) in &self.sends {
                 left -= count;
-                if left < ask.limit.requests.get() {
+                if left < limit.requests.get() {
                     wait = *at + span - now;
                     break;
                 }
             }
         }
-        Grant { granted, wait, limit: None }
+        Grant { granted, wait, limit: None, gate: Gate::Open }
     }
 
     fn tell(&mut self, order: &Order, now: Instant) {
         match order {
             Order::TellSends => {}
-            Order::CloseGate(wait) => self.gate = self.gate.max(Some(now + *wait)),
+            Order::CloseGate(wait) | Order::Doubt(wait, _) => self.gate = self.gate.max(Some(now + *wait)),
+            Order::OpenGate => self.gate = None,
             Order::Learn(limit, ages) => {
                 // The sends of a process that did not know of a limit are on record only now.
                 if self.limit.is_none() {

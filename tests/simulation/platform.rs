@@ -130,7 +130,7 @@ impl Platform {
             if self.window.len() >= limit as usize {
                 self.refused += 1;
                 let hints = Hints { retry_after: Some(window), ..Hints::default() };
-                let result = Err(CallError::RateLimited { status: 429, hint: None });
+                let result = Err(CallError::RateLimited { status: 429, hint: Some(window) });
                 return Some(Outcome { result, status: Some(429), hints, latency: quick });
             }
             self.window.push(now);
@@ -161,13 +161,14 @@ impl Platform {
         });
         let result = Ok(Page {
             page,
-            served: Some(page),
             page_size,
             limit: Some(i64::from(page_size)),
             has_more: to < self.records.len(),
             total: Some(self.records.len() as i64),
             records: records.collect(),
             invalid: Vec::new(),
+            moved: false,
+            memory: None,
         });
         Outcome { result, status: Some(200), hints: Hints::default(), latency: self.settings.latency }
     }

@@ -277,6 +277,7 @@ impl World {
     fn carry_out(&mut self, process: usize, account: usize, actions: Vec<Action>) {
         for action in actions {
             match action {
+                Action::Tell(_) => {}
                 Action::Store(command) => {
                     let after = self.delay();
                     let part = Part {
@@ -288,8 +289,8 @@ impl World {
                 }
                 Action::Call(call) => {
                     let burst = match call {
-                        Call::Token => Burst::Token,
-                        Call::Pages { token, page, page_size, most, until } => {
+                        Call::Token(_) => Burst::Token,
+                        Call::Pages { token, page, page_size, most, until, .. } => {
                             Burst::Pages { token, page, page_size, most, until }
                         }
                         Call::Sync { token, mut tasks, until } => {
@@ -355,7 +356,12 @@ impl World {
                     What::Deliver {
                         process,
                         account,
-                        event: Event::Called(Done::Page(answer, outcome.result)),
+                        event: Event::Called(Done::Page {
+                            generation: token.generation,
+                            page,
+                            answer,
+                            result: outcome.result,
+                        }),
                     },
                 );
                 if goes_on {
@@ -402,6 +408,9 @@ impl World {
             let event = match ledger.runs.iter().find(|run| run.run_id == run_id) {
                 _ if !alive => Event::Reborn,
                 Some(run) => Event::News(News {
+                    asked_at: self.now,
+                    lists: run.lists,
+                    freed: true,
                     others: run.members.iter().any(|member| *member != worker),
                     listing_done: run.listing_done,
                     over: match run.state {
@@ -419,11 +428,6 @@ impl World {
 }
 
 fn answered<T>(outcome: &Outcome<T>, now: Instant) -> (Answer, Duration) {
-    let answer = Answer {
-        sent_at: now,
-        answered_at: now + outcome.latency,
-        status: outcome.status,
-        hints: outcome.hints.clone(),
-    };
+    let answer = Answer::new(now, now + outcome.latency, outcome.status, outcome.hints.clone());
     (answer, outcome.latency)
 }

@@ -9,8 +9,8 @@ use campaign_sync::store::{Client, Conninfo, Pool, Store, schema};
 use postgres::types::{FromSqlOwned, ToSql};
 use postgres::{NoTls, Row};
 
-use super::Cluster;
 use super::cluster::shared_url;
+use super::{Cluster, PATIENCE, eventually};
 
 /// An empty database with a name that nobody else has.
 pub struct Database {
@@ -64,6 +64,13 @@ impl Database {
         let stop = Stop::new();
         let clock = Arc::new(SystemClock::new(stop.clone()));
         Store::new(pool, "default", clock, stop, Duration::from_secs(5))
+    }
+
+    /// Waits until nobody is connected any more: a commit that was under way at a kill is made all the same.
+    #[track_caller]
+    pub fn await_quiet(&self) {
+        let others = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+        eventually(PATIENCE, "the killed process's last statement is over", || self.count(others) == 0);
     }
 
     /// Runs statements that return nothing of interest.

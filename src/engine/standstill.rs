@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::ending::Ending;
+use crate::sync::Ending;
 
 /// A standstill is none before this time: what another process has begun meanwhile is seen by then.
 const SHORTEST: Duration = Duration::from_secs(5);
@@ -11,7 +11,7 @@ const LONGEST_STEP: Duration = Duration::from_secs(3);
 
 /// What a process with nothing in hand, and alone on its run, has seen so far; each counts up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Requests begun and results delivered: while they stand still, nothing moves.
     pub moves: u64,
     /// Answers of the database that the listing cannot be taken, or that the run is not at its end.
@@ -21,7 +21,7 @@ pub(super) struct Seen {
 }
 
 /// For how long nothing has moved.
-pub(super) struct Standstill {
+pub(crate) struct Standstill {
     most: Duration,
     /// The last look that counts.
     last: Option<(Seen, Instant)>,
@@ -50,7 +50,7 @@ impl Standstill {
 }
 
 /// The end of such a run.
-pub(super) fn ending(time: Duration, listing_done: bool, pending: i64) -> Ending {
+pub(crate) fn ending(time: Duration, listing_done: bool, pending: i64) -> Ending {
     let left = match (listing_done, pending) {
         (false, _) => "its listing cannot be taken on".to_owned(),
         (true, 0) => "it cannot be closed".to_owned(),
