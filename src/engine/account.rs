@@ -284,6 +284,7 @@ impl Account {
     /// Gives the actions that can be carried out now, within `room`, which it lessens.
     pub fn advance(&mut self, now: Instant, room: &mut Room, actions: &mut Vec<Action>) {
         (self.due, self.now) = (None, now);
+        self.limiter.share(self.others);
         let orders = self.limiter.settle(now);
         self.tell(orders, actions);
         if self.phase == Phase::Opening {
@@ -443,9 +444,16 @@ impl Account {
             && !self.outstanding.committing
     }
 
-    /// Whether up to `want` requests that count may be sent now; asks the ledger if it has to be asked.
-    pub(super) fn turn(&mut self, want: usize, now: Instant, actions: &mut Vec<Action>) -> usize {
-        match self.limiter.turn(u32::try_from(want).unwrap_or(u32::MAX), now) {
+    /// Whether up to `want` requests that count may be sent now, and so many `more` at the same moment; asks the ledger if it has to be asked.
+    pub(super) fn turn(
+        &mut self,
+        want: usize,
+        more: usize,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> usize {
+        let whole = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        match self.limiter.turn(whole(want), whole(more), now) {
             Turn::Go(count) => {
                 if let Some((since, _, why)) = self.blocked.take()
                     && why != Why::Pacing

@@ -214,7 +214,7 @@ impl Account {
             || self.listing.barren > 0
             || self.limiter.limit().is_some();
         let most = if one { 1 } else { pages.clamp(1, MAX_PAGES) };
-        let turns = self.turn(most, now, actions);
+        let turns = self.turn(most, 0, now, actions);
         // The breaker's trial last: one that is not used is lost.
         if turns == 0 || self.phase != Phase::Working || self.health.admit(Lane::List, now).is_err() {
             return;
@@ -226,7 +226,7 @@ impl Account {
         self.seen.moves += 1;
         self.listing.attempts += 1;
         let (page, page_size) = (seeks.unwrap_or(position.page), position.page_size);
-        let (until, attempt) = (self.limiter.good_until(), self.listing.attempts);
+        let (until, attempt) = (self.limiter.good_until(now), self.listing.attempts);
         actions.push(Action::Call(Call::Pages { token, page, page_size, most: turns, attempt, until }));
     }
 

@@ -38,7 +38,8 @@ impl Account {
             let free = room.workers.min(self.concurrency.limit() - self.in_flight);
             let burst =
                 if self.health.is_open(Lane::Sync) { 1 } else { self.burst().min(ready.div_ceil(free)) };
-            let turns = self.turn(burst, now, actions);
+            let others = ready.saturating_sub(burst).min(free * burst - burst);
+            let turns = self.turn(burst, others, now, actions);
             if turns == 0 || self.phase != Phase::Working {
                 break;
             }
@@ -51,7 +52,7 @@ impl Account {
             self.in_flight += 1;
             self.seen.moves += 1;
             room.workers -= 1;
-            let until = self.limiter.good_until();
+            let until = self.limiter.good_until(now);
             actions.push(Action::Call(Call::Sync { token, tasks, until }));
         }
         if let Some(due) = self.ready.next_due() {
@@ -114,6 +115,7 @@ impl Account {
                 Err(error) => self.not_synced(task, (generation, answer, error), now, actions),
             }
         }
+        self.limiter.untake(u32::try_from(unsent.len()).unwrap_or(0), now);
         for task in unsent.into_iter().rev() {
             self.tasks_in_flight.remove(&task.campaign.id);
             self.put_back(task);
@@ -211,14 +213,14 @@ impl Account {
             return;
         }
         let Some(token) = self.token_to_send(now, room, actions) else { return };
-        if room.workers == 0 || self.turn(1, now, actions) == 0 || self.phase != Phase::Working {
+        if room.workers == 0 || self.turn(1, 0, now, actions) == 0 || self.phase != Phase::Working {
             return;
         }
         self.limiter.take(1, now);
         (self.probing, self.listing.fetching) = (true, true);
         room.workers -= 1;
         let page_size = self.settings.opening.page_size;
-        let until = self.limiter.good_until();
+        let until = self.limiter.good_until(now);
         actions.push(Action::Call(Call::Pages { token, page: 1, page_size, most: 1, attempt: 1, until }));
     }
 

@@ -22,6 +22,10 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub const REMEMBERED: usize = 10_000;
 /// Turns from the ledger are good for this long; the margin allows for it.
 const TURNS_GOOD_FOR: Duration = Duration::from_millis(25);
+/// Where no other process sends, what is taken is sent within this time, …
+const SENT_WITHIN: Duration = Duration::from_millis(10);
+/// … and what is granted is good for this long.
+const LATEST: Duration = Duration::from_secs(1);
 /// Turns of a limit so generous that the ledger is asked for many at once: a hundredth of it.
 const SHARE_AT_ONCE: u32 = 100;
 /// The most turns that are reserved at once.
@@ -133,7 +137,11 @@ pub struct Limiter {
     next_try: Option<Instant>,
     accepted: VecDeque<Instant>,
     extra_margin: Duration,
-    worst_lag: Option<(Duration, Instant)>,
+    /// How much later than they are on record sends were made, each larger than those behind it: the first one is the worst
+    /// of all that may still be in the window.
+    lags: VecDeque<(Duration, Instant)>,
+    /// Other processes send under the limit as well.
+    shared: bool,
     /// When a learned limit was last corrected: refusals of requests sent before say nothing new.
     corrected: Option<Instant>,
     /// The refusal under a known limit that is being looked into, and its hint.
@@ -147,6 +155,8 @@ struct Turns {
     left: u32,
     /// They have to be sent before this moment: it is what the margin allows for.
     until: Option<Instant>,
+    /// When the ledger was asked for those that are there.
+    asked_at: Option<Instant>,
     /// When the ledger was asked, and by which margin.
     asked: Option<(Instant, Duration)>,
     not_before: Option<(Instant, Why)>,
@@ -201,8 +211,9 @@ impl Limiter {
         self.configured.or(self.learned)
     }
 
-    /// Whether up to `want` requests may be sent now. Those that are sent have to be [`taken`](Self::take).
-    pub fn turn(&mut self, want: u32, now: Instant) -> Turn {
+    /// Whether up to `want` requests may be sent now; so many `more` could be right behind them. Those that are sent have to be
+    /// [`taken`](Self::take).
+    pub fn turn(&mut self, want: u32, more: u32, now: Instant) -> Turn {
         if let Some(discovery) = self.discovery {
             return Turn::Wait(discovery.last + SETTLE, Why::Gate);
         }
@@ -221,9 +232,10 @@ impl Limiter {
             }
         }
         match self.limit() {
-            Some(limit) => self.turn_under(Some(limit), if searching { 1 } else { want }, now),
+            Some(limit) if searching => self.turn_under(Some(limit), 1, 0, now),
+            Some(limit) => self.turn_under(Some(limit), want, more, now),
             // Of all processes one request finds out.
-            None if doubted => self.turn_under(None, 1, now),
+            None if doubted => self.turn_under(None, 1, 0, now),
             None if searching => Turn::Go(1),
             None if self.pacing.over() => Turn::Go(want),
             None => match self.pacing.wait_until(now) {
@@ -237,7 +249,7 @@ impl Limiter {
         self.turns.left > 0 && self.turns.until.is_some_and(|until| now < until)
     }
 
-    fn turn_under(&mut self, limit: Option<RateLimit>, want: u32, now: Instant) -> Turn {
+    fn turn_under(&mut self, limit: Option<RateLimit>, want: u32, more: u32, now: Instant) -> Turn {
         if self.has_turns(now) {
             return Turn::Go(self.turns.left.min(want));
         }
@@ -256,7 +268,7 @@ impl Limiter {
         };
         let generous = limit.requests.get() / SHARE_AT_ONCE;
         let advance = if generous > 1 { self.turns.size.clamp(1, generous.min(MAX_AT_ONCE)) } else { 1 };
-        let want = want.max(advance).min(limit.requests.get());
+        let want = want.saturating_add(more).max(advance).min(limit.requests.get()).min(MAX_AT_ONCE);
         Turn::Reserve(Ask { limit: Some(limit), margin: self.margin(limit, now), want })
     }
 
@@ -265,10 +277,18 @@ impl Limiter {
         self.turns.asked = Some((now, ask.margin));
     }
 
-    /// When the turns that are there have to be sent, if they are turns under a limit.
+    /// When what is taken now has to be sent, if it is under a limit.
     #[must_use]
-    pub fn good_until(&self) -> Option<Instant> {
-        self.turns.until.filter(|_| self.limit().is_some())
+    pub fn good_until(&self, now: Instant) -> Option<Instant> {
+        let until = self.turns.until.filter(|_| self.limit().is_some())?;
+        Some(if self.shared { until } else { now + SENT_WITHIN })
+    }
+
+    /// These were not sent in time, or not at all.
+    pub fn untake(&mut self, count: u32, now: Instant) {
+        if !self.shared && self.turns.until.is_some_and(|until| now < until) {
+            self.turns.left = self.turns.left.saturating_add(count);
+        }
     }
 
     /// The ledger's answer.
@@ -284,9 +304,15 @@ impl Limiter {
         }
         if grant.granted > 0 {
             let used = self.turns.left == 0;
-            // The one request that is to find out has time.
-            let probes = grant.gate == Gate::Probe;
-            self.turns.until = Some(if probes { now + PROBE } else { asked + margin });
+            self.turns.asked_at = Some(asked);
+            self.turns.until = Some(match grant.gate {
+                // The one request that is to find out has time.
+                Gate::Probe => now + PROBE,
+                // Others' windows allow for no more.
+                _ if self.shared => asked + margin,
+                // The next windows allow for whatever it was.
+                _ => now + LATEST,
+            });
             (self.turns.left, self.turns.not_before) = (grant.granted, None);
             self.turns.size = if used { grant.granted.saturating_mul(2) } else { grant.granted };
         } else {
@@ -305,10 +331,18 @@ impl Limiter {
         self.turns.not_before = Some((now + SETTLE, Why::RateLimit));
     }
 
+    /// Whether other processes send as well.
+    pub fn share(&mut self, shared: bool) {
+        self.shared = shared;
+    }
+
     /// This many requests are being sent.
     pub fn take(&mut self, count: u32, now: Instant) {
         if self.limit().is_some() || self.doubted_since.is_some() {
             self.turns.left = self.turns.left.saturating_sub(count);
+            if let Some(asked) = self.turns.asked_at {
+                self.lagged(now.saturating_duration_since(asked) + SENT_WITHIN, now);
+            }
         } else if !self.pacing.over() {
             (0..count).for_each(|_| self.pacing.sent(now));
         }
@@ -319,14 +353,17 @@ impl Limiter {
         }
     }
 
-    /// A turn can be used this much later than it is on record at the earliest: the window has to allow for it. The worst lag is
-    /// forgotten when its sends have left the window.
+    /// A turn is used this much later than it is on record at the earliest: the window has to allow for it, until its sends
+    /// have left the window.
     fn lagged(&mut self, lag: Duration, now: Instant) {
-        let span = self.limit().map_or(Duration::ZERO, |limit| limit.window * 3);
-        let (worst, at) = self.worst_lag.unwrap_or((Duration::ZERO, now));
-        if lag >= worst || now > at + span {
-            self.worst_lag = Some((lag, now));
+        let window = self.limit().map_or(Duration::ZERO, |limit| limit.window);
+        while self.lags.back().is_some_and(|(other, _)| *other <= lag) {
+            self.lags.pop_back();
         }
+        while self.lags.front().is_some_and(|(other, at)| now > *at + window * 2 + *other) {
+            self.lags.pop_front();
+        }
+        self.lags.push_back((lag, now));
     }
 
     /// Every answer to a request that counts goes in here. `jitter` is between 0 and 1.
@@ -507,8 +544,8 @@ impl Limiter {
     fn margin(&self, limit: RateLimit, now: Instant) -> Duration {
         let advance = if limit.requests.get() >= 2 * SHARE_AT_ONCE { TURNS_GOOD_FOR } else { Duration::ZERO };
         let trips = self.pacing.quickest().unwrap_or_default().min(limit.window / 400) * 2 + advance;
-        let worst = self.worst_lag.filter(|(_, at)| now <= *at + limit.window * 3);
-        let lag = worst.map_or(Duration::ZERO, |(lag, _)| lag * 2).min(limit.window / 10);
+        let in_window = |(lag, at): &&(Duration, Instant)| now <= *at + limit.window * 2 + *lag;
+        let lag = self.lags.iter().find(in_window).map_or(Duration::ZERO, |(lag, _)| *lag + MIN_MARGIN / 2);
         MIN_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)
     }
 }
