@@ -4,7 +4,7 @@ WITH gone AS (
     SELECT worker_id FROM campaign_sync.workers WHERE account = $1 AND worker_id = ANY ($2)
 ), freed AS (
     UPDATE campaign_sync.sync_tasks t SET worker_id = 0 FROM gone g WHERE t.account = $1 AND t.worker_id = g.worker_id
-    RETURNING t.id
+    RETURNING g.worker_id
 ), left_over AS (
     DELETE FROM campaign_sync.workers w USING gone g WHERE w.account = $1 AND w.worker_id = g.worker_id
     RETURNING w.*
@@ -34,4 +34,7 @@ WITH gone AS (
     ) l
     WHERE s.account = $1 AND s.run_id = l.run_id
 )
-SELECT (SELECT count(*) FROM left_over WHERE worker_id <> $3) AS dead, (SELECT count(*) FROM freed) AS freed
+SELECT w.worker_id, w.host, w.pid, extract(epoch FROM now() - w.heartbeat_at)::float8 AS silent,
+       (SELECT count(*) FROM freed f WHERE f.worker_id = w.worker_id) AS freed
+FROM left_over w
+ORDER BY w.worker_id

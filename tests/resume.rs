@@ -116,6 +116,23 @@ fn held_work_of_a_dead_process_is_free_within_15_s_and_other_work_at_once() {
     assert!(held_work < Duration::from_secs(15), "{held_work:?}");
 }
 
+#[test]
+fn who_takes_over_the_tasks_of_a_dead_process_says_from_whom_and_how_many() {
+    let server =
+        mock_api::start(Settings { sync_latency: Duration::from_secs(2), ..Settings::fast(300) }).unwrap();
+    let database = Database::create();
+    let first = sync(&server, &database).args(&["--workers", "4"]).spawn();
+    wait_for(&database, "SELECT count(*) FROM sync_tasks WHERE worker_id <> 0", 10);
+    let (host, pid): (String, i32) =
+        (database.value("SELECT host FROM workers"), database.value("SELECT pid FROM workers"));
+    first.kill();
+    database.await_quiet();
+    let held: i64 = database.value("SELECT count(*) FROM sync_tasks WHERE worker_id <> 0");
+    let second = sync(&server, &database).args(&["--workers", "4"]).env("RUST_LOG", "info").spawn();
+    let said = format!("took over {held} tasks from host {host} pid {pid} (no heartbeat for ");
+    eventually(PATIENCE, "it says so", || second.stderr().contains(&said));
+}
+
 /// So much time passes in which no process runs.
 fn age(database: &Database, time: &str) {
     database.execute(&format!(

@@ -121,11 +121,10 @@ fn beat(part: &Part, books: &Books) -> Option<Event> {
 /// Ends the leases of the dead; whether there were any.
 fn end_leases(part: &Part, books: &Books) -> bool {
     let (account, run) = (&*part.account, part.run_id);
-    match books.store.beat(|client, account| leases::reap(client, account, 0)) {
-        Ok((0, _)) => false,
-        Ok((dead, freed)) => {
-            log::info!(account, run; "{dead} process(es) gone or silent, {freed} task(s) of theirs are free again");
-            true
+    match books.store.beat(leases::take_over) {
+        Ok(dead) => {
+            dead.iter().for_each(|ended| log::info!(account, run; "{ended}"));
+            !dead.is_empty()
         }
         Err(error) => {
             log::debug!(account, run; "dead workers not looked for: {error}");

@@ -110,12 +110,15 @@ pub fn execute(store: &Store, sealing: &Sealing, part: &Part, command: &Command)
 /// Joins the run, takes its listing if that is to be had, and looks around, all at one moment.
 fn open(store: &Store, part: &Part, opening: &Opening, retry: Option<&Retry>) -> Result<Opened, StoreError> {
     // What a try has done of whose end nobody heard, the next one does not see.
-    let (mut abandoned, mut requeued) = (None, 0);
-    store.run(|client, account| {
+    let (mut abandoned, mut requeued, mut ended) = (None, 0, Vec::new());
+    let opened = store.run(|client, account| {
         let mut transaction = begin(client)?;
         let joined = join::within(&mut transaction, account, opening, retry, part.worker)?;
         requeued = requeued.max(joined.requeued);
         abandoned = abandoned.take().or(joined.abandoned);
+        if !joined.ended.is_empty() {
+            ended = joined.ended;
+        }
         let run_id = joined.run.run_id;
         let listing = match joined.run.listing_done {
             true => None,
@@ -135,7 +138,11 @@ fn open(store: &Store, part: &Part, opening: &Opening, retry: Option<&Retry>) ->
             abandoned: abandoned.clone(),
             run: joined.run,
         })
-    })
+    })?;
+    for ended in ended {
+        log::info!(account = &*part.account, run = opened.run.run_id; "{ended}");
+    }
+    Ok(opened)
 }
 
 /// Stores pages; what a database refuses of them is stored in another form.

@@ -22,6 +22,8 @@ pub struct Joined {
     pub abandoned: Option<Abandoned>,
     /// Dead letters that were put back.
     pub requeued: usize,
+    /// Processes whose tasks were taken over.
+    pub ended: Vec<leases::Ended>,
 }
 
 /// A run that was given up.
@@ -70,9 +72,8 @@ pub fn within(
 ) -> Result<Joined, Error> {
     let workers = leases::all(transaction, account)?;
     let known = workers.contains(&worker);
-    if workers.len() > usize::from(known) {
-        leases::end(transaction, account, 0)?;
-    }
+    let ended =
+        if workers.len() > usize::from(known) { leases::end(transaction, account, 0)?.0 } else { Vec::new() };
     // Begun anew it was already, by the first try.
     let opening = Opening { fresh: opening.fresh && !known, ..opening.clone() };
     let (run, abandoned) = open(transaction, account, &opening)?;
@@ -81,7 +82,7 @@ pub fn within(
         None => 0,
     };
     leases::register(transaction, account, run.run_id, worker, Process::current())?;
-    Ok(Joined { run, abandoned, requeued })
+    Ok(Joined { run, abandoned, requeued, ended })
 }
 
 /// Opens a run, or finds the open one, within the caller's transaction.

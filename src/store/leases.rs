@@ -1,7 +1,7 @@
 //! Who works on a run: processes with a heartbeat, by the database's clock. A lease belongs to the worker, so one small
 //! write keeps all that it holds.
 
-use std::array;
+use std::{array, fmt};
 
 use postgres::types::Type;
 use postgres::{Error, Row};
@@ -9,6 +9,7 @@ use postgres::{Error, Row};
 use super::process::Process;
 use super::queue::WorkerId;
 use super::{Client, begin};
+use crate::foreign::visible;
 use crate::http::retry::Cause;
 use crate::http::stats::Stats;
 use crate::http::{RateLimit, spread};
@@ -176,6 +177,32 @@ pub fn heartbeat(
     }))
 }
 
+/// A dead worker whose lease was ended: its tasks are free.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// Its host.
+    pub host: String,
+    /// Its process.
+    pub pid: i32,
+    /// Seconds since its last heartbeat, by the database's clock.
+    pub silent: f64,
+    /// Tasks that it held.
+    pub tasks: i64,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, pid, silent, tasks } = self;
+        let s = if *tasks == 1 { "" } else { "s" };
+        let host = visible(host);
+        write!(
+            f,
+            "took over {tasks} task{s} from host {host} pid {pid} (no heartbeat for {:.0} s)",
+            silent.max(0.0)
+        )
+    }
+}
+
 /// Ends the leases of dead workers, and that of `leaving` (0 for none). Gives how many dead there were and how many
 /// tasks are free again.
 ///
@@ -183,16 +210,27 @@ pub fn heartbeat(
 /// The database's.
 pub fn reap(client: &mut Client, account: &str, leaving: WorkerId) -> Result<(i64, i64), Error> {
     let mut transaction = begin(client)?;
-    let ended = end(&mut transaction, account, leaving)?;
+    let (dead, freed) = end(&mut transaction, account, leaving)?;
     transaction.commit()?;
-    Ok(ended)
+    Ok((i64::try_from(dead.len()).unwrap_or(i64::MAX), freed))
 }
 
-/// The same within the caller's transaction.
+/// Ends the leases of dead workers; gives those.
 ///
 /// # Errors
 /// The database's.
-pub fn end(transaction: &mut Client, account: &str, leaving: WorkerId) -> Result<(i64, i64), Error> {
+pub fn take_over(client: &mut Client, account: &str) -> Result<Vec<Ended>, Error> {
+    let mut transaction = begin(client)?;
+    let (dead, _freed) = end(&mut transaction, account, 0)?;
+    transaction.commit()?;
+    Ok(dead)
+}
+
+/// As [`reap`], within the caller's transaction: the dead, and how many tasks are free again.
+///
+/// # Errors
+/// The database's.
+pub fn end(transaction: &mut Client, account: &str, leaving: WorkerId) -> Result<(Vec<Ended>, i64), Error> {
     let gone = gone(transaction, account)?;
     let silent = transaction.query_typed(
         include_str!("../../sql/silent.sql"),
@@ -204,14 +242,22 @@ pub fn end(transaction: &mut Client, account: &str, leaving: WorkerId) -> Result
         ],
     )?;
     if silent.is_empty() {
-        return Ok((0, 0));
+        return Ok((Vec::new(), 0));
     }
     let silent: Vec<WorkerId> = silent.iter().map(|row| row.get(0)).collect();
-    let row = transaction.query_typed_one(
+    let rows = transaction.query_typed(
         include_str!("../../sql/reap.sql"),
-        &[(&account, Type::TEXT), (&silent, Type::INT8_ARRAY), (&leaving, Type::INT8)],
+        &[(&account, Type::TEXT), (&silent, Type::INT8_ARRAY)],
     )?;
-    Ok((row.get("dead"), row.get("freed")))
+    let freed = rows.iter().map(|row| row.get::<_, i64>("freed")).sum();
+    let dead = rows.iter().filter(|row| row.get::<_, WorkerId>("worker_id") != leaving);
+    let dead = dead.map(|row| Ended {
+        host: row.get("host"),
+        pid: row.get("pid"),
+        silent: row.get("silent"),
+        tasks: row.get("freed"),
+    });
+    Ok((dead.collect(), freed))
 }
 
 /// Whether any other worker is on the run.
