@@ -1,6 +1,7 @@
 //! Progress on stderr: bars on a terminal, a line now and then elsewhere if it was asked for.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::env;
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -17,13 +18,12 @@ use crate::sync::{Pace, Watcher};
 
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// With and without a number of campaigns: of nothing, a bar would be full.
-const COUNTED: &str = "{prefix} {bar:30} {pos}/{len} synced, {elapsed} {msg}";
-const UNCOUNTED: &str = "{prefix} {msg}, {elapsed}";
 /// The pace is that of this time: a process that has died since no longer counts.
 const WINDOW: Duration = Duration::from_secs(15);
 /// More bars than this are no longer read; one more tells of all accounts together.
-const MOST_BARS: usize = 8;
+const MOST_BARS: usize = 10;
+/// Columns of a terminal that does not tell its size.
+const COLUMNS: usize = 80;
 
 /// Shows the runs of one or several accounts.
 pub struct Display {
@@ -38,6 +38,8 @@ struct State {
     shown: BTreeMap<String, Shown>,
     finished: usize,
     all: Option<ProgressBar>,
+    /// Columns of the longest account's name so far.
+    names: usize,
     last_line: Option<Instant>,
 }
 
@@ -51,8 +53,6 @@ struct Shown {
     failed: i64,
     total: i64,
     message: String,
-    /// The bar counts.
-    counted: bool,
     finished: bool,
 }
 
@@ -60,7 +60,9 @@ impl Display {
     /// A display as the user wants it, for so many accounts.
     #[must_use]
     pub fn new(wanted: config::Progress, accounts: usize) -> Self {
-        let terminal = io::stderr().is_terminal();
+        // Lines cannot be redrawn on a dumb terminal.
+        let dumb = env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        let terminal = io::stderr().is_terminal() && !dumb;
         let bars = (terminal && wanted != config::Progress::Never)
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(5)));
         let lines = !terminal && wanted == config::Progress::Always;
@@ -68,12 +70,7 @@ impl Display {
             let bars = bars.clone();
             log::through(Some(Box::new(move |write| bars.suspend(write))));
         }
-        let all = bars.as_ref().filter(|_| accounts > 1).map(|bars| {
-            let bar = bars.add(bar("{prefix} {bar:30} {pos}/{len}, {elapsed} {msg}"));
-            bar.set_prefix("accounts");
-            bar.set_length(accounts as u64);
-            bar
-        });
+        let all = bars.as_ref().filter(|_| accounts > MOST_BARS).map(|bars| bars.add(bar()));
         Self { bars, lines, accounts, state: Mutex::new(State { all, ..State::default() }) }
     }
 
@@ -88,28 +85,32 @@ impl Display {
 
     fn update_bars(&self, state: &mut State, account: &str) {
         let Some(bars) = &self.bars else { return };
+        let columns = columns();
         let busy = state.shown.values().filter(|shown| shown.bar.is_some()).count();
         let Some(shown) = state.shown.get_mut(account) else { return };
         if shown.bar.is_none() && busy < MOST_BARS && !shown.finished {
-            let bar = bar(UNCOUNTED);
-            bar.set_prefix(visible(account));
+            let bar = bar();
             shown.bar = Some(match &state.all {
                 Some(all) => bars.insert_before(all, bar),
                 None => bars.add(bar),
             });
         }
+        let name = visible(account);
+        state.names = state.names.max(width(&name)).max(if state.all.is_some() { width(ALL) } else { 0 });
         if let Some(bar) = &shown.bar {
-            if shown.counted != (shown.total > 0) {
-                shown.counted = !shown.counted;
-                restyle(bar, if shown.counted { COUNTED } else { UNCOUNTED });
-            }
-            bar.set_length(u64::try_from(shown.total).unwrap_or(0));
-            bar.set_position(u64::try_from(shown.done).unwrap_or(0));
-            bar.set_message(shown.message.clone());
+            let elapsed = duration(bar.elapsed());
+            let (counts, message) = match shown.total {
+                0 => (None, format!("{}, {elapsed}", shown.message)),
+                _ if shown.message.is_empty() => (Some(shown.counts()), format!("synced, {elapsed}")),
+                _ => (Some(shown.counts()), format!("synced, {}, {elapsed}", shown.message)),
+            };
+            bar.set_message(line(columns, state.names, &name, counts, &message));
         }
         if let Some(all) = &state.all {
-            all.set_position(state.finished as u64);
-            all.set_message(sum(&state.shown));
+            let finished = i64::try_from(state.finished).unwrap_or(i64::MAX);
+            let counts = Some((finished, finished, i64::try_from(self.accounts).unwrap_or(i64::MAX)));
+            let message = format!("{}, {}", sum(&state.shown), duration(all.elapsed()));
+            all.set_message(line(columns, state.names, ALL, counts, &message));
         }
     }
 
@@ -139,6 +140,11 @@ fn sum(shown: &BTreeMap<String, Shown>) -> String {
 }
 
 impl Shown {
+    /// Campaigns stored, those done with, and all.
+    fn counts(&self) -> (i64, i64, i64) {
+        (self.done - self.failed, self.done, self.total)
+    }
+
     fn update(&mut self, run: &Progress, pace: &Pace) {
         let Pace { connecting, waiting, limit, silent } = pace.clone();
         self.failed = run.failed;
@@ -230,22 +236,111 @@ impl Watcher for Display {
     }
 }
 
-fn bar(template: &str) -> ProgressBar {
-    let bar = ProgressBar::hidden();
-    restyle(&bar, template);
-    bar
+/// What stands where an account's name does, for all together.
+const ALL: &str = "accounts";
+
+/// One line of at most so many columns: the name in `names` columns or a third of the line, a bar where there is room for
+/// one, how many of how many, and what there is to say. `counts` has what is told, what fills the bar, and the whole.
+fn line(columns: usize, names: usize, name: &str, counts: Option<(i64, i64, i64)>, message: &str) -> String {
+    let names = names.min(columns / 3);
+    let mut line = cut(name, names);
+    line.push_str(&" ".repeat(names - width(&line)));
+    if let Some((told, done, total)) = counts {
+        let bar = match columns {
+            100.. => 30,
+            80.. => 20,
+            60.. => 10,
+            _ => 0,
+        };
+        if bar > 0 {
+            let full =
+                usize::try_from(done.clamp(0, total.max(0)).saturating_mul(bar) / total.max(1)).unwrap_or(0);
+            let bar = usize::try_from(bar).unwrap_or(0);
+            let head = if full < bar { ">" } else { "" };
+            line.push_str(&format!(" [{:<bar$}]", "=".repeat(full) + head));
+        }
+        let total = total.to_string();
+        line.push_str(&format!(" {told:>0$}/{total}", total.len()));
+    }
+    line.push(' ');
+    line.push_str(message);
+    cut(&line, columns)
 }
 
-fn restyle(bar: &ProgressBar, template: &str) {
-    // The templates are constants; should one ever be wrong, the default style does too.
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("=> "));
+/// As much of it as so many columns hold.
+fn cut(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
     }
+    let mut left = columns.saturating_sub(1);
+    let fits = |char: &char| {
+        let fits = of(*char) <= left;
+        left = left.saturating_sub(of(*char));
+        fits
+    };
+    let mut shown: String = text.chars().take_while(fits).collect();
+    if columns > 0 {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Columns that it takes at most.
+fn width(text: &str) -> usize {
+    text.chars().map(of).sum()
+}
+
+/// Scripts whose characters take two columns, and signs that may, begin with Hangul.
+fn of(char: char) -> usize {
+    if char < '\u{1100}' || char == '…' { 1 } else { 2 }
+}
+
+/// Asked for each line: the window may have been resized.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
+    size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(COLUMNS)
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::hidden();
+    // The template is a constant; should it ever be wrong, the default style does too. It cuts what a smaller window has no
+    // room for.
+    if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+        bar.set_style(style);
+    }
+    bar
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_line_is_wider_than_the_terminal(
+            columns in 0_usize..200,
+            names in 0_usize..100,
+            name in any::<String>(),
+            counts in any::<Option<(i64, i64, i64)>>(),
+            message in any::<String>(),
+        ) {
+            let line = line(columns, names, &name, counts, &message);
+            prop_assert!(width(&line) <= columns, "{columns}: {line:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_aligned_and_drop_the_bar_before_the_numbers() {
+        let of = |columns, name| line(columns, 9, name, Some((4, 5, 120)), "2.0/s, 1 failed, 3 s");
+        assert_eq!(of(80, "north"), "north     [>                   ]   4/120 2.0/s, 1 failed, 3 s");
+        assert_eq!(of(60, "north-sea"), "north-sea [>         ]   4/120 2.0/s, 1 failed, 3 s");
+        assert_eq!(of(40, "north"), "north       4/120 2.0/s, 1 failed, 3 s");
+        assert_eq!(of(24, "north-sea"), "north-s…   4/120 2.0/s,…");
+        assert_eq!(line(60, 5, "north", Some((10, 10, 10)), "9 s"), "north [==========] 10/10 9 s");
+        assert_eq!(line(40, 9, "北北北北北", None, "listing"), "北北北北… listing");
+    }
 
     #[test]
     fn a_limit_tells_when_it_will_be_done_and_a_pace_only_without_one() {
