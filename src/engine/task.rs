@@ -49,6 +49,7 @@ pub struct ReadyQueue {
     waiting: BTreeMap<u64, Task>,
     next: u64,
     weight: usize,
+    fresh_is_next: bool,
 }
 
 impl ReadyQueue {
@@ -96,13 +97,16 @@ impl ReadyQueue {
         self.fresh.len() + usize::from(self.next_due().is_some_and(|at| at <= now))
     }
 
-    /// The next task that can be tried now: one whose time has come, else a fresh one.
+    /// The next task that can be tried now: one whose time has come and a fresh one by turns. Under a slow limit those that fail
+    /// again and again would keep all others from being tried, else.
     pub fn pop(&mut self, now: Instant) -> Option<Task> {
-        while let Some(Reverse((at, number))) = self.due.peek().copied() {
+        let fresh_first = std::mem::take(&mut self.fresh_is_next) && !self.fresh.is_empty();
+        while let Some(Reverse((at, number))) = self.due.peek().copied().filter(|_| !fresh_first) {
             if at > now {
                 break;
             }
             self.due.pop();
+            self.fresh_is_next = true;
             if let Some(task) = self.waiting.remove(&number) {
                 self.weight -= task.campaign.weight();
                 return Some(task);

@@ -25,7 +25,11 @@ const TURNS_GOOD_FOR: Duration = Duration::from_millis(25);
 /// Where no other process sends, what is taken is sent within this time, …
 const SENT_WITHIN: Duration = Duration::from_millis(10);
 /// … and what is granted is good for this long.
-const LATEST: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_millis(100);
+/// By so much the sends of other processes may be later than they are on record, those of earlier ones among them.
+const CAUTION: Duration = Duration::from_millis(250);
+/// A process knows at the latest after this time that another one has come.
+const UNAWARE: Duration = Duration::from_secs(3);
 /// Turns of a limit so generous that the ledger is asked for many at once: a hundredth of it.
 const SHARE_AT_ONCE: u32 = 100;
 /// The most turns that are reserved at once.
@@ -183,6 +187,9 @@ impl Limiter {
     /// is doubted.
     pub fn begin(&mut self, learned: Option<RateLimit>, gate: Option<(Duration, bool)>, now: Instant) {
         self.learned = learned.or(self.learned);
+        if self.limit().is_some() {
+            self.lagged(CAUTION, now);
+        }
         let Some((wait, doubted)) = gate else { return };
         if doubted {
             self.doubted_since.get_or_insert(now);
@@ -332,7 +339,11 @@ impl Limiter {
     }
 
     /// Whether other processes send as well.
-    pub fn share(&mut self, shared: bool) {
+    pub fn share(&mut self, shared: bool, now: Instant) {
+        if shared && !self.shared && self.limit().is_some() {
+            // One that did not know of this process may have sent what it was granted as late as that.
+            self.lagged(CAUTION, now + UNAWARE);
+        }
         self.shared = shared;
     }
 
@@ -356,11 +367,11 @@ impl Limiter {
     /// A turn is used this much later than it is on record at the earliest: the window has to allow for it, until its sends
     /// have left the window.
     fn lagged(&mut self, lag: Duration, now: Instant) {
-        let window = self.limit().map_or(Duration::ZERO, |limit| limit.window);
+        let span = self.limit().map_or(Duration::ZERO, span_of_lags);
         while self.lags.back().is_some_and(|(other, _)| *other <= lag) {
             self.lags.pop_back();
         }
-        while self.lags.front().is_some_and(|(other, at)| now > *at + window * 2 + *other) {
+        while self.lags.front().is_some_and(|(_, at)| now > *at + span) {
             self.lags.pop_front();
         }
         self.lags.push_back((lag, now));
@@ -544,10 +555,15 @@ impl Limiter {
     fn margin(&self, limit: RateLimit, now: Instant) -> Duration {
         let advance = if limit.requests.get() >= 2 * SHARE_AT_ONCE { TURNS_GOOD_FOR } else { Duration::ZERO };
         let trips = self.pacing.quickest().unwrap_or_default().min(limit.window / 400) * 2 + advance;
-        let in_window = |(lag, at): &&(Duration, Instant)| now <= *at + limit.window * 2 + *lag;
+        let in_window = |(_, at): &&(Duration, Instant)| now <= *at + span_of_lags(limit);
         let lag = self.lags.iter().find(in_window).map_or(Duration::ZERO, |(lag, _)| *lag + MIN_MARGIN / 2);
         MIN_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)
     }
+}
+
+/// Sends of so long ago have left the window.
+fn span_of_lags(limit: RateLimit) -> Duration {
+    limit.window + limit.window / 10 + SENT_WITHIN * 5
 }
 
 /// For how long nobody may send.
