@@ -16,7 +16,7 @@
 //! | an id | 2,000 bytes | a dead letter | `a_record_that_cannot_be_stored_is_kept_with_the_field_that_is_wrong` |
 //! | nesting of a record | 127 levels | a dead letter | `a_record_that_cannot_be_stored_is_kept_with_the_field_that_is_wrong` |
 //! | the number of campaigns that it tells | 10^12 | taken for none | `a_total_beyond_all_reason_is_no_total_and_breaks_nothing` |
-//! | pages in a row that bring nothing new | 2 | the run stops, to be resumed | `a_listing_without_an_end_stops_with_a_message_and_keeps_what_it_has` |
+//! | pages in a row that repeat what this process was shown; or, behind 16,384 ids, that bring the database nothing new | 2 | the run stops, to be resumed | `a_listing_without_an_end_stops_with_a_message_and_keeps_what_it_has` |
 //! | a listing's campaigns | 10^9, and twice what the platform says and 10,000 more | the run stops, to be resumed | `a_listing_that_grows_beyond_all_reason_has_no_end` |
 //! | a wait or window that it tells | 366 days | ignored | `no_text_makes_it_panic_or_wait_for_years` |
 //! | a wait that it asks for | `--max-wait` | the run stops, to be resumed | `a_token_endpoint_that_asks_to_wait_is_asked_no_sooner` |

@@ -93,6 +93,21 @@ fn a_listing_that_was_cut_off_goes_on_from_its_checkpoint() {
 }
 
 #[test]
+fn a_listing_that_is_resumed_behind_rows_that_are_there_goes_on_to_its_end() {
+    let limit = Some((20, Duration::from_millis(500)));
+    let server = mock_api::start(Settings { rate_limit: limit, ..Settings::fast(100) }).unwrap();
+    let database = Database::create();
+    let running = sync(&server, &database).args(&["--rate-limit", "20/500ms"]).spawn();
+    wait_for(&database, "SELECT next_page FROM sync_runs", 6);
+    running.kill();
+    // As after a crash that takes the newest commits back, where rows were written ahead of their pages.
+    database.execute("UPDATE sync_runs SET next_page = 2");
+    let outcome = sync(&server, &database).args(&["--rate-limit", "20/500ms"]).run().expect_code(0);
+    assert_eq!(database.count("campaigns"), 100, "{outcome}");
+    assert_eq!(database.count("sync_tasks") + database.count("dead_letters"), 0);
+}
+
+#[test]
 fn held_work_of_a_dead_process_is_free_within_15_s_and_other_work_at_once() {
     let server =
         mock_api::start(Settings { sync_latency: Duration::from_secs(2), ..Settings::fast(300) }).unwrap();

@@ -7,7 +7,7 @@ use super::attempts::Attempt;
 use super::calls::{Action, Answer, Asked, Call, Page, Room, Told};
 use super::pages::Lot;
 use crate::platform::CallError;
-use crate::platform::endless::{RecentIds, endless};
+use crate::platform::endless::{RecentIds, Round, endless};
 use crate::rate::breaker::Lane;
 use crate::store::command::{Checkpoint, Command};
 use crate::sync::Ending;
@@ -56,6 +56,7 @@ pub struct Listing {
     after_another: bool,
     setbacks: Setbacks,
     barren: usize,
+    round: Round,
     listed: i64,
     next_lot: u64,
 }
@@ -126,7 +127,7 @@ impl Listing {
     /// The next page is not ours to commit any more.
     pub fn lose(&mut self) {
         (self.mine, self.seeking) = (None, None);
-        (self.recent, self.barren) = (RecentIds::default(), 0);
+        (self.recent, self.barren, self.round) = (RecentIds::default(), 0, Round::default());
     }
 
     /// The run is joined again.
@@ -412,8 +413,7 @@ impl Account {
         lot.memory.extend(page.memory);
         let recent = &mut self.listing.recent;
         lot.records = page.records.into_iter().filter(|record| recent.is_new(&record.campaign.id)).collect();
-        lot.invalid =
-            page.invalid.into_iter().filter(|letter| !letter.named || recent.is_new(&letter.id)).collect();
+        lot.invalid = page.invalid.into_iter().filter(|letter| recent.is_new(&letter.id)).collect();
         if lot.records.is_empty() && lot.invalid.is_empty() {
             // Whether a listing without news has an end is seen at its commit: nothing is asked for ahead of that.
             self.listing.barren += 1;
@@ -434,14 +434,14 @@ impl Account {
     /// Lots are committed: is the listing done, or has it no end?
     pub(super) fn look_for_the_end(
         &mut self,
-        (pages, new): (usize, i64),
-        last: bool,
-        total: Option<i64>,
+        (pages, shown): (usize, usize),
+        new: i64,
+        (last, total): (bool, Option<i64>),
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
         self.listing.after_another = false;
-        self.listing.barren = if new > 0 { 0 } else { self.listing.barren.max(pages) };
+        self.listing.barren = self.listing.round.barren(pages, shown, new > 0);
         self.listing.listed += new;
         if last {
             (self.listing.done, self.listing.done_at) = (true, Some(now));

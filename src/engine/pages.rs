@@ -103,6 +103,12 @@ impl Lot {
         }
     }
 
+    /// How many records the listing had not shown just before.
+    #[must_use]
+    pub fn shown(&self) -> usize {
+        self.records.len() + self.invalid.len()
+    }
+
     /// What its records count for.
     #[must_use]
     pub fn weight(&self) -> usize {

@@ -307,7 +307,8 @@ impl Account {
                     self.listing.lose();
                 } else if let Some(newest) = lots.last() {
                     let (last, total) = (newest.last, newest.total);
-                    self.look_for_the_end((pages, committed.new), last, total, now, actions);
+                    let shown = (pages, lots.iter().map(Lot::shown).sum());
+                    self.look_for_the_end(shown, committed.new, (last, total), now, actions);
                 }
                 let unstored: HashSet<String> = committed.unstored.into_iter().collect();
                 let taken: HashMap<String, i32> = committed.taken.into_iter().collect();

@@ -28,6 +28,26 @@ pub fn endless(barren: usize, listed: i64, total: Option<i64>) -> Option<String>
         .then(|| format!("it has {listed} campaigns so far where the platform says {total}"))
 }
 
+/// Whether a listing goes round in circles, from where this process took it on. That the database knows a page already proves
+/// nothing there: rows may be written ahead of the run's next page, and a crash may have taken that back. Only the platform's
+/// own repetition counts; and the database's word where more was shown than [`RecentIds`] remembers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Round {
+    barren: usize,
+    shown: usize,
+}
+
+impl Round {
+    /// After pages with records that [`RecentIds`] did not know, some of them new to the database or not: how many pages in a
+    /// row repeat what was listed.
+    pub fn barren(&mut self, pages: usize, records: usize, new: bool) -> usize {
+        let repeats = records == 0 || self.shown >= REMEMBERED;
+        self.shown = self.shown.saturating_add(records);
+        self.barren = if new || !repeats { 0 } else { self.barren.saturating_add(pages) };
+        self.barren
+    }
+}
+
 /// The ids of the last pages, as hashes: a collision would hide a campaign, so the hashes are 128 bits, of two random keys.
 #[derive(Default)]
 pub struct RecentIds {
@@ -86,6 +106,26 @@ impl fmt::Debug for RecentIds {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_that_only_the_database_knows_are_no_circle_until_a_circle_is_longer_than_what_is_remembered() {
+        let mut round = Round::default();
+        for shown in (0..REMEMBERED).step_by(64) {
+            assert_eq!(round.barren(1, 64, false), 0, "after {shown} records");
+        }
+        assert_eq!(round.barren(1, 64, true), 0, "what is new is new");
+        assert_eq!(round.barren(1, 64, false), 1, "a circle of which the beginning is forgotten");
+        assert_eq!(round.barren(1, 64, false), BARREN_PAGES);
+    }
+
+    #[test]
+    fn pages_that_the_platform_repeats_are_a_circle_at_once() {
+        let mut round = Round::default();
+        assert_eq!(round.barren(1, 10, false), 0);
+        assert_eq!(round.barren(1, 0, false), 1);
+        assert_eq!(round.barren(1, 10, false), 0, "it goes on");
+        assert_eq!(round.barren(2, 0, false), BARREN_PAGES);
+    }
 
     #[test]
     fn a_listing_that_grows_beyond_all_reason_has_no_end() {
