@@ -9,10 +9,10 @@ WITH batch AS (
     -- rest is looked at as the row is locked: one that another process has taken in the meantime stays.
     WHERE t.account = $1 AND t.worker_id = $2 AND t.id = ANY (ARRAY (SELECT b.id FROM batch b))
       AND ((t.id, t.attempt) IN (SELECT b.id, b.attempt FROM batch b)) IS TRUE
-    RETURNING t.id, t.attempt, t.run_id, t.payload
+    RETURNING t.account, t.id, t.attempt, t.run_id, t.payload
 ), buried AS (
     INSERT INTO campaign_sync.dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
-    SELECT $1, d.id, d.run_id, b.cause, b.reason, b.attempts, d.payload, b.retryable
+    SELECT d.account, d.id, d.run_id, b.cause, b.reason, b.attempts, d.payload, b.retryable
     FROM done d JOIN batch b ON b.id = d.id AND b.attempt = d.attempt
     ORDER BY d.id
     ON CONFLICT (account, id) DO UPDATE
@@ -20,10 +20,11 @@ WITH batch AS (
         payload = excluded.payload, retryable = excluded.retryable, failed_at = excluded.failed_at
     RETURNING l.id
 ), counted AS (
-    UPDATE campaign_sync.workers
-    SET failed = failed + (SELECT count(*) FROM done), heartbeat_at = now()
-    WHERE account = $1 AND worker_id = $2
-    RETURNING worker_id
+    UPDATE campaign_sync.workers w
+    SET failed = w.failed + n.failed, heartbeat_at = n.now
+    FROM (SELECT (SELECT count(*) FROM done) AS failed, now() AS now) n
+    WHERE w.account = $1 AND w.worker_id = $2
+    RETURNING w.worker_id
 )
 -- As in sql/complete/settle.sql.
 SELECT (SELECT count(*) FROM done)

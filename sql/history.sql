@@ -1,10 +1,10 @@
-    RETURNING c.id, c.run_id, c.changed_at, c.synced_at, c.name, c.status, c.budget, c.impressions, c.clicks, c.conversions,
+    RETURNING c.account, c.id, c.run_id, c.changed_at, c.synced_at, c.name, c.status, c.budget, c.impressions, c.clicks, c.conversions,
               c.created_at, c.extra
 ), history AS (
     -- Part of sql/complete/ and sql/add_pages/. Only where something changed: its time is then that of this storing. The
     -- row before it is read as it was when the statement began, by one probe of the primary key.
     INSERT INTO campaign_sync.campaign_changes (account, id, changed_at, run_id, what, old, new)
-    SELECT $1, s.id, s.changed_at, s.run_id,
+    SELECT s.account, s.id, s.changed_at, s.run_id,
            CASE WHEN o.id IS NULL THEN 'added' WHEN o.removed_at IS NOT NULL THEN 'returned' ELSE 'changed' END,
            CASE WHEN o.id IS NOT NULL THEN
                jsonb_strip_nulls(jsonb_build_object(

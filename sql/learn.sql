@@ -1,18 +1,23 @@
 -- Keeps a rate limit that was learned, and puts the sends of these ages ($4, in seconds) on record, which was not done while no
--- limit was known. Where one was, they are on record.
-INSERT INTO campaign_sync.quotas AS q (account, limit_requests, limit_window_ms, learned_at, sent_at, sent_count)
-SELECT $1, $2, $3, c.now, s.ats, s.counts
-FROM clock_timestamp() AS c (now),
-     LATERAL (SELECT coalesce(array_agg(c.now - make_interval(secs => u.age) ORDER BY u.age DESC), '{}') AS ats,
-                     coalesce(array_agg(1 ORDER BY u.age DESC), '{}') AS counts
-              FROM unnest($4::float8[]) AS u (age)) s
-ON CONFLICT (account) DO UPDATE
-SET limit_requests = excluded.limit_requests, limit_window_ms = excluded.limit_window_ms, learned_at = excluded.learned_at,
-    (sent_at, sent_count) = (
-        SELECT coalesce(array_agg(u.at ORDER BY u.at, u.place), '{}'), coalesce(array_agg(u.count ORDER BY u.at, u.place), '{}')
-        FROM (SELECT o.at, o.count, o.place
-              FROM unnest(q.sent_at, q.sent_count) WITH ORDINALITY AS o (at, count, place)
-              UNION ALL
-              SELECT n.at, n.count, n.place
-              FROM unnest(excluded.sent_at, excluded.sent_count) WITH ORDINALITY AS n (at, count, place)
-              WHERE q.learned_at IS NULL OR excluded.learned_at - q.learned_at >= interval '1 day') u)
+-- limit was known. Where one was, they are on record. Nothing where there is no row yet.
+WITH row AS (
+    SELECT sent_at, sent_count, learned_at FROM campaign_sync.quotas WHERE account = $1 FOR UPDATE
+), clock AS MATERIALIZED (
+    -- Read only when the row is ours.
+    SELECT r.*, clock_timestamp() AS now FROM row r
+), sends AS (
+    SELECT o.at, o.count, o.place
+    FROM clock c, unnest(c.sent_at, c.sent_count) WITH ORDINALITY AS o (at, count, place)
+    UNION ALL
+    SELECT c.now - make_interval(secs => n.age), 1, n.place
+    FROM clock c, unnest($4::float8[]) WITH ORDINALITY AS n (age, place)
+    WHERE c.learned_at IS NULL OR c.now - c.learned_at >= interval '1 day'
+), kept AS (
+    SELECT coalesce(array_agg(s.at ORDER BY s.at, s.place), '{}') AS ats,
+           coalesce(array_agg(s.count ORDER BY s.at, s.place), '{}') AS counts
+    FROM sends s
+)
+UPDATE campaign_sync.quotas q
+SET limit_requests = $2, limit_window_ms = $3, learned_at = c.now, sent_at = k.ats, sent_count = k.counts
+FROM clock c, kept k
+WHERE q.account = $1

@@ -8,30 +8,39 @@ WITH gone AS (
 ), left_over AS (
     DELETE FROM campaign_sync.workers w USING gone g WHERE w.account = $1 AND w.worker_id = g.worker_id
     RETURNING w.*
+), sums AS (
+    SELECT run_id, least(max(heartbeat_at), now()) AS heartbeat_at, array_agg(worker_id) AS ids, sum(synced) AS synced, sum(failed) AS failed,
+           sum(requests) AS requests, sum(limited) AS limited, sum(retries) AS retries,
+           sum(rate_limited) AS rate_limited, sum(token_refreshes) AS token_refreshes,
+           ARRAY (SELECT sum(u.count)::bigint
+                  FROM left_over w, unnest(w.durations) WITH ORDINALITY AS u (count, place)
+                  WHERE w.run_id = o.run_id GROUP BY u.place ORDER BY u.place) AS durations,
+           ARRAY (SELECT sum(u.count)::bigint
+                  FROM left_over w, unnest(w.retried) WITH ORDINALITY AS u (count, place)
+                  WHERE w.run_id = o.run_id GROUP BY u.place ORDER BY u.place) AS retried
+    FROM left_over o
+    GROUP BY run_id
+), runs AS (
+    SELECT r.run_id, r.durations, r.retried
+    FROM campaign_sync.sync_runs r
+    WHERE r.account = $1 AND r.run_id IN (SELECT l.run_id FROM sums l)
+    ORDER BY r.run_id
+    FOR NO KEY UPDATE
+), totals AS (
+    SELECT l.*,
+           ARRAY (SELECT coalesce(u.ours, 0) + coalesce(u.theirs, 0)
+                  FROM unnest(r.durations, l.durations) WITH ORDINALITY AS u (ours, theirs, place) ORDER BY place) AS all_durations,
+           ARRAY (SELECT coalesce(u.ours, 0) + coalesce(u.theirs, 0)
+                  FROM unnest(r.retried, l.retried) WITH ORDINALITY AS u (ours, theirs, place) ORDER BY place) AS all_retried
+    FROM sums l JOIN runs r ON r.run_id = l.run_id
 ), counted AS (
     UPDATE campaign_sync.sync_runs s
     SET synced = s.synced + l.synced, failed = s.failed + l.failed, requests = s.requests + l.requests,
         limited = s.limited + l.limited, retries = s.retries + l.retries, rate_limited = s.rate_limited + l.rate_limited,
-        token_refreshes = s.token_refreshes + l.token_refreshes,
-        durations = ARRAY (SELECT coalesce(u.ours, 0) + coalesce(u.theirs, 0)
-                           FROM unnest(s.durations, l.durations) WITH ORDINALITY AS u (ours, theirs, place) ORDER BY place),
-        retried = ARRAY (SELECT coalesce(u.ours, 0) + coalesce(u.theirs, 0)
-                         FROM unnest(s.retried, l.retried) WITH ORDINALITY AS u (ours, theirs, place) ORDER BY place),
+        token_refreshes = s.token_refreshes + l.token_refreshes, durations = l.all_durations, retried = l.all_retried,
         lister = CASE WHEN s.lister = ANY (l.ids) THEN 0 ELSE s.lister END,
         progress_at = greatest(s.progress_at, l.heartbeat_at)
-    FROM (
-        SELECT run_id, least(max(heartbeat_at), now()) AS heartbeat_at, array_agg(worker_id) AS ids, sum(synced) AS synced, sum(failed) AS failed,
-               sum(requests) AS requests, sum(limited) AS limited, sum(retries) AS retries,
-               sum(rate_limited) AS rate_limited, sum(token_refreshes) AS token_refreshes,
-               ARRAY (SELECT sum(u.count)::bigint
-                      FROM left_over w, unnest(w.durations) WITH ORDINALITY AS u (count, place)
-                      WHERE w.run_id = o.run_id GROUP BY u.place ORDER BY u.place) AS durations,
-               ARRAY (SELECT sum(u.count)::bigint
-                      FROM left_over w, unnest(w.retried) WITH ORDINALITY AS u (count, place)
-                      WHERE w.run_id = o.run_id GROUP BY u.place ORDER BY u.place) AS retried
-        FROM left_over o
-        GROUP BY run_id
-    ) l
+    FROM totals l
     WHERE s.account = $1 AND s.run_id = l.run_id
 )
 SELECT w.worker_id, w.host, w.pid, extract(epoch FROM now() - w.heartbeat_at)::float8 AS silent,

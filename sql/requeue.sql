@@ -4,10 +4,10 @@
 WITH picked AS (
     DELETE FROM campaign_sync.dead_letters
     WHERE account = $1 AND retryable AND ($3::text[] IS NULL OR id = ANY ($3))
-    RETURNING id, run_id, payload
+    RETURNING account, id, run_id, payload
 ), added AS (
     INSERT INTO campaign_sync.sync_tasks (account, id, run_id, seq, payload)
-    SELECT $1, p.id, $2, CASE WHEN p.run_id = $2 THEN 0 ELSE 9223372036854775807 END, p.payload
+    SELECT p.account, p.id, $2, CASE WHEN p.run_id = $2 THEN 0 ELSE 9223372036854775807 END, p.payload
     FROM picked p
     ORDER BY p.id
     ON CONFLICT (account, id) DO NOTHING

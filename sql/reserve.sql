@@ -18,7 +18,7 @@ WITH row AS (
     FOR UPDATE
 ), clock AS MATERIALIZED (
     -- Read only when the row is ours: waiting for its lock takes time.
-    SELECT sent_at, sent_count, most, seconds, now, doubted,
+    SELECT sent_at, sent_count, most, seconds, now, doubted, gate_set_at,
            CASE WHEN sent_at[cardinality(sent_at)] <> coalesce($3, '-infinity')
                 THEN least(sent_at[cardinality(sent_at)], now) + make_interval(secs => $4) END AS apart_until,
            make_interval(secs => coalesce(seconds, 120) + $7) AS span,
@@ -53,11 +53,12 @@ WITH row AS (
                           WHEN x.joins THEN k.counts[:cardinality(k.counts) - 1]
                                             || (k.counts[cardinality(k.counts)] + t.granted)::integer
                           ELSE k.counts || t.granted::integer END,
-        gate_until = CASE WHEN x.probes THEN t.now + interval '5 seconds' ELSE t.gate_until END,
-        gate_set_at = CASE WHEN x.probes THEN t.now ELSE least(q.gate_set_at, t.now) END
+        gate_until = CASE WHEN x.probes THEN x.probed_until ELSE t.gate_until END,
+        gate_set_at = CASE WHEN x.probes THEN t.now ELSE least(t.gate_set_at, t.now) END
     FROM turn t, kept k,
          LATERAL (SELECT cardinality(k.ats) > 500 AND k.ats[cardinality(k.ats)] + t.span / 500 > t.now AS joins,
-                        t.doubted AND t.granted > 0 AS probes) x
+                        t.doubted AND t.granted > 0 AS probes,
+                        t.now + interval '5 seconds' AS probed_until) x
     WHERE q.account = $1
     RETURNING q.account
 )

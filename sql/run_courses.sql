@@ -9,12 +9,12 @@ SELECT s.run_id, s.state, s.lists, s.listing_done, s.total, s.listed, s.removed,
        (s.token_refreshes + coalesce(w.token_refreshes, 0))::bigint AS token_refreshes,
        ARRAY (SELECT sum(u.count)::bigint
               FROM (SELECT s.durations UNION ALL
-                    SELECT v.durations FROM campaign_sync.workers v WHERE v.account = s.account AND v.run_id = s.run_id) AS d (counts),
+                    SELECT v.durations FROM campaign_sync.workers v WHERE v.account = $1 AND v.run_id = s.run_id) AS d (counts),
                    unnest(d.counts) WITH ORDINALITY AS u (count, place)
               GROUP BY u.place ORDER BY u.place) AS durations,
        ARRAY (SELECT sum(u.count)::bigint
               FROM (SELECT s.retried UNION ALL
-                    SELECT v.retried FROM campaign_sync.workers v WHERE v.account = s.account AND v.run_id = s.run_id) AS d (counts),
+                    SELECT v.retried FROM campaign_sync.workers v WHERE v.account = $1 AND v.run_id = s.run_id) AS d (counts),
                    unnest(d.counts) WITH ORDINALITY AS u (count, place)
               GROUP BY u.place ORDER BY u.place) AS retried,
        -- One that was stopped or abandoned was at work until its last sample; rows of the first schema have none.
@@ -29,7 +29,7 @@ LEFT JOIN LATERAL (
     SELECT sum(w.synced) AS synced, sum(w.failed) AS failed, sum(w.requests) AS requests, sum(w.limited) AS limited,
            sum(w.retries) AS retries, sum(w.rate_limited) AS rate_limited, sum(w.token_refreshes) AS token_refreshes
     FROM campaign_sync.workers w
-    WHERE w.account = s.account AND w.run_id = s.run_id
+    WHERE w.account = $1 AND w.run_id = s.run_id
 ) w ON true
 WHERE s.account = $1 AND ($2 IS NULL OR s.run_id = $2)
 ORDER BY s.run_id DESC

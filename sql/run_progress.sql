@@ -15,6 +15,6 @@ LEFT JOIN LATERAL (
     SELECT sum(w.synced) AS synced, sum(w.failed) AS failed, sum(w.requests) AS requests, sum(w.limited) AS limited,
            sum(w.retries) AS retries, sum(w.rate_limited) AS rate_limited, sum(w.token_refreshes) AS token_refreshes
     FROM campaign_sync.workers w
-    WHERE w.account = s.account AND w.run_id = s.run_id
+    WHERE w.account = $1 AND w.run_id = s.run_id
 ) w ON true
 WHERE s.account = $1 AND s.run_id = $2

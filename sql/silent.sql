@@ -2,9 +2,10 @@
 -- workers $4, whose processes are seen to be gone. Those that are taking tasks at this moment are passed over: they are alive.
 WITH early AS (
     -- Heartbeats in the future are there because the clock was turned back. From now on they have as long as any other.
-    UPDATE campaign_sync.workers w SET heartbeat_at = now()
+    UPDATE campaign_sync.workers w
+    SET heartbeat_at = e.now
     FROM (
-        SELECT worker_id FROM campaign_sync.workers
+        SELECT worker_id, now() AS now FROM campaign_sync.workers
         WHERE account = $1 AND worker_id <> $3 AND heartbeat_at > now() + make_interval(secs => $2)
         FOR UPDATE SKIP LOCKED
     ) e

@@ -324,18 +324,29 @@ fn no_statement_is_put_together_from_texts() {
                 let first = first.trim_start();
                 // What the function gives is `'static`. The name of a schema can hold no quotes
                 // (src/store/schema_name.rs); of tables and columns, see src/store/accounts.rs.
-                let constant =
-                    ["\"", "include_str!(", "sql)", "CLAIM_SETTINGS", "LOCK", "CREATE_HISTORY", "PINNED"]
-                        .iter()
-                        .chain(&[
-                            "&counting()",
-                            "&deleting(table)",
-                            "&listing_columns(table)",
-                            "&copying(table, &columns)",
-                        ])
-                        .chain(&["COMPLETE,", "FIRST_CHECKSUM", "statement_for(", "&found.schema.creation()"])
-                        .chain(&["&self.place.schema().statement(", "&name.statement(FIRST_CHECKSUM)"])
-                        .any(|it| first.starts_with(it));
+                let constant = [
+                    "\"",
+                    "include_str!(",
+                    "sql)",
+                    "CLAIM_SETTINGS",
+                    "LOCK",
+                    "CREATE_HISTORY",
+                    "PINNED",
+                    "TURN,",
+                ]
+                .iter()
+                .chain(&[
+                    "&counting()",
+                    "&deleting(table)",
+                    "&listing_columns(table)",
+                    "&copying(table, &columns)",
+                    // Of src/store/distribution.rs; and a `&'static str`.
+                    "&distributing(table)",
+                    "fixed, parameters",
+                ])
+                .chain(&["COMPLETE,", "FIRST_CHECKSUM", "statement_for(", "&found.schema.creation()"])
+                .chain(&["&self.place.schema().statement(", "&name.statement(FIRST_CHECKSUM)"])
+                .any(|it| first.starts_with(it));
                 assert!(constant, "{call}({first}");
             }
         }

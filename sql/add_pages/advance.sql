@@ -3,26 +3,30 @@
     WHERE l.account = $1 AND EXISTS (SELECT FROM campaign_sync.dead_letters WHERE account = $1)
       AND l.id = ANY (ARRAY (SELECT s.id FROM stored s))
 ), counted AS (
-    UPDATE campaign_sync.workers
-    SET synced = synced + (SELECT count(*) FROM stored), heartbeat_at = now()
-    WHERE account = $1 AND worker_id = $3 AND EXISTS (SELECT FROM stored)
-    RETURNING worker_id
+    UPDATE campaign_sync.workers w
+    SET synced = w.synced + n.synced, heartbeat_at = n.now
+    FROM (SELECT (SELECT count(*) FROM stored) AS synced, now() AS now) n
+    WHERE w.account = $1 AND w.worker_id = $3 AND EXISTS (SELECT FROM stored)
+    RETURNING w.worker_id
 ), advanced AS (
     UPDATE campaign_sync.sync_runs s
-    SET next_page = $13, listing_done = $14, total = coalesce($15, s.total),
+    SET next_page = a.next_page, listing_done = a.listing_done, total = coalesce(a.total, s.total),
         -- Rows that are written on their own, ahead of their page, leave the run where it is.
-        page_size = CASE WHEN s.next_page = $13 THEN s.page_size ELSE $16 END,
-        listed = s.listed + n.records + (SELECT count(*) FROM stored)
-                 - (SELECT count(*) FROM done WHERE seq < 9223372036854775807)
-                 -- What the whole listing has not shown is worked all the same.
-                 + CASE WHEN $14 THEN (SELECT count(*) FROM campaign_sync.sync_tasks t
-                                       WHERE t.account = $1 AND t.run_id = $2 AND t.seq = 9223372036854775807)
-                                      - n.waiting - (SELECT count(*) FROM done WHERE seq = 9223372036854775807)
-                        ELSE 0 END,
-        failed = s.failed + n.buried, unnamed = s.unnamed + n.unnamed,
+        page_size = CASE WHEN s.next_page = a.next_page THEN s.page_size ELSE a.page_size END,
+        listed = s.listed + a.listed, failed = s.failed + n.buried, unnamed = s.unnamed + n.unnamed,
         -- What is null counts for nothing here.
-        lowest_total = least(s.lowest_total, $28), highest_total = greatest(s.highest_total, $29), moved = s.moved OR $30
-    FROM run r CROSS JOIN news n
+        lowest_total = least(s.lowest_total, a.lowest_total), highest_total = greatest(s.highest_total, a.highest_total),
+        moved = s.moved OR a.moved
+    FROM run r CROSS JOIN news n CROSS JOIN LATERAL (
+        SELECT $13::bigint AS next_page, $14::boolean AS listing_done, $15::bigint AS total, $16::integer AS page_size,
+               $28::bigint AS lowest_total, $29::bigint AS highest_total, $30::boolean AS moved,
+               n.records + (SELECT count(*) FROM stored) - (SELECT count(*) FROM done WHERE seq < 9223372036854775807)
+               -- What the whole listing has not shown is worked all the same.
+               + CASE WHEN $14 THEN (SELECT count(*) FROM campaign_sync.sync_tasks t
+                                     WHERE t.account = $1 AND t.run_id = $2 AND t.seq = 9223372036854775807)
+                                    - n.waiting - (SELECT count(*) FROM done WHERE seq = 9223372036854775807)
+                      ELSE 0 END AS listed
+    ) a
     WHERE s.account = $1 AND s.run_id = r.run_id
     RETURNING n.records, n.left_out, n.taken, n.attempts
 ), unkept AS (

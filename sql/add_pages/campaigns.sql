@@ -13,7 +13,7 @@
 ), stored AS (
     INSERT INTO campaign_sync.campaigns AS c (account, id, name, status, budget, impressions, clicks, conversions, created_at, extra,
                                 first_synced_at, synced_at, changed_at, run_id)
-    SELECT $1, f.id, f.name, f.status, f.budget::numeric, f.impressions, f.clicks, f.conversions, f.created_at,
+    SELECT r.account, f.id, f.name, f.status, f.budget::numeric, f.impressions, f.clicks, f.conversions, f.created_at,
            coalesce(f.extra::jsonb, '{}'), now(), now(), now(), r.run_id
     FROM finished f CROSS JOIN run r
     -- Nor is there a task, as a rule, where campaigns are finished before their page is committed.

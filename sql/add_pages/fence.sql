@@ -11,7 +11,7 @@ WITH alive AS (
     -- nobody; and as strongly as it is written to below.
     SELECT worker_id FROM campaign_sync.workers WHERE account = $1 AND worker_id = $3 FOR NO KEY UPDATE
 ), run AS (
-    SELECT s.run_id
+    SELECT s.account, s.run_id
     FROM campaign_sync.sync_runs s
     WHERE s.account = $1 AND s.run_id = $2 AND s.lister = $3 AND s.next_page = $4 AND s.state = 'running'
       AND NOT s.listing_done AND EXISTS (SELECT FROM alive)

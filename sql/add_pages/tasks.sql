@@ -2,10 +2,11 @@
 -- joins would be planned by statistics that a young table does not have.
 -- Tasks that the lister's own process can take at once are inserted as held: no second write to claim them.
 ), page AS (
-    SELECT * FROM unnest($5::text[], $6::bigint[], $7::text[], $8::boolean[]) AS p (id, seq, payload, held)
+    SELECT p.*, CASE WHEN p.held THEN $3 ELSE 0 END AS holder, CASE WHEN p.held THEN 1 ELSE 0 END AS taken
+    FROM unnest($5::text[], $6::bigint[], $7::text[], $8::boolean[]) AS p (id, seq, payload, held)
 ), added AS (
     INSERT INTO campaign_sync.sync_tasks (account, id, run_id, seq, worker_id, attempt, payload)
-    SELECT $1, p.id, r.run_id, p.seq, CASE WHEN p.held THEN $3 ELSE 0 END, CASE WHEN p.held THEN 1 ELSE 0 END, p.payload
+    SELECT r.account, p.id, r.run_id, p.seq, p.holder, p.taken, p.payload
     FROM page p CROSS JOIN run r
     WHERE (SELECT c.run_id FROM campaign_sync.campaigns c WHERE c.account = $1 AND c.id = p.id) IS DISTINCT FROM $2
       -- Most accounts have no dead letter: then there is nothing to look up.
@@ -28,7 +29,7 @@
     UPDATE campaign_sync.sync_tasks t
     SET payload = p.payload, run_id = r.run_id,
         seq = CASE WHEN t.seq = 9223372036854775807 THEN p.seq ELSE t.seq END,
-        worker_id = CASE WHEN t.seq = 9223372036854775807 AND p.held THEN $3 ELSE 0 END,
+        worker_id = CASE WHEN t.seq = 9223372036854775807 THEN p.holder ELSE 0 END,
         attempt = t.attempt + CASE WHEN t.worker_id <> 0 OR t.seq = 9223372036854775807 AND p.held THEN 1 ELSE 0 END
     FROM page p CROSS JOIN run r
     WHERE t.account = $1 AND t.id = ANY ((SELECT k.ids FROM known k)::text[]) AND t.id = p.id
@@ -45,7 +46,7 @@
     RETURNING t.id
 ), buried AS (
     INSERT INTO campaign_sync.dead_letters AS l (account, id, run_id, cause, reason, attempts, payload, retryable)
-    SELECT $1, i.id, r.run_id, i.cause, i.reason, i.attempts, i.payload, i.retryable
+    SELECT r.account, i.id, r.run_id, i.cause, i.reason, i.attempts, i.payload, i.retryable
     FROM invalid i CROSS JOIN run r
     WHERE (SELECT c.run_id FROM campaign_sync.campaigns c WHERE c.account = $1 AND c.id = i.id) IS DISTINCT FROM $2
       AND ((SELECT t.run_id FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.id = i.id) IS NULL

@@ -12,12 +12,12 @@ WITH batch AS (
     -- rest is looked at as the row is locked: one that another process has taken in the meantime stays.
     WHERE t.account = $1 AND t.worker_id = $2 AND t.id = ANY (ARRAY (SELECT b.id FROM batch b))
       AND ((t.id, t.attempt) IN (SELECT b.id, b.attempt FROM batch b)) IS TRUE
-    RETURNING t.id, t.attempt, t.run_id
+    RETURNING t.account, t.id, t.attempt, t.run_id
 ), stored AS (
     INSERT INTO campaign_sync.campaigns AS c (account, id, name, status, budget, impressions, clicks, conversions, created_at, extra,
                                 first_synced_at, synced_at, changed_at, run_id)
     -- By id, so that two writers lock rows in the same order.
-    SELECT $1, d.id, b.name, b.status, b.budget::numeric, b.impressions, b.clicks, b.conversions, b.created_at,
+    SELECT d.account, d.id, b.name, b.status, b.budget::numeric, b.impressions, b.clicks, b.conversions, b.created_at,
            b.extra::jsonb, now(), now(), now(), d.run_id
     FROM done d JOIN batch b ON b.id = d.id AND b.attempt = d.attempt
     ORDER BY d.id

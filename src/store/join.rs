@@ -118,7 +118,14 @@ pub fn open(
             (&opening.keeps_history, Type::BOOL),
         ],
     )?;
-    Ok((open_run(&row, true), abandoned))
+    let run = open_run(&row, true);
+    if row.get("left_over") {
+        transaction.execute_typed(
+            include_str!("../../sql/adopt_tasks.sql"),
+            &[(&account, Type::TEXT), (&run.run_id, Type::INT8)],
+        )?;
+    }
+    Ok((run, abandoned))
 }
 
 fn open_run(row: &Row, new: bool) -> OpenRun {

@@ -238,9 +238,9 @@ pub fn has_reached(
     page: i64,
 ) -> Result<bool, Error> {
     let row = client.query_typed_one(
-        "SELECT EXISTS (SELECT FROM campaign_sync.sync_runs s JOIN campaign_sync.workers w USING (account)
-                        WHERE s.account = $1 AND s.run_id = $2 AND s.lister = $3 AND w.worker_id = $3
-                          AND s.next_page = $4 AND s.state = 'running')",
+        "SELECT EXISTS (SELECT FROM campaign_sync.sync_runs s
+                        WHERE s.account = $1 AND s.run_id = $2 AND s.lister = $3 AND s.next_page = $4 AND s.state = 'running')
+            AND EXISTS (SELECT FROM campaign_sync.workers w WHERE w.account = $1 AND w.worker_id = $3)",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&lister, Type::INT8), (&page, Type::INT8)],
     )?;
     Ok(row.get(0))

@@ -22,15 +22,30 @@ pub(super) fn close_gate(
     asked: Option<f64>,
 ) -> Result<(), Error> {
     let seconds = wait.as_secs_f64();
-    client.execute_typed(
-        "INSERT INTO campaign_sync.quotas AS q (account, gate_set_at, gate_until, gate_asked_s)
-         SELECT $1, c.now, c.now + make_interval(secs => $2), $3 FROM clock_timestamp() AS c (now)
-         ON CONFLICT (account) DO UPDATE
-         -- A gate that was closed in the future was closed before the clock was turned back.
-         SET gate_until = greatest(
-                 q.gate_until - greatest(q.gate_set_at - excluded.gate_set_at, interval '0'), excluded.gate_until),
-             gate_set_at = excluded.gate_set_at, gate_asked_s = excluded.gate_asked_s",
+    update(
+        client,
+        include_str!("../../sql/close_gate.sql"),
         &[(&account, Type::TEXT), (&seconds, Type::FLOAT8), (&asked, Type::FLOAT8)],
+    )
+}
+
+/// Executes a statement that changes the row of the account, the first parameter; makes the row if it is not there yet.
+fn update(
+    client: &mut Client,
+    fixed: &'static str,
+    parameters: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<(), Error> {
+    if client.execute_typed(fixed, parameters)? == 0 {
+        make_row(client, &parameters[..1])?;
+        client.execute_typed(fixed, parameters)?;
+    }
+    Ok(())
+}
+
+fn make_row(client: &mut Client, account: &[(&(dyn ToSql + Sync), Type)]) -> Result<(), Error> {
+    client.execute_typed(
+        "INSERT INTO campaign_sync.quotas (account) VALUES ($1) ON CONFLICT (account) DO NOTHING",
+        account,
     )?;
     Ok(())
 }
@@ -178,11 +193,8 @@ fn ask(client: &mut Client, account: &str, asking: &Asking) -> Result<Asked, Err
     if let Some(row) = client.query_typed_opt(include_str!("../../sql/reserve.sql"), &ask)? {
         return Ok(Asked::Reserved(row));
     }
-    // The account's first send ever, under a limit that was given: its row is not there yet.
-    client.execute_typed(
-        "INSERT INTO campaign_sync.quotas (account) VALUES ($1) ON CONFLICT (account) DO NOTHING",
-        &ask[..1],
-    )?;
+    // The account's first send ever: its row is not there yet.
+    make_row(client, &ask[..1])?;
     client.query_typed_one(include_str!("../../sql/reserve.sql"), &ask).map(Asked::Reserved)
 }
 
@@ -211,9 +223,9 @@ pub(super) fn learn(
     let most = i32::try_from(limit.requests.get()).unwrap_or(i32::MAX);
     let millis = i64::try_from(limit.window.as_millis()).unwrap_or(i64::MAX);
     let ages: Vec<f64> = ages.iter().map(Duration::as_secs_f64).collect();
-    client.execute_typed(
+    update(
+        client,
         include_str!("../../sql/learn.sql"),
         &[(&account, Type::TEXT), (&most, Type::INT4), (&millis, Type::INT8), (&ages, Type::FLOAT8_ARRAY)],
-    )?;
-    Ok(())
+    )
 }

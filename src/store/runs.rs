@@ -134,10 +134,10 @@ pub fn progress(client: &mut Client, account: &str, run_id: i64) -> Result<Optio
 /// The database's.
 pub fn stop(client: &mut Client, account: &str, run_id: i64, reason: &str) -> Result<(), Error> {
     client.execute_typed(
-        "UPDATE campaign_sync.sync_runs SET last_error = $3,
-                state = CASE WHEN EXISTS (SELECT FROM campaign_sync.workers w WHERE w.account = $1 AND w.run_id = $2)
-                             THEN state ELSE 'stopped' END
-         WHERE account = $1 AND run_id = $2 AND state = 'running'",
+        "UPDATE campaign_sync.sync_runs s
+         SET last_error = $3, state = CASE WHEN o.others THEN s.state ELSE 'stopped' END
+         FROM (SELECT EXISTS (SELECT FROM campaign_sync.workers w WHERE w.account = $1 AND w.run_id = $2) AS others) o
+         WHERE s.account = $1 AND s.run_id = $2 AND s.state = 'running'",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&reason, Type::TEXT)],
     )?;
     Ok(())
@@ -149,8 +149,9 @@ pub fn stop(client: &mut Client, account: &str, run_id: i64, reason: &str) -> Re
 /// The database's.
 pub fn abandon(client: &mut Client, account: &str, run_id: i64, reason: &str) -> Result<(), Error> {
     client.execute_typed(
-        "UPDATE campaign_sync.sync_runs SET state = 'abandoned', finished_at = now(), lister = 0, last_error = $3
-         WHERE account = $1 AND run_id = $2 AND state IN ('running', 'stopped')
+        "UPDATE campaign_sync.sync_runs s SET state = 'abandoned', finished_at = c.now, lister = 0, last_error = $3
+         FROM (SELECT now() AS now) c
+         WHERE s.account = $1 AND s.run_id = $2 AND s.state IN ('running', 'stopped')
            AND NOT EXISTS (SELECT FROM campaign_sync.sync_tasks t WHERE t.account = $1 AND t.run_id = $2)",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&reason, Type::TEXT)],
     )?;

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use postgres::types::Type;
+use postgres::types::{ToSql, Type};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, pbkdf2};
@@ -17,6 +17,7 @@ use crate::http::token::{Grant, Kept, Turn};
 const ROUNDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(99_999);
 /// A process that fetches a token is given this long before another may.
 pub(crate) const FETCH_SECONDS: f64 = 30.0;
+const TURN: &str = include_str!("../../sql/token_turn.sql");
 /// How often the others look whether it is there.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -93,15 +94,23 @@ struct Row {
 
 fn ask(client: &mut Client, account: &str, refused: u64, myself: i64) -> Result<Row, postgres::Error> {
     let refused = i64::try_from(refused).unwrap_or(i64::MAX);
-    let row = client.query_typed_one(
-        include_str!("../../sql/token_turn.sql"),
-        &[
-            (&account, Type::TEXT),
-            (&refused, Type::INT8),
-            (&myself, Type::INT8),
-            (&FETCH_SECONDS, Type::FLOAT8),
-        ],
-    )?;
+    let asked: [(&(dyn ToSql + Sync), Type); 4] = [
+        (&account, Type::TEXT),
+        (&refused, Type::INT8),
+        (&myself, Type::INT8),
+        (&FETCH_SECONDS, Type::FLOAT8),
+    ];
+    let row = match client.query_typed_opt(TURN, &asked)? {
+        Some(row) => row,
+        None => {
+            // The account's first token ever: its row is not there yet.
+            client.execute_typed(
+                "INSERT INTO campaign_sync.access_tokens (account) VALUES ($1) ON CONFLICT (account) DO NOTHING",
+                &asked[..1],
+            )?;
+            client.query_typed_one(TURN, &asked)?
+        }
+    };
     let remaining = row.get::<_, Option<f64>>("remaining_s");
     Ok(Row {
         generation: u64::try_from(row.get::<_, i64>("generation")).unwrap_or(0),
@@ -142,7 +151,7 @@ pub fn keep(store: &Store, sealing: &Sealing, grant: &Grant) -> Result<u64, Stor
     let row = store.run(|client, account| {
         client.query_typed_one(
             "INSERT INTO campaign_sync.access_tokens AS t (account, generation, sealed, expires_at)
-             SELECT $1, 1, $2, now() + make_interval(secs => $3)
+             VALUES ($1, 1, $2, now() + make_interval(secs => $3))
              ON CONFLICT (account) DO UPDATE
              SET generation = t.generation + 1, sealed = excluded.sealed, expires_at = excluded.expires_at,
                  refresher = 0, refresh_until = '-infinity'
