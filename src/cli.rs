@@ -96,6 +96,7 @@ pub struct Flags {
     pub watch: bool,
     pub exit_code: bool,
     pub quiet: bool,
+    pub distributed: bool,
     pub id: Vec<String>,
 }
 
@@ -200,6 +201,11 @@ macro_rules! command {
             ["do not bring the schema up to date first", (switch), no_migrate: bool]
         ] $($rest)*);
     };
+    (@ [$($head:tt)*] [$($field:tt)*] distributed $($rest:ident)*) => {
+        command!(@ [$($head)*] [$($field)*
+            ["distribute the tables over the nodes of a Citus cluster by account; may be repeated", (switch), distributed: bool]
+        ] $($rest)*);
+    };
     (@ [$($head:tt)*] [$($field:tt)*] fresh $($rest:ident)*) => {
         command!(@ [$($head)*] [$($field)*
             ["abandon an open run of any age and begin anew", (switch), fresh: bool]
@@ -282,7 +288,7 @@ command! {
 command! {
     /// Bring the database's schema up to date. `sync` does it too, unless --no-migrate is given.
     #[argh(subcommand, name = "migrate", example = "{command_name}")]
-    MigrateArgs: database log
+    MigrateArgs: database distributed log
 }
 command! {
     /// Write one run and the last 30 as a page with pictures: one file that needs nothing from elsewhere. Of several accounts,

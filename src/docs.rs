@@ -8,6 +8,8 @@ pub mod configuration {}
 pub mod behaviour {}
 #[doc = include_str!("docs/database.md")]
 pub mod database {}
+#[doc = include_str!("docs/distributed.md")]
+pub mod distributed {}
 #[doc = include_str!("docs/json.md")]
 pub mod json {}
 #[doc = include_str!("docs/monitoring.md")]

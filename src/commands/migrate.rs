@@ -7,7 +7,7 @@ use super::set_up::{self, Context};
 use super::{Failure, written};
 use crate::cli::Flags;
 use crate::config::Environment;
-use crate::store::schema;
+use crate::store::{StoreError, distribution, schema};
 
 /// How long a database that is just starting is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,11 +22,23 @@ pub(super) fn run(
     if let Some(note) = note {
         log::warn!("{note}");
     }
+    if flags.distributed
+        && let Some(message) =
+            store.run(|client, _| distribution::refusal(client)).map_err(set_up::from_store)?
+    {
+        return Err(set_up::from_store(StoreError::Refused { message }));
+    }
     let applied = set_up::ready(&store, true)?;
-    let found = if applied == 0 {
+    let mut found: String = if applied == 0 {
         "the schema is up to date\n".into()
     } else {
         format!("{applied} migration(s) applied\n")
     };
+    if flags.distributed {
+        found += &match store.distribute().map_err(set_up::from_store)? {
+            0 => "every table is distributed already\n".into(),
+            tables => format!("{tables} table(s) distributed by account\n"),
+        };
+    }
     Ok(written(stdout, &found))
 }

@@ -8,6 +8,7 @@ pub mod command;
 mod connect;
 pub mod conninfo;
 pub mod dead_letters;
+pub mod distribution;
 pub mod error;
 pub mod execute;
 pub mod history;
@@ -205,6 +206,24 @@ impl Store {
         let mut outcome: Result<usize, String> = Ok(0);
         self.run(|client, _| {
             outcome = schema::migrate(client)?;
+            Ok(())
+        })?;
+        let applied = outcome.map_err(|message| StoreError::Refused { message })?;
+        // Tables that came with a migration follow those that are distributed.
+        if applied > 0 && self.run(|client, _| distribution::is_distributed(client))? {
+            self.distribute()?;
+        }
+        Ok(applied)
+    }
+
+    /// Distributes the tables over a cluster; gives how many were not yet.
+    ///
+    /// # Errors
+    /// As [`distribution::distribute`].
+    pub fn distribute(&self) -> Result<usize, StoreError> {
+        let mut outcome: Result<usize, String> = Ok(0);
+        self.run(|client, _| {
+            outcome = distribution::distribute(client)?;
             Ok(())
         })?;
         outcome.map_err(|message| StoreError::Refused { message })

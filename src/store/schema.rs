@@ -25,10 +25,10 @@ const MIGRATIONS: [(&str, &str); 7] = [
 
 /// Two processes that migrate at once wait for each other. The lock is the transaction's, so it also works behind a
 /// pooler; the number says "campsync" in ASCII.
-const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(7161677084962221667)";
+pub(super) const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(7161677084962221667)";
 
 /// What runs in a migration finds nothing of other roles, not even by a function's name.
-const PINNED: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
+pub(super) const PINNED: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
 
 const CREATE_HISTORY: &str = "CREATE TABLE IF NOT EXISTS campaign_sync.schema_migrations (
     version    integer     PRIMARY KEY,
@@ -235,6 +235,10 @@ pub fn migrate(client: &mut Client) -> Result<Result<usize, String>, Error> {
     let mut transaction = super::begin(client)?;
     transaction.batch_execute(PINNED)?;
     transaction.batch_execute(LOCK)?;
+    if super::distribution::is_cluster(&mut transaction)? {
+        // Shards one after the other: only so may one transaction change distributed tables and those that are on every node.
+        transaction.batch_execute("SET LOCAL citus.multi_shard_modify_mode = 'sequential'")?;
+    }
     // The state again, now that nobody else can change it.
     let found = find(&mut transaction)?;
     let missing = match found.state {
