@@ -465,6 +465,7 @@ fn job(pool: &Pool, url: &str, name: &str, rate_limit: Option<RateLimit>) -> Job
             retry: None,
             max_removed: 20,
             keep_history: None,
+            keeps_token: false,
             tells_standing: false,
             patience: Patience {
                 max_attempts: 5,

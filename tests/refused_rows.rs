@@ -299,8 +299,8 @@ fn a_quota_that_cannot_be_written_ends_the_run_and_nothing_is_sent_that_is_not_o
 }
 
 #[test]
-fn a_token_that_cannot_be_shared_ends_no_run_of_a_process_that_works_alone() {
-    every_refusal_ends_the_run("access_tokens", ["INSERT", "UPDATE"], [&[0], &[0]]);
+fn a_token_that_cannot_be_shared_ends_the_run() {
+    every_refusal_ends_the_run("access_tokens", ["INSERT", "UPDATE"], [&[2], &[2]]);
 }
 
 #[test]

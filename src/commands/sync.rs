@@ -27,6 +27,9 @@ use crate::sync::{self, Ending, Outcome, Recorder, Retry};
 
 /// The most requests at once, over all accounts, unless one account alone is given more. Threads that wait are cheap.
 pub(crate) const MOST_WORKERS: usize = 256;
+/// A process of this many accounts at most keeps their tokens for the next run. A token's key takes 20 ms of a processor: for
+/// hundreds of accounts a login each costs less.
+const KEPT_TOKENS: usize = 16;
 /// Commands that print passwords, at once.
 const PASSWORDS_AT_ONCE: usize = 16;
 /// How long a second signal waits for spans to reach their file.
@@ -265,6 +268,7 @@ impl Part<'_> {
             retry,
             max_removed: config.max_removed,
             keep_history: config.keep_history,
+            keeps_token: config.accounts.len() <= KEPT_TOKENS,
             tells_standing: output.metrics_file.is_some(),
             patience: set_up::patience(config, account),
             rate_limit: account.rate_limit,

@@ -42,6 +42,8 @@ pub struct Settings {
     pub max_removed: u8,
     /// How long changes are kept; none: for ever.
     pub keep_history: Option<Duration>,
+    /// Whether its token is kept for the next run, sealed, and not only shared where another process works on the account.
+    pub keeps_token: bool,
     /// Whether its outcome is to tell how the account stands afterwards.
     pub tells_standing: bool,
     /// How patient to be.
@@ -232,6 +234,11 @@ impl Account {
             limit: self.limiter.limit(),
             silent: None,
         }
+    }
+
+    /// Whether its token is for others too.
+    pub(super) fn shares_token(&self) -> bool {
+        self.others || self.settings.keeps_token
     }
 
     /// Whether it waits for what other processes hold.

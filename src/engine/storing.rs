@@ -106,6 +106,8 @@ pub struct Outstanding {
     pub left_tasks: Option<i64>,
     /// The run is being given up, for this reason.
     abandoning: bool,
+    /// A token is being sealed and kept.
+    pub keeping: bool,
     leaving: bool,
 }
 
@@ -207,8 +209,14 @@ impl Account {
             Reply::TokenTurn(turn) => self.on_token_turn(turn, now),
             Reply::Closed(closed) => self.on_closed(closed, now),
             // What was seen is known to this process at least.
-            Reply::Told(_) | Reply::Sends(Err(_)) | Reply::Kept(Err(_)) => {}
-            Reply::Kept(Ok(generation)) => self.token.kept(generation),
+            Reply::Told(_) | Reply::Sends(Err(_)) => {}
+            Reply::Kept(kept) => {
+                self.outstanding.keeping = false;
+                match kept {
+                    Ok(generation) => self.token.kept(generation),
+                    Err(error) => self.failed(error),
+                }
+            }
             Reply::Sends(Ok(ages)) => {
                 let order = self.limiter.sends(&ages, now);
                 self.tell(order.into_iter().collect(), actions);
@@ -552,7 +560,7 @@ impl Account {
         }
         match turn.map(|(turn, _)| turn) {
             Ok(Turn::Use(kept)) => self.token.shared(&kept, now),
-            Ok(Turn::Fetch) => self.token.may_fetch(now),
+            Ok(Turn::Fetch) => self.token.may_fetch(self.others, now),
             Ok(Turn::Wait(wait)) => self.token.not_before = Some(now + wait),
             Err(error) => self.failed(error),
         }
@@ -574,7 +582,7 @@ impl Account {
     }
 
     pub(super) fn leave(&mut self, actions: &mut Vec<Action>) {
-        if !std::mem::replace(&mut self.outstanding.leaving, true) {
+        if !self.outstanding.keeping && !std::mem::replace(&mut self.outstanding.leaving, true) {
             let reason = self.ending().map(ToString::to_string);
             let tells_standing = self.settings.tells_standing;
             actions.push(Action::Store(Command::Leave { reason, tells_standing }));

@@ -70,9 +70,9 @@ impl TokenState {
 
     /// It is this process's turn to fetch a token. Where none was ever shared, those that work already have one of their own:
     /// they share it as soon as they have learned of this process.
-    pub fn may_fetch(&mut self, now: Instant) {
+    pub fn may_fetch(&mut self, others: bool, now: Instant) {
         let until = match self.newest {
-            0 => *self.expected_until.get_or_insert(now + EXPECTED_FOR),
+            0 if others => *self.expected_until.get_or_insert(now + EXPECTED_FOR),
             _ => now,
         };
         self.my_turn = now >= until;
@@ -144,7 +144,7 @@ impl Account {
             self.due_at(at);
             return None;
         }
-        if self.others && !self.token.my_turn {
+        if self.shares_token() && !self.token.my_turn {
             self.token.pending = true;
             actions.push(Action::Store(Command::TokenTurn(self.token.outdated())));
         } else if room.workers > 0 {
@@ -167,6 +167,7 @@ impl Account {
         {
             let passed = now.saturating_duration_since(at);
             let lifetime = grant.lifetime.map(|lifetime| lifetime.saturating_sub(passed));
+            self.outstanding.keeping = true;
             actions.push(Action::Store(Command::KeepToken(Grant { lifetime, ..grant })));
         }
     }
@@ -182,8 +183,10 @@ impl Account {
         let error = match result {
             Ok(grant) => {
                 self.health.answers();
-                self.token.fetched(&grant, self.others, now);
-                if self.others {
+                let shares = self.shares_token();
+                self.token.fetched(&grant, shares, now);
+                if shares {
+                    self.outstanding.keeping = true;
                     actions.push(Action::Store(Command::KeepToken(grant)));
                 }
                 return;

@@ -37,6 +37,7 @@ fn settings(limit: Option<(u32, Duration)>, page_size: i32, seed: u64) -> Accoun
         retry: None,
         max_removed: 20,
         keep_history: None,
+        keeps_token: false,
         tells_standing: false,
         patience: Patience {
             max_attempts: 5,

@@ -279,8 +279,7 @@ fn tokens(stage: &Stage<'_>) -> Option<String> {
     let lost = if plan.api == Rates::default() && !plan.loses_replies() { 0 } else { fetched };
     // A jump ends tokens, and turns to fetch one.
     let jumps = stage.clock_jumps * 2 * launched;
-    // A process that works alone fetches one of its own.
-    let most = launched + refused + lifetimes + lost + jumps + losses(stage) as u64;
+    let most = 1 + refused + lifetimes + lost + jumps + losses(stage) as u64;
     (fetched > most)
         .then(|| format!("{fetched} tokens were fetched, {most} can be explained ({refused} were refused)"))
 }
