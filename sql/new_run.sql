@@ -4,6 +4,5 @@ WITH run AS (
     VALUES ($1, $2, NOT $2, $3, $4, $5)
     RETURNING run_id, run_key::text AS run_key, page_size, listing_done, lists
 )
-SELECT *, NOT EXISTS (SELECT FROM campaign_sync.campaigns WHERE account = $1) AS first,
-       EXISTS (SELECT FROM campaign_sync.sync_tasks WHERE account = $1) AS left_over
+SELECT *, EXISTS (SELECT FROM campaign_sync.sync_tasks WHERE account = $1) AS left_over
 FROM run

@@ -361,7 +361,7 @@ fn told(reply: &Reply) -> String {
     match reply {
         Reply::Opened(Ok(opened)) => {
             let run = &opened.run;
-            let run = (run.run_id, run.page_size, run.listing_done, run.lists, run.new, run.first);
+            let run = (run.run_id, run.page_size, run.listing_done, run.lists, run.new);
             let (gate, limit) = (opened.gate.map(|(wait, _)| long(wait)).filter(|long| *long), opened.limit);
             format!(
                 "{run:?} {:?} {} {} {limit:?} {gate:?} {}",

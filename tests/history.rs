@@ -182,7 +182,7 @@ fn run(client: &mut Client, listing: &Listing) {
         queue::complete(client, ACCOUNT, worker, &finished).unwrap(),
         i64::try_from(finished.len()).ok()
     );
-    let closing = closing::close(client, ACCOUNT, run_id, 100, (false, false)).unwrap();
+    let closing = closing::close(client, ACCOUNT, run_id, 100).unwrap();
     assert!(matches!(closing, Closing::Closed(None)), "{closing:?}");
 }
 

@@ -65,7 +65,6 @@ fn add(client: &mut Client, run: i64, worker: i64, from: usize, count: usize, he
         tasks,
         invalid: Vec::new(),
         finished: Vec::new(),
-        first: false,
     };
     let added = queue::add_pages(client, ACCOUNT, run, worker, &pages).unwrap().expect("it lists");
     assert_eq!(added.new, i64::try_from(count).unwrap());
@@ -240,7 +239,7 @@ fn the_queues_table_stays_small_however_many_runs_use_it() {
         let done: Vec<(i32, &Campaign)> = done.iter().map(|one| (1, one)).collect();
         assert_eq!(queue::complete(client, ACCOUNT, worker, &done).unwrap(), Some(1_000));
         database.execute("UPDATE sync_runs SET listing_done = true");
-        closing::close(client, ACCOUNT, run, 20, (false, false)).unwrap();
+        closing::close(client, ACCOUNT, run, 20).unwrap();
         // What autovacuum does by itself every 5,000 dead rows, without waiting for its minute.
         database.execute("VACUUM sync_tasks");
         sizes.push(database.value::<i64>("SELECT pg_total_relation_size('sync_tasks')"));
@@ -253,25 +252,25 @@ fn the_queues_table_stays_small_however_many_runs_use_it() {
 fn a_run_is_closed_once_all_of_it_is_done_and_not_before_whoever_asks() {
     let database = Database::create();
     let client = &mut database.connect();
-    for known in [(true, true), (true, false), (false, true), (false, false)] {
+    for round in 1..=2 {
         let (run, worker) = run_with_lister(client);
         add(client, run, worker, 0, 20, true);
-        let close = |client: &mut Client| closing::close(client, ACCOUNT, run, 20, known).unwrap();
-        assert_eq!(close(client), Closing::Open { near: false }, "{known:?}: the listing is not done");
+        let close = |client: &mut Client| closing::close(client, ACCOUNT, run, 20).unwrap();
+        assert_eq!(close(client), Closing::Open { near: false }, "{round}: the listing is not done");
         database.execute("UPDATE sync_runs SET listing_done = true");
-        assert_eq!(close(client), Closing::Open { near: false }, "{known:?}: 20 tasks are left");
+        assert_eq!(close(client), Closing::Open { near: false }, "{round}: 20 tasks are left");
         let done: Vec<Campaign> = (0..20).map(|n| campaign(&format!("c{n}"))).collect();
         let done: Vec<(i32, &Campaign)> = done.iter().map(|one| (1, one)).collect();
         queue::complete(client, ACCOUNT, worker, &done[..19]).unwrap();
-        assert_eq!(close(client), Closing::Open { near: true }, "{known:?}: one task is left");
+        assert_eq!(close(client), Closing::Open { near: true }, "{round}: one task is left");
         // Nor did looking leave a transaction open.
         assert!(client.batch_execute("VACUUM sync_runs").is_ok());
         queue::complete(client, ACCOUNT, worker, &done[19..]).unwrap();
         database.execute(
             "UPDATE sync_runs SET finished_at = now() - interval '91 days' WHERE state = 'complete'",
         );
-        assert_eq!(close(client), Closing::Closed(None), "{known:?}");
-        assert_eq!(close(client), Closing::Over, "{known:?}");
+        assert_eq!(close(client), Closing::Closed(None), "{round}");
+        assert_eq!(close(client), Closing::Over, "{round}");
         assert_eq!(database.count("sync_runs"), 1, "the one before is long over");
     }
 }
@@ -372,7 +371,6 @@ fn what_is_just_being_finished_is_not_new_to_the_next_lister() {
             tasks,
             invalid,
             finished: vec![],
-            first: false,
         };
         let added = queue::add_pages_after_another(other, ACCOUNT, run, next, &pages).unwrap();
         assert_eq!(added.unwrap().new, 1);
@@ -443,7 +441,6 @@ fn pages_committed_during_the_end_of_their_listers_lease_leave_no_task_with_nobo
             tasks,
             invalid: vec![],
             finished: vec![],
-            first: false,
         };
         assert_eq!(queue::add_pages(other, ACCOUNT, run, lister, &pages).unwrap(), None);
     });
@@ -529,7 +526,6 @@ impl Model {
             tasks,
             invalid: vec![],
             finished: vec![],
-            first: false,
         };
         let added = queue::add_pages(client, ACCOUNT, run, worker, &pages).unwrap();
         if !may {
@@ -748,29 +744,6 @@ fn a_finished_campaign_that_cannot_be_stored_leaves_its_page_uncommitted() {
 }
 
 #[test]
-fn the_first_campaigns_of_an_account_are_stored_as_new_and_never_twice() {
-    let database = Database::create();
-    let client = &mut database.connect();
-    let (run, worker) = run_with_lister(client);
-    let finished = campaigns(&["a", "b"]);
-    let first = Pages { first: true, ..pages(1, &[], &finished) };
-    assert_eq!(queue::add_pages(client, ACCOUNT, run, worker, &first).unwrap().unwrap().new, 2);
-
-    let more = campaigns(&["c", "b"]);
-    let second = Pages { first: true, ..pages(2, &[], &more) };
-    let refused = queue::add_pages(client, ACCOUNT, run, worker, &second).unwrap_err();
-    assert_eq!(refused.code().map(|code| code.code()), Some("23505"));
-    assert_eq!(
-        (database.count("campaigns"), database.value::<i64>("SELECT next_page FROM sync_runs")),
-        (2, 2)
-    );
-    let second = Pages { first: false, ..second };
-    assert_eq!(queue::add_pages(client, ACCOUNT, run, worker, &second).unwrap().unwrap().new, 1);
-    assert_eq!(database.column::<String>("SELECT id FROM campaigns ORDER BY id"), ["a", "b", "c"]);
-    assert_eq!(database.value::<i64>("SELECT listed FROM sync_runs"), 3);
-}
-
-#[test]
 fn a_heartbeat_and_a_page_at_the_same_moment_wait_for_each_other_in_turn() {
     let database = Database::create();
     let client = &mut database.connect();
@@ -823,7 +796,7 @@ fn letters_are_put_into_a_run_that_stays_open_whoever_closes_it_at_that_moment()
     let database = Database::create();
     let client = &mut database.connect();
     schema::migrate(client).unwrap().unwrap();
-    let close = |client: &mut Client, run| closing::close(client, ACCOUNT, run, 20, (true, true)).unwrap();
+    let close = |client: &mut Client, run| closing::close(client, ACCOUNT, run, 20).unwrap();
     // Closed before it is joined, and joined before it is closed.
     for joined_first in [false, true] {
         let (run, _) = join::open(client, ACCOUNT, &opening(true)).unwrap();
@@ -958,7 +931,7 @@ impl Play {
                 leases::reap(client, ACCOUNT, worker).unwrap();
             }
             Act::Close => {
-                let closing = closing::close(client, ACCOUNT, self.run, 100, (false, false)).unwrap();
+                let closing = closing::close(client, ACCOUNT, self.run, 100).unwrap();
                 if matches!(closing, Closing::Closed(_)) {
                     self.assert_as_listed(client);
                 }

@@ -249,7 +249,7 @@ impl Signalled {
                     std::process::exit(128 + signal);
                 }
                 log::warn!(
-                    "stopping in order: what is under way has {} s to finish; a second signal ends at once, and either way the next sync goes on from there",
+                    "stopping: requests in flight have {} s to finish; a second signal stops at once; run again to resume",
                     GRACE.as_secs_f64()
                 );
                 stop(&shared, Ending::Interrupted(signal));

@@ -112,21 +112,11 @@ impl fmt::Display for NotRemoved {
 }
 
 /// Closes the run if all of it is done, and marks what its complete listing no longer shows, unless that is more than
-/// `max_removed` percent of what was there. Of an account that had none before there is nothing to look for: `first`. A
-/// process that is `alone` tries without asking.
+/// `max_removed` percent of what was there.
 ///
 /// # Errors
 /// The database's.
-pub fn close(
-    client: &mut Client,
-    account: &str,
-    run_id: i64,
-    max_removed: u8,
-    (first, alone): (bool, bool),
-) -> Result<Closing, Error> {
-    if alone && let Some(closing) = try_to_close(client, account, run_id, max_removed, first)? {
-        return Ok(closing);
-    }
+pub fn close(client: &mut Client, account: &str, run_id: i64, max_removed: u8) -> Result<Closing, Error> {
     // Asked over and over by processes that wait for others.
     let row = client.query_typed_opt(
         "SELECT s.state, s.listing_done,
@@ -143,7 +133,7 @@ pub fn close(
         }
         _ => return Ok(Closing::Over),
     }
-    let closing = try_to_close(client, account, run_id, max_removed, first)?;
+    let closing = try_to_close(client, account, run_id, max_removed)?;
     Ok(closing.unwrap_or(Closing::Open { near: true }))
 }
 
@@ -153,13 +143,9 @@ fn try_to_close(
     account: &str,
     run_id: i64,
     max_removed: u8,
-    first: bool,
 ) -> Result<Option<Closing>, Error> {
     let key: [(&(dyn ToSql + Sync), Type); 2] = [(&account, Type::TEXT), (&run_id, Type::INT8)];
     let close = |client: &mut Client| client.query_typed_opt(include_str!("../../sql/close_run.sql"), &key);
-    if first {
-        return Ok(close(client)?.map(|row| Closing::Closed(not_whole(&row))));
-    }
     let mut transaction = begin(client)?;
     let Some(row) = close(&mut transaction)? else { return Ok(None) };
     let mut not_removed = not_whole(&row);

@@ -88,8 +88,7 @@ pub fn execute(store: &Store, sealing: &Sealing, part: &Part, command: &Command)
         Command::TokenTurn(outdated) => Reply::TokenTurn(tokens::turn(store, sealing, *outdated, worker)),
         Command::KeepToken(grant) => Reply::Kept(tokens::keep(store, sealing, grant)),
         Command::Close { max_removed, keep_history } => {
-            let closed = store
-                .run(|client, account| closing::close(client, account, run_id, *max_removed, (false, false)));
+            let closed = store.run(|client, account| closing::close(client, account, run_id, *max_removed));
             if let (Ok(Closing::Closed(_)), Some(kept)) = (&closed, keep_history) {
                 prune_history(store, *kept);
             }
@@ -204,7 +203,6 @@ fn rows(pages: &Pages) -> queue::Pages<'_> {
                 retryable: letter.retryable,
             })
             .collect(),
-        first: false,
     }
 }
 

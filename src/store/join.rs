@@ -136,7 +136,6 @@ fn open_run(row: &Row, new: bool) -> OpenRun {
         listing_done: row.get("listing_done"),
         lists: row.get("lists"),
         new,
-        first: row.get("first"),
     }
 }
 

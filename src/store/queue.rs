@@ -107,9 +107,6 @@ pub struct Pages<'a> {
     pub finished: Vec<&'a Campaign>,
     /// The others.
     pub invalid: Vec<NewDeadLetter<'a>>,
-    /// The account has no campaigns yet: none is looked for that would have to be replaced. Where that is wrong, the commit
-    /// is refused with a unique violation (23505).
-    pub first: bool,
 }
 
 /// So often in a row a process may join a run while its pages are committed, before the lister takes them for refused.
@@ -125,8 +122,6 @@ const ADD_PAGES: &str =
     statement!("add_pages": "fence", "tasks", "campaigns", "replace", "../history", "advance");
 const ADD_FINISHED_PAGES: &str =
     statement!("add_pages": "fence", "no_tasks", "campaigns", "replace", "../history", "advance");
-const ADD_FIRST_CAMPAIGNS: &str =
-    statement!("add_pages": "fence", "no_tasks", "campaigns", "../history", "advance");
 const COMPLETE: &str = statement!("complete": "store", "../history", "settle");
 
 /// What became of committed pages.
@@ -141,11 +136,7 @@ pub struct Added {
 }
 
 fn statement_for(pages: &Pages<'_>) -> &'static str {
-    match pages.tasks.is_empty() && pages.invalid.is_empty() {
-        false => ADD_PAGES,
-        true if pages.first => ADD_FIRST_CAMPAIGNS,
-        true => ADD_FINISHED_PAGES,
-    }
+    if pages.tasks.is_empty() && pages.invalid.is_empty() { ADD_FINISHED_PAGES } else { ADD_PAGES }
 }
 
 /// Commits pages with their checkpoint; nothing when this worker does not list (any more).
@@ -439,18 +430,6 @@ pub fn holding(
     Ok((ids.into_iter().zip(attempts).collect(), row.get("tasks")))
 }
 
-/// What the database says that this worker holds.
-///
-/// # Errors
-/// The database's.
-pub fn held(client: &mut Client, account: &str, worker: WorkerId) -> Result<Vec<Held>, Error> {
-    let rows = client.query_typed(
-        "SELECT id, attempt, payload FROM campaign_sync.sync_tasks WHERE account = $1 AND worker_id = $2 ORDER BY seq",
-        &[(&account, Type::TEXT), (&worker, Type::INT8)],
-    )?;
-    Ok(rows.iter().map(held_task).collect())
-}
-
 fn held_task(row: &Row) -> Held {
     Held { id: row.get("id"), attempt: row.get("attempt"), payload: row.get("payload") }
 }
@@ -465,19 +444,6 @@ pub fn any_free(client: &mut Client, account: &str, run_id: i64) -> Result<bool,
                         WHERE account = $1 AND run_id = $2 AND worker_id = 0
                           AND (seq < $3 OR (SELECT s.listing_done FROM campaign_sync.sync_runs s
                                             WHERE s.account = $1 AND s.run_id = $2)))",
-        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&UNLISTED, Type::INT8)],
-    )?;
-    Ok(row.get(0))
-}
-
-/// Whether the run has any task that need not wait for its listing.
-///
-/// # Errors
-/// The database's.
-pub fn any(client: &mut Client, account: &str, run_id: i64) -> Result<bool, Error> {
-    let row = client.query_typed_one(
-        "SELECT EXISTS (SELECT FROM campaign_sync.sync_tasks
-                        WHERE account = $1 AND run_id = $2 AND (seq < $3 OR worker_id <> 0))",
         &[(&account, Type::TEXT), (&run_id, Type::INT8), (&UNLISTED, Type::INT8)],
     )?;
     Ok(row.get(0))

@@ -22,8 +22,6 @@ pub struct OpenRun {
     pub lists: bool,
     /// False when it was there before.
     pub new: bool,
-    /// Whether the account had no campaign when it was opened or joined.
-    pub first: bool,
 }
 
 /// How a run is to be opened.

@@ -47,7 +47,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             tasks: new,
             invalid: Vec::new(),
             finished: Vec::new(),
-            first: false,
         };
         queue::add_pages(client, "default", run, worker, &pages)?.ok_or("the listing was taken away")?;
     }

@@ -296,7 +296,6 @@ impl Ledger {
                 members: BTreeSet::new(),
             });
         }
-        let first = self.campaigns.is_empty();
         let place = self.runs.iter().position(|run| matches!(run.state, "running" | "stopped")).unwrap();
         self.runs.iter_mut().for_each(|run| {
             run.members.remove(&worker);
@@ -363,7 +362,6 @@ impl Ledger {
                 listing_done: run.listing_done,
                 lists: run.lists,
                 new,
-                first,
             },
         }
     }
