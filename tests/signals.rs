@@ -60,7 +60,9 @@ fn a_second_signal_ends_it_at_once() {
     let mut running = sync(&server, &database).spawn();
     eventually(PATIENCE, "a sync under way", || server.ledger().syncs > 0);
     running.signal(Signal::Int);
-    eventually(PATIENCE, "the first signal is noticed", || running.stderr().contains("stopping: requests in flight"));
+    eventually(PATIENCE, "the first signal is noticed", || {
+        running.stderr().contains("stopping: requests in flight")
+    });
     let signalled = Instant::now();
     running.signal(Signal::Int);
     let outcome = running.wait().expect_code(130);

@@ -424,7 +424,9 @@ fn a_second_signal_leaves_what_was_told_by_then() {
     let mut running = traces.given_to(Program::sync(&server, &database)).spawn();
     eventually(PATIENCE, "syncs are under way", || server.ledger().of(Kind::Sync).count() > 5);
     running.signal(support::Signal::Term);
-    eventually(PATIENCE, "the first is noticed", || running.stderr().contains("stopping: requests in flight"));
+    eventually(PATIENCE, "the first is noticed", || {
+        running.stderr().contains("stopping: requests in flight")
+    });
     let signalled = Instant::now();
     running.signal(support::Signal::Term);
     running.wait().expect_code(143);

@@ -80,8 +80,6 @@ pub enum Told {
     Found(usize),
     /// A campaign that can be stored in no form.
     Unstorable(String, String),
-    /// A campaign's way through this process is over.
-    Dead(Arc<Campaign>, &'static str, String),
 }
 
 /// What was asked of the platform.

@@ -131,7 +131,6 @@ impl Journal {
             Told::Unstorable(id, error) => {
                 log::debug!(account, run, campaign = id.as_str(); "neither stored nor a dead letter: {error}");
             }
-            Told::Dead(campaign, cause, reason) => self.dead(&campaign, cause, &reason),
         }
     }
 

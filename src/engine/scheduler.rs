@@ -313,7 +313,14 @@ impl<'a> Scheduler<'a> {
             }
             return;
         }
-        let Some(open) = self.open.get_mut(&account) else { return };
+        let Some(open) = self.open.get_mut(&account) else {
+            // A token came when its account needed none any more.
+            if let Event::Called(Done::Token(..) | Done::PagesOver | Done::Sync { .. }) = &event {
+                self.free += 1;
+                self.call_starved();
+            }
+            return;
+        };
         if let Some(answered) = open.worker_is_free(&event) {
             self.free += 1;
             self.places.leave(account, answered);
