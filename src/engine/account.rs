@@ -479,7 +479,9 @@ impl Account {
             }
             Turn::Asked => 0,
             Turn::Wait(at, why) => {
-                if let Some(ending) = self.too_long(at.saturating_duration_since(now), why) {
+                let (wait, allowed) = (at.saturating_duration_since(now), self.settings.patience.max_wait);
+                let (limit, own) = (self.limiter.limit(), self.limiter.is_configured());
+                if let Some(ending) = Ending::of_wait(wait, why, allowed, limit, own) {
                     self.end(ending);
                 }
                 let since = self.blocked.map_or(now, |(since, _, _)| since);
@@ -487,22 +489,6 @@ impl Account {
                 self.due_at(at);
                 0
             }
-        }
-    }
-
-    /// What ends the part, rather than such a wait for a turn. A wait of our own never does.
-    fn too_long(&self, wait: Duration, why: Why) -> Option<Ending> {
-        let allowed = self.settings.patience.max_wait;
-        match why {
-            _ if wait <= allowed => None,
-            Why::Gate => Some(Ending::WaitTooLong { wait, allowed }),
-            Why::RateLimit => self.limiter.limit().map(|limit| Ending::LimitTooSlow {
-                limit,
-                own: self.limiter.is_configured(),
-                wait,
-                allowed,
-            }),
-            Why::Backoff | Why::Pacing => None,
         }
     }
 

@@ -145,14 +145,3 @@ impl Asked {
         }
     }
 }
-
-/// What a retry counts for, if it is one: of what was never sent there is none.
-pub(super) fn cause(error: &CallError) -> Option<Cause> {
-    match error {
-        CallError::RateLimited { .. } => Some(Cause::RateLimited),
-        CallError::Unauthorized => Some(Cause::Unauthorized),
-        CallError::Refused { .. } => Some(Cause::Forbidden),
-        CallError::Retry { cause, .. } => Some(*cause),
-        CallError::Shortage(_) => None,
-    }
-}

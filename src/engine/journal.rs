@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::attempts::cause;
 use super::calls::{Answer, Asked, Failure, Told};
 use crate::http::lock::lock;
 use crate::http::stats::Stats;
@@ -172,7 +171,7 @@ impl Journal {
             shortage.warn();
         }
         if decision.is_retry() {
-            cause(&error).into_iter().for_each(|cause| self.stats.retry(cause));
+            error.retried().into_iter().for_each(|cause| self.stats.retry(cause));
         }
         if warns {
             let (method, path) = name(&asked).split_once(' ').unwrap_or_default();

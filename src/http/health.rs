@@ -7,22 +7,22 @@ use super::clock::Clock;
 use super::lock::lock;
 
 /// So many failures in a row, without one success, open a lane's breaker.
-const OPENS_AFTER: u32 = 10;
+pub(crate) const OPENS_AFTER: u32 = 10;
 /// While open, one trial call is let through in each interval, which doubles from the first to the second.
-const TRIAL_INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+pub(crate) const TRIAL_INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Retries that may be made before any success, and at most after a long time without failures.
-const BUDGET: f64 = 100.0;
+pub(crate) const BUDGET: f64 = 100.0;
 /// Retries that each success allows.
-const BUDGET_PER_SUCCESS: f64 = 0.5;
+pub(crate) const BUDGET_PER_SUCCESS: f64 = 0.5;
 /// Waits of the longest kind that a rate limiter may ask for in a row, without any success, before that is given up too:
 /// enough to find out any window of up to an hour.
-const MOST_WAITS: u32 = 4;
+pub(crate) const MOST_WAITS: u32 = 4;
 /// So many failures without one success, over so long, are worth a warning where something had succeeded before: fewer are
 /// the daily bread of an unreliable API.
-const WARNS_AFTER: u32 = 3;
-const WARNS_AFTER_TIME: Duration = Duration::from_secs(1);
+pub(crate) const WARNS_AFTER: u32 = 3;
+pub(crate) const WARNS_AFTER_TIME: Duration = Duration::from_secs(1);
 /// What a retry beyond the budget waits in addition.
-const OVER_BUDGET_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const OVER_BUDGET_WAIT: Duration = Duration::from_secs(1);
 
 /// A kind of call; each fails on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -534,19 +534,19 @@ impl Limiter {
 
 /// How long nobody may send.
 #[derive(Clone, Copy)]
-struct Wait {
-    time: Duration,
-    why: Why,
+pub(crate) struct Wait {
+    pub time: Duration,
+    pub why: Why,
     /// What the platform asked for, where that is beyond belief.
-    beyond: Option<Duration>,
+    pub beyond: Option<Duration>,
 }
 
 impl Wait {
-    fn asked(time: Duration) -> Self {
+    pub fn asked(time: Duration) -> Self {
         Self { time, why: Why::Gate, beyond: None }
     }
 
-    fn own(time: Duration) -> Self {
+    pub fn own(time: Duration) -> Self {
         Self { time, why: Why::Backoff, beyond: None }
     }
 }

@@ -128,6 +128,18 @@ impl CallError {
             Self::Refused { status, .. } => refusal_word(*status),
         }
     }
+
+    /// What another attempt counts for: of what was never sent there is none.
+    #[must_use]
+    pub fn retried(&self) -> Option<Cause> {
+        match self {
+            Self::RateLimited { .. } => Some(Cause::RateLimited),
+            Self::Unauthorized => Some(Cause::Unauthorized),
+            Self::Refused { .. } => Some(Cause::Forbidden),
+            Self::Retry { cause, .. } => Some(*cause),
+            Self::Shortage(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for CallError {

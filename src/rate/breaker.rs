@@ -2,32 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-/// Failures in a row, without one success, that open a lane's breaker.
-const OPENS_AFTER: u32 = 10;
-/// While a breaker is open, each interval lets one trial call through; the interval doubles from the first to the second.
-const TRIAL_INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// Retries that are allowed before any success, and the most that can be saved up.
-const BUDGET: f64 = 100.0;
-/// Retries that each success allows.
-const BUDGET_PER_SUCCESS: f64 = 0.5;
-/// The additional wait of a retry beyond the budget.
-const OVER_BUDGET_WAIT: Duration = Duration::from_secs(1);
-/// Waits of `--max-wait` in a row without any success that are sat out before a refusing platform is given up: enough to
-/// find out any window of up to an hour.
-const MAX_WAITS: u32 = 4;
-/// Failures without one success, over this time, that are worth a warning where something had succeeded before: fewer are the
-/// daily bread of an unreliable API.
-const WARNS_AFTER: u32 = 3;
-const WARNS_AFTER_TIME: Duration = Duration::from_secs(1);
+use crate::http::health::{
+    BUDGET, BUDGET_PER_SUCCESS, MOST_WAITS, OPENS_AFTER, OVER_BUDGET_WAIT, TRIAL_INTERVAL, WARNS_AFTER,
+    WARNS_AFTER_TIME,
+};
 
-/// A kind of call; each fails on its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lane {
-    /// Authentication and listing.
-    List,
-    /// The sync of one campaign.
-    Sync,
-}
+pub use crate::http::health::Lane;
 
 /// What is known of the API's health.
 #[derive(Clone, Debug)]
@@ -68,7 +48,7 @@ impl Health {
     pub fn new(give_up_after: Duration, max_wait: Duration) -> Self {
         Self {
             give_up_after,
-            longest_refused: max_wait.saturating_mul(MAX_WAITS).saturating_add(give_up_after),
+            longest_refused: max_wait.saturating_mul(MOST_WAITS).saturating_add(give_up_after),
             failing_since: None,
             without_success_since: None,
             row: 0,
@@ -126,13 +106,6 @@ impl Health {
         if breaker.failures_in_row >= OPENS_AFTER && breaker.open.is_none() {
             breaker.open = Some(Trial { next: now + TRIAL_INTERVAL.0, interval: TRIAL_INTERVAL.0 });
         }
-    }
-
-    /// A call could not be made for want of something on this machine: no failure of the API, but time without success.
-    pub fn hampered(&mut self, now: Instant) {
-        self.failing_since.get_or_insert(now);
-        self.without_success_since.get_or_insert(now);
-        self.row = self.row.saturating_add(1);
     }
 
     /// A call was refused by a rate limiter: no failure, but nothing that may go on for ever either.
@@ -221,12 +194,6 @@ impl Health {
     #[must_use]
     pub fn succeeded_since(&self, lane: Lane, moment: Instant) -> bool {
         self.lanes[lane as usize].last_success_sent.is_some_and(|sent| sent > moment)
-    }
-
-    /// The newest send of this lane that succeeded.
-    #[must_use]
-    pub fn newest_success(&self, lane: Lane) -> Option<Instant> {
-        self.lanes[lane as usize].last_success_sent
     }
 
     /// How many calls of this lane have succeeded.

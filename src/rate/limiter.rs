@@ -10,6 +10,8 @@ use super::pacing::Pacing;
 use crate::http::RateLimit;
 use crate::http::hints::Hints;
 use crate::http::learning::{self, FIRST_WAIT, Refusals};
+pub use crate::http::limiter::{Observation, Why};
+use crate::http::limiter::{PROBE, Wait};
 use crate::http::window::Gate;
 
 /// The least time by which a window is lengthened: requests differ in what they need to the server (a cold connection, a
@@ -34,9 +36,6 @@ const UNAWARE: Duration = Duration::from_secs(3);
 const SHARE_AT_ONCE: u32 = 100;
 /// The most turns that are reserved at once.
 const MAX_AT_ONCE: u32 = 1_024;
-
-/// A request that finds out whether a long wait is meant has this long to be answered, before another one may be sent.
-pub const PROBE: Duration = Duration::from_secs(5);
 
 /// Whether a request may be sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,19 +74,6 @@ pub struct Grant {
     pub gate: Gate,
 }
 
-/// What a wait is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The platform asked for it: by a 429, or a response that said that nothing is left.
-    Gate,
-    /// A wait of our own after a refusal: the platform gave no hint, or one that proved wrong or is beyond belief.
-    Backoff,
-    /// The window is full.
-    RateLimit,
-    /// No limit is known, and the first sends are held back to find one gently.
-    Pacing,
-}
-
 /// What the ledger is to be told.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Order {
@@ -102,19 +88,6 @@ pub enum Order {
     Learn(RateLimit, Vec<Duration>),
     /// It is to tell the ages of the sends on record, those of other processes among them: see [`Limiter::sends`].
     TellSends,
-}
-
-/// One exchange that counts towards the limit.
-#[derive(Clone, Debug)]
-pub struct Observation<'a> {
-    /// When it was sent.
-    pub sent_at: Instant,
-    /// When it was answered.
-    pub answered_at: Instant,
-    /// Whether the answer was a 429.
-    pub refused: bool,
-    /// What the answer said.
-    pub hints: &'a Hints,
 }
 
 /// An account's limiter.
@@ -564,23 +537,4 @@ impl Limiter {
 /// Sends of so long ago have left the window.
 fn span_of_lags(limit: RateLimit) -> Duration {
     limit.window + limit.window / 10 + SENT_WITHIN * 5
-}
-
-/// For how long nobody may send.
-#[derive(Clone, Copy)]
-struct Wait {
-    time: Duration,
-    why: Why,
-    /// What the platform asked for, where that is beyond belief.
-    beyond: Option<Duration>,
-}
-
-impl Wait {
-    fn asked(time: Duration) -> Self {
-        Self { time, why: Why::Gate, beyond: None }
-    }
-
-    fn own(time: Duration) -> Self {
-        Self { time, why: Why::Backoff, beyond: None }
-    }
 }

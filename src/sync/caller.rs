@@ -205,7 +205,8 @@ impl Caller {
 
     /// Sits a wait for a turn out, if it is not too long.
     pub(super) fn wait_for_turn(&self, (wait, why): (Duration, Why)) -> Result<(), Halt> {
-        if let Some(ending) = self.too_long(wait, why) {
+        let (limiter, allowed) = (&self.limiter, self.patience.max_wait);
+        if let Some(ending) = Ending::of_wait(wait, why, allowed, limiter.limit(), limiter.is_configured()) {
             return Err(self.end(ending));
         }
         let begun = self.clock.now();
@@ -220,22 +221,6 @@ impl Caller {
             self.health.excuse(now.saturating_duration_since(begun));
         }
         if self.stop.requested() { Err(Halt) } else { Ok(()) }
-    }
-
-    /// What ends the part, rather than such a wait for a turn. A wait of our own never does.
-    fn too_long(&self, wait: Duration, why: Why) -> Option<Ending> {
-        let allowed = self.patience.max_wait;
-        match why {
-            _ if wait <= allowed => None,
-            Why::Gate => Some(Ending::WaitTooLong { wait, allowed }),
-            Why::RateLimit => self.limiter.limit().map(|limit| Ending::LimitTooSlow {
-                limit,
-                own: self.limiter.is_configured(),
-                wait,
-                allowed,
-            }),
-            Why::Backoff | Why::Pacing => None,
-        }
     }
 
     /// The token to send; fetched when needed.

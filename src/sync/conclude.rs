@@ -84,7 +84,7 @@ impl Caller {
         };
         let decision = decision::decide(attempt.asked, Err(error), history, &policy);
         if decision.is_retry() {
-            cause(error).into_iter().for_each(|cause| self.stats.retry(cause));
+            error.retried().into_iter().for_each(|cause| self.stats.retry(cause));
             self.warn(&attempt, error, &decision);
         }
         if matches!(decision, Decision::Again(..)) && !matches!(error, CallError::Shortage(_)) {
@@ -149,16 +149,5 @@ fn lane(asked: Asked<'_>) -> Lane {
     match asked {
         Asked::Token | Asked::Page(_) => Lane::List,
         Asked::Campaign(_) => Lane::Sync,
-    }
-}
-
-/// What a retry counts for, if it is one: of what was never sent there is none.
-fn cause(error: &CallError) -> Option<Cause> {
-    match error {
-        CallError::RateLimited { .. } => Some(Cause::RateLimited),
-        CallError::Unauthorized => Some(Cause::Unauthorized),
-        CallError::Refused { .. } => Some(Cause::Forbidden),
-        CallError::Retry { cause, .. } => Some(*cause),
-        CallError::Shortage(_) => None,
     }
 }

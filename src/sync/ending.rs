@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::http::RateLimit;
+use crate::http::limiter::Why;
 use crate::http::sharing::SharingError;
 use crate::store::error::StoreError;
 
@@ -106,6 +107,23 @@ pub fn most_serious(codes: impl IntoIterator<Item = i32>) -> i32 {
 const CHECK: &str = "; check ";
 
 impl Ending {
+    /// What ends a part, rather than a wait for a turn that is longer than `allowed`; `own` says that the limit is the user's. A
+    /// wait of our own never does.
+    pub(crate) fn of_wait(
+        wait: Duration,
+        why: Why,
+        allowed: Duration,
+        limit: Option<RateLimit>,
+        own: bool,
+    ) -> Option<Self> {
+        match why {
+            _ if wait <= allowed => None,
+            Why::Gate => Some(Self::WaitTooLong { wait, allowed }),
+            Why::RateLimit => limit.map(|limit| Self::LimitTooSlow { limit, own, wait, allowed }),
+            Why::Backoff | Why::Pacing => None,
+        }
+    }
+
     /// The same, with the place of the credentials that were refused.
     pub(crate) fn with_credentials_in(self, place: Option<&str>) -> Self {
         match (self, place) {
