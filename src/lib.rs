@@ -6,7 +6,7 @@
 //! What waits is data, and one thread decides: the [`engine`]'s scheduler owns the state of every account, gives calls to
 //! workers and commands to committers, and is told what came of them.
 //!
-//! 1. The *lister* (`engine::listing`) has the page fetched that shows it ([`platform`] says what a page and a campaign are).
+//! 1. The *lister* (`engine::lister`) has the page fetched that shows it ([`platform`] says what a page and a campaign are).
 //!    The page's campaigns become *tasks* together with the run's next page, in one statement (`sql/add_pages/`). After a
 //!    crash both are there, or neither. A process that is alone on its run hands the tasks out first and holds the commit
 //!    back for a moment (`engine::pages`): what is finished by then is stored with it and never becomes a row in the queue.

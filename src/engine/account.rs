@@ -1,17 +1,17 @@
-//! One account's part in its run, from opening to leaving. What it does with pages is in `listing.rs`, with commits in
-//! `storing.rs`, with campaigns in `syncing.rs`, with the token in `token.rs`; what comes of an attempt is settled in `attempts.rs`.
+//! One account's part in its run, from opening to leaving. What it does with pages is in `lister.rs`, with commits in
+//! `storing.rs`, with campaigns in `syncing.rs`, with the token in `login.rs`; what comes of an attempt is settled in `attempts.rs`.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use super::attempt::Suspect;
 use super::calls::{Action, Answer, Done, Event, News, Room, Told};
 use super::listing::Listing;
+use super::outstanding::{Outstanding, Results};
 use super::pages::PageQueue;
 use super::standstill::{self, Seen, Standstill};
-use super::storing::{Outstanding, Results};
-use super::syncing::Suspect;
 use super::task::ReadyQueue;
 use super::token::TokenState;
 use crate::http::RateLimit;

@@ -4,23 +4,12 @@
 use std::time::Instant;
 
 use super::account::{Account, Phase};
-use super::calls::{Action, Answer, Asked, Failure, Told};
+use super::attempt::Attempt;
+use super::calls::{Action, Asked, Failure, Told};
 use crate::http::retry::{Backoff, Cause};
 use crate::platform::CallError;
 use crate::rate::breaker::Lane;
-use crate::sync::attempt;
 use crate::sync::decision::{self, Decision, History, Policy};
-
-/// An attempt that did not go well.
-pub(super) struct Attempt {
-    pub asked: Asked,
-    /// From 1.
-    pub number: u32,
-    /// The generation of the token that it was made with.
-    pub generation: Option<u64>,
-    pub answer: Answer,
-    pub error: CallError,
-}
 
 impl Account {
     /// An attempt went well; `generation` is that of the token that it was made with.
@@ -132,16 +121,6 @@ impl Account {
         match decision {
             Decision::Again(wait, _) => Some(now + *wait),
             _ => None,
-        }
-    }
-}
-
-impl Asked {
-    pub(super) fn as_ref(&self) -> attempt::Asked<'_> {
-        match self {
-            Self::Token => attempt::Asked::Token,
-            Self::Page(page) => attempt::Asked::Page(*page),
-            Self::Campaign(campaign) => attempt::Asked::Campaign(&campaign.id),
         }
     }
 }

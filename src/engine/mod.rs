@@ -7,12 +7,16 @@
 //! all accounts and hands out what they want done.
 
 pub mod account;
+mod attempt;
 mod attempts;
 mod calls;
 mod committers;
 mod heartbeat;
 mod journal;
+mod lister;
 mod listing;
+mod login;
+mod outstanding;
 pub mod pages;
 mod places;
 pub mod scheduler;
@@ -28,7 +32,7 @@ mod workers;
 pub(crate) use account::MAX_HELD;
 pub use calls::{Action, Answer, Asked, Call, Done, Event, Failure, News, Page, Room, Told};
 #[cfg(test)]
-pub(crate) use listing::{MAX_PAGES, MAX_UNCOMMITTED};
+pub(crate) use lister::{MAX_PAGES, MAX_UNCOMMITTED};
 #[cfg(test)]
 pub(crate) use scheduler::MAX_RECORDS_HELD;
 #[cfg(test)]

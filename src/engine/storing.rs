@@ -1,17 +1,17 @@
 //! What goes into the database and when: lots of pages with what has come of them, results in batches, claims, the run's end.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
 use super::account::{Account, Phase};
 use super::calls::{Action, Told};
+use super::outstanding::{Comparing, Results};
 use super::pages::{self, Lot};
 use super::task::Task;
 use crate::http::token::Turn;
-use crate::platform::{Campaign, Listed, read_record};
+use crate::platform::{Listed, read_record};
 use crate::store::StoreError;
 use crate::store::closing::Closing;
 use crate::store::command::{Claimed, Command, Committed, DeadTask, Finished, Holding, Reply};
@@ -31,85 +31,6 @@ const LOOK_FOR_THE_END: (Duration, Duration) = (Duration::from_millis(25), Durat
 pub const MAX_RETAKEN: u8 = 2;
 /// How often to compare what the database says is held here with what is in hand, when that is nothing.
 const COMPARE: Duration = Duration::from_secs(1);
-
-/// What has come of tasks whose lots are committed.
-#[derive(Debug, Default)]
-pub struct Results {
-    synced: Vec<(Arc<Campaign>, i32)>,
-    dead: Vec<DeadTask>,
-}
-
-impl Results {
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.synced.len() + self.dead.len()
-    }
-}
-
-impl Results {
-    /// The task is held under another number than it was taken for; false when nothing has come of it yet.
-    fn renumber(&mut self, id: &str, attempt: i32) -> bool {
-        let synced = self.synced.iter_mut().filter(|(campaign, _)| campaign.id == id);
-        let synced = synced.map(|(_, number)| number);
-        let dead = self.dead.iter_mut().filter(|task| task.id == id).map(|task| &mut task.attempt);
-        let mut found = synced.chain(dead).peekable();
-        let any = found.peek().is_some();
-        found.for_each(|number| *number = attempt);
-        any
-    }
-}
-
-/// Whether what the database says is held here is compared with what is in hand: nothing is claimed or closed meanwhile.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Comparing {
-    #[default]
-    No,
-    Wanted,
-    Asked,
-}
-
-/// Commands that are being carried out.
-#[derive(Debug, Default)]
-pub struct Outstanding {
-    /// The run is being opened.
-    pub opening: bool,
-    /// Lots or results are being committed.
-    pub committing: bool,
-    /// What the records of those lots count for.
-    pub weight: usize,
-    /// Free tasks are being claimed.
-    pub claiming: bool,
-    lots: Vec<Lot>,
-    results: usize,
-    /// When the last commit was over.
-    since: Option<Instant>,
-    /// Since when something can be committed.
-    lingers: Option<Instant>,
-    asked_at: Option<Instant>,
-    closing: bool,
-    looks_at: Option<Instant>,
-    pause: Duration,
-    /// Others had little left when they were looked at last.
-    near: bool,
-    comparing: Comparing,
-    compared_at: Option<Instant>,
-    /// All tasks that the run had left when it was looked at last were this process's.
-    holds_the_rest: bool,
-    /// How many tasks the run had left when that was asked for to name them.
-    pub left_tasks: Option<i64>,
-    /// The run is being given up, for this reason.
-    abandoning: bool,
-    /// A token is being sealed and kept.
-    pub keeping: bool,
-    leaving: bool,
-}
 
 impl Account {
     /// A task is synced: with its lot, when that waits for its commit.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::account::{Account, Phase};
-use super::attempts::Attempt;
+use super::attempt::{Attempt, Suspect};
 use super::calls::{Action, Answer, Asked, Call, Room};
 use super::task::{History, Task};
 use crate::platform::CallError;
@@ -17,14 +17,6 @@ const BURST: Duration = Duration::from_millis(5);
 const MAX_BURST: usize = 64;
 /// At most this many tasks may be judged by the listing's answer alone.
 const FEW: u64 = 10;
-
-/// A task that has failed as often as it may, with nothing that proves whose fault it is: it waits for a sign of life of the
-/// listing.
-pub(super) struct Suspect {
-    task: Task,
-    attempt: Attempt,
-    history: decision::History,
-}
 
 impl Account {
     /// Gives bursts of tasks to workers, each at the moment when its requests may be sent.

@@ -1,17 +1,10 @@
-//! The account's token: one at a time, fetched once for each time that it is refused, shared where other processes work on the
-//! account.
+//! An account's token: one at a time, fetched once for each time that it is refused.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::account::Account;
-use super::attempts::Attempt;
-use super::calls::{Action, Answer, Asked, Call, Room};
 use crate::http::secret::Secret;
 use crate::http::token::{Grant, Kept, Token};
-use crate::platform::CallError;
-use crate::rate::breaker::Lane;
-use crate::store::command::Command;
 use crate::sync::decision::History;
 
 /// How long a process that comes to others waits for their token, and how often it asks: they learn of it by their next commit.
@@ -21,7 +14,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// What the account has.
 #[derive(Debug, Default)]
 pub struct TokenState {
-    current: Option<Arc<Token>>,
+    pub(super) current: Option<Arc<Token>>,
     /// A fetch, or a question to the store, is under way.
     pub pending: bool,
     /// It is this process's turn to fetch the next one.
@@ -29,15 +22,15 @@ pub struct TokenState {
     /// Not to be fetched before this moment.
     pub not_before: Option<Instant>,
     /// What became of the attempts to fetch one.
-    history: History,
-    attempts: u32,
+    pub(super) history: History,
+    pub(super) attempts: u32,
     /// What was fetched, and when, while no other process was known to need it.
-    unshared: Option<(Grant, Instant)>,
+    pub(super) unshared: Option<(Grant, Instant)>,
     /// Until when to wait for the token of a process that has just learned that there are others.
-    expected_until: Option<Instant>,
-    refused: u64,
-    accepted: u64,
-    newest: u64,
+    pub(super) expected_until: Option<Instant>,
+    pub(super) refused: u64,
+    pub(super) accepted: u64,
+    pub(super) newest: u64,
 }
 
 impl TokenState {
@@ -119,86 +112,5 @@ impl TokenState {
         }
         self.refused = self.refused.max(generation);
         self.accepted < generation
-    }
-}
-
-impl Account {
-    /// The token to send; sees to a new one when there is none.
-    pub(super) fn token_to_send(
-        &mut self,
-        now: Instant,
-        room: &mut Room,
-        actions: &mut Vec<Action>,
-    ) -> Option<Arc<Token>> {
-        if let Some(token) = self.token.usable(now) {
-            return Some(token.clone());
-        }
-        if self.token.pending {
-            return None;
-        }
-        if let Some(at) = self.token.not_before.filter(|at| now < *at) {
-            self.due_at(at);
-            return None;
-        }
-        if let Err(at) = self.health.admit(Lane::List, now) {
-            self.due_at(at);
-            return None;
-        }
-        if self.shares_token() && !self.token.my_turn {
-            self.token.pending = true;
-            actions.push(Action::Store(Command::TokenTurn(self.token.outdated())));
-        } else if room.workers > 0 {
-            room.workers -= 1;
-            self.token.pending = true;
-            self.token.attempts += 1;
-            actions.push(Action::Call(Call::Token(self.token.attempts)));
-        }
-        None
-    }
-
-    /// Shares a token that was fetched before others came.
-    pub(super) fn share_token(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if !self.others || self.token.unshared.is_none() {
-            return;
-        }
-        let good = self.token.usable(now).is_some();
-        if let Some((grant, at)) = self.token.unshared.take()
-            && good
-        {
-            let passed = now.saturating_duration_since(at);
-            let lifetime = grant.lifetime.map(|lifetime| lifetime.saturating_sub(passed));
-            self.outstanding.keeping = true;
-            actions.push(Action::Store(Command::KeepToken(Grant { lifetime, ..grant })));
-        }
-    }
-
-    pub(super) fn on_token(
-        &mut self,
-        answer: Answer,
-        result: Result<Grant, CallError>,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
-        (self.token.pending, self.token.my_turn) = (false, false);
-        let error = match result {
-            Ok(grant) => {
-                self.health.answers();
-                let shares = self.shares_token();
-                self.token.fetched(&grant, shares, now);
-                if shares {
-                    self.outstanding.keeping = true;
-                    actions.push(Action::Store(Command::KeepToken(grant)));
-                }
-                return;
-            }
-            Err(error) => error,
-        };
-        let number = self.token.attempts.max(1);
-        let attempt = Attempt { asked: Asked::Token, number, generation: None, answer, error };
-        let mut history = self.token.history;
-        self.note(&attempt, &mut history, now, actions);
-        self.token.history = history;
-        let decision = self.conclude(attempt, &history, now, actions);
-        self.token.not_before = Self::next_attempt(&decision, now);
     }
 }

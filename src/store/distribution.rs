@@ -6,7 +6,7 @@ use postgres::Error;
 use postgres::types::Type;
 
 use super::schema::{LOCK, PINNED};
-use super::survey::{ACCOUNT_TABLES, HISTORY};
+use super::survey::{ACCOUNT_TABLES, HISTORY, is_cluster};
 use super::{Client, begin};
 
 /// The table that the others are laid beside.
@@ -25,18 +25,6 @@ pub fn refusal(client: &mut Client) -> Result<Option<String>, Error> {
     Ok(Some(format!(
         "database {database} lacks the extension citus: CREATE EXTENSION citus in it, on every node, or leave --distributed out"
     )))
-}
-
-/// Whether the database is a Citus cluster's.
-///
-/// # Errors
-/// The database's.
-pub fn is_cluster(client: &mut Client) -> Result<bool, Error> {
-    let row = client.query_typed_one(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus')",
-        &[],
-    )?;
-    Ok(row.get(0))
 }
 
 /// Whether some of our tables are distributed: then those of later migrations have to be, too.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::closing::Closing;
 use super::command::{Checkpoint, Claimed, Command, Committed, Holding, Left, Opened, Pages, Part, Reply};
 use super::dead_letters::Retry;
-use super::queue::{Failed, NewDeadLetter, NewTask};
+use super::queue::Failed;
 use super::runs::Opening;
 use super::tokens::{self, Sealing};
 use super::{
-    Client, Store, StoreError, UNIQUE_VIOLATION, begin, closing, history, join, leases, overview, queue,
-    quota, runs, salvage,
+    Client, Store, StoreError, UNIQUE_VIOLATION, adding, begin, closing, history, join, leases, overview,
+    queue, quota, runs, salvage,
 };
 use crate::platform::Campaign;
 use crate::rate::limiter::{Ask, Grant, Order};
@@ -146,63 +146,9 @@ fn open(store: &Store, part: &Part, opening: &Opening, retry: Option<&Retry>) ->
 
 /// Stores pages; what a database refuses of them is stored in another form.
 fn commit_pages(store: &Store, part: &Part, pages: &Pages) -> Result<Option<Committed>, StoreError> {
-    match add_pages(store, part, pages) {
+    match adding::add_pages(store, part, pages) {
         Err(StoreError::Row { .. }) => salvage::pages(store, part, pages),
         added => added,
-    }
-}
-
-/// Stores pages as they are, in one transaction.
-pub(super) fn add_pages(store: &Store, part: &Part, pages: &Pages) -> Result<Option<Committed>, StoreError> {
-    let rows = rows(pages);
-    let bytes = pages.tasks.iter().map(|task| task.payload.len()).sum::<usize>()
-        + pages.finished.iter().map(|record| record.campaign.extra.len()).sum::<usize>()
-        + pages.dead.iter().map(|letter| letter.payload.len()).sum::<usize>();
-    let (run_id, worker) = (part.run_id, part.worker);
-    let mut tries = 0;
-    store.run_sized(bytes, |client, account| {
-        tries += 1;
-        let add = if pages.after_another { queue::add_pages_after_another } else { queue::add_pages };
-        let added = match add(client, account, run_id, worker, &rows)? {
-            Some(added) => Some((added.new, added.left_out, added.taken)),
-            // A first try may have been made of which nobody heard: its tasks are this worker's all the same.
-            None if tries > 1 && queue::has_reached(client, account, run_id, worker, pages.next_page)? => {
-                let new = i64::try_from(pages.tasks.len() + pages.finished.len()).unwrap_or(i64::MAX);
-                Some((new, Vec::new(), Vec::new()))
-            }
-            None => None,
-        };
-        let Some((new, left_out, taken)) = added else { return Ok(None) };
-        let others = leases::others(client, account, run_id, worker)?;
-        Ok(Some(Committed { new, left_out, taken, others, ..Committed::default() }))
-    })
-}
-
-fn rows(pages: &Pages) -> queue::Pages<'_> {
-    let tasks = pages.tasks.iter();
-    let dead = pages.dead.iter();
-    queue::Pages {
-        from_page: pages.from_page,
-        next_page: pages.next_page,
-        page_size: pages.page_size,
-        last: pages.last,
-        totals: pages.totals,
-        moved: pages.moved,
-        tasks: tasks
-            .map(|task| NewTask { id: &task.id, seq: task.seq, payload: &task.payload, held: task.held })
-            .collect(),
-        finished: pages.finished.iter().map(|record| &*record.campaign).collect(),
-        invalid: dead
-            .map(|letter| NewDeadLetter {
-                key: letter.id.clone(),
-                named: letter.named,
-                cause: letter.cause,
-                reason: &letter.reason,
-                attempts: letter.attempts,
-                payload: &letter.payload,
-                retryable: letter.retryable,
-            })
-            .collect(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Postgres, and the only place with SQL calls.
 
 pub mod accounts;
+mod adding;
 mod away;
 mod client;
 pub mod closing;

@@ -5,21 +5,8 @@ use std::sync::OnceLock;
 use postgres::{Client, Error};
 
 use super::schema;
-use super::schema_name::SchemaName;
+use super::schema_name::{Choice, SchemaName};
 use super::survey::Survey;
-
-/// How a schema came to be the one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// `--schema` names it.
-    Setting,
-    /// The connection's own `search_path` names it.
-    SearchPath,
-    /// An installation of ours was found in it.
-    Found,
-    /// None of these.
-    Default,
-}
 
 /// The schema of our tables: what is asked for or, once it has been looked for, what is found.
 #[derive(Debug, Default)]

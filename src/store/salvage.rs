@@ -2,8 +2,8 @@
 //! pages are written ahead of the run's next page, which comes last, with all of them once more: so neither a crash in between
 //! nor a database that forgets its newest commits loses any.
 
+use super::adding::add_pages;
 use super::command::{Committed, Finished, NewCampaign, NewDeadLetter, NewTask, Pages, Part};
-use super::execute::add_pages;
 use super::queue::{self, Failed};
 use super::{Store, StoreError, begin, leases};
 use crate::foreign;

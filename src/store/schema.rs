@@ -6,9 +6,8 @@ use postgres::Error;
 use postgres::types::Type;
 use ring::digest::{SHA256, digest};
 
-use super::place::Choice;
-use super::schema_name::SchemaName;
-use super::survey::{HISTORY, Namesake, Survey};
+use super::schema_name::{Choice, SchemaName};
+use super::survey::{self, HISTORY, Namesake, Survey};
 use super::{Client, Transaction};
 use crate::version::VERSION;
 
@@ -235,7 +234,7 @@ pub fn migrate(client: &mut Client) -> Result<Result<usize, String>, Error> {
     let mut transaction = super::begin(client)?;
     transaction.batch_execute(PINNED)?;
     transaction.batch_execute(LOCK)?;
-    if super::distribution::is_cluster(&mut transaction)? {
+    if survey::is_cluster(&mut transaction)? {
         // Shards one after the other: only so may one transaction change distributed tables and those that are on every node.
         transaction.batch_execute("SET LOCAL citus.multi_shard_modify_mode = 'sequential'")?;
     }

@@ -70,6 +70,19 @@ impl fmt::Display for SchemaName {
     }
 }
 
+/// How a schema came to be the one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// `--schema` names it.
+    Setting,
+    /// The connection's own `search_path` names it.
+    SearchPath,
+    /// An installation of ours was found in it.
+    Found,
+    /// None of these.
+    Default,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

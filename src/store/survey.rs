@@ -167,6 +167,18 @@ impl Survey {
     }
 }
 
+/// Whether the database is a Citus cluster's.
+///
+/// # Errors
+/// The database's.
+pub fn is_cluster(client: &mut Client) -> Result<bool, Error> {
+    let row = client.query_typed_one(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus')",
+        &[],
+    )?;
+    Ok(row.get(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
