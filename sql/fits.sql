@@ -1,4 +1,4 @@
--- Puts sends on record as of now that fit under a limit of $5 in any case: together with all that is on record, old or not.
+-- Puts sends on record as of now that fit under a limit of $3 in any case: together with all that is on record, old or not.
 -- The short way of sql/reserve.sql under a generous limit. No row means that the long way has to be gone: they may not fit, a
 -- gate is on record, or no row at all, or there is something to clean up, or the clock was turned back.
 WITH row AS (
@@ -7,11 +7,11 @@ WITH row AS (
     -- Read only when the row is ours.
     SELECT r.*, clock_timestamp() AS now, (SELECT sum(u.count) FROM unnest(r.sent_count) AS u (count)) AS sends FROM row r
 ), fits AS MATERIALIZED (
-    SELECT c.sent_at || c.now AS sent_at, c.sent_count || $2::integer AS sent_count, c.sends + $2 AS sends, c.now
+    SELECT c.sent_at || c.now AS sent_at, c.sent_count || $2::integer AS sent_count
     FROM clock c
     WHERE (c.gate_until IS NULL OR c.gate_until < c.now) AND c.gate_asked_s IS NULL
       AND cardinality(c.sent_at) BETWEEN 1 AND 255 AND c.sent_at[cardinality(c.sent_at)] <= c.now
-      AND c.sends + $2 <= $5
+      AND c.sends + $2 <= $3
 ), written AS (
     UPDATE campaign_sync.quotas q
     SET sent_at = f.sent_at, sent_count = f.sent_count
@@ -19,4 +19,4 @@ WITH row AS (
     WHERE q.account = $1
     RETURNING q.account
 )
-SELECT f.sends::bigint AS sends, f.now AS at FROM fits f WHERE EXISTS (SELECT FROM written)
+SELECT FROM written

@@ -1,8 +1,7 @@
--- Sends for now, under a limit that all processes of the account share: the given one ($5 in $6 seconds), else the one
--- that was learned less than a day ago, else none. Then every send is granted and recorded, unless somebody else has sent
--- less than $4 seconds ago: the newest send on record is not $3, this process's. The row is locked for this statement only; its
--- clock is the database's. Where many small batches would make the row long, a send is joined to one that is at most a
--- five-hundredth of the window older, and counts as of now.
+-- Sends for now, under a limit that all processes of the account share: the given one ($3 in $4 seconds), else the one
+-- that was learned less than a day ago, else none: then every send is granted and recorded. The row is locked for this statement
+-- only; its clock is the database's. Where many small batches would make the row long, a send is joined to one that is at most
+-- a five-hundredth of the window older, and counts as of now.
 --
 -- Sends that lie in the future are there because the database's clock was turned back: they count as made now, and a gate
 -- closed in the future opens as much earlier. So nobody waits for the clock to catch up.
@@ -11,17 +10,15 @@
 -- answer says whether the gate is to be opened for all.
 WITH row AS (
     SELECT sent_at, sent_count, gate_until, gate_set_at, gate_asked_s IS NOT NULL AS doubted,
-           coalesce($5, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
-           coalesce($6, limit_window_ms / 1000.0::float8) AS seconds
+           coalesce($3, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
+           coalesce($4, limit_window_ms / 1000.0::float8) AS seconds
     FROM campaign_sync.quotas
     WHERE account = $1
     FOR UPDATE
 ), clock AS MATERIALIZED (
     -- Read only when the row is ours: waiting for its lock takes time.
     SELECT sent_at, sent_count, most, seconds, now, doubted, gate_set_at,
-           CASE WHEN sent_at[cardinality(sent_at)] <> coalesce($3, '-infinity')
-                THEN least(sent_at[cardinality(sent_at)], now) + make_interval(secs => $4) END AS apart_until,
-           make_interval(secs => coalesce(seconds, 120) + $7) AS span,
+           make_interval(secs => coalesce(seconds, 120) + $5) AS span,
            gate_until - greatest(gate_set_at - now, interval '0') AS gate_until
     FROM (SELECT *, clock_timestamp() AS now FROM row) r
 ), sends AS MATERIALIZED (
@@ -34,10 +31,10 @@ WITH row AS (
 ), turn AS MATERIALIZED (
     SELECT c.*, u.sends, coalesce(c.gate_until > c.now, false) AS closed,
            CASE WHEN c.gate_until > c.now THEN 0
-                WHEN c.most IS NULL THEN CASE WHEN c.apart_until > c.now THEN 0 WHEN c.doubted THEN 1 ELSE $2 END
+                WHEN c.most IS NULL THEN CASE WHEN c.doubted THEN 1 ELSE $2 END
                 ELSE greatest(0, least(CASE WHEN c.doubted THEN 1 ELSE $2::bigint END, c.most - u.sends)) END AS granted,
            CASE WHEN c.gate_until > c.now THEN c.gate_until
-                WHEN c.most IS NULL THEN greatest(c.apart_until, c.now)
+                WHEN c.most IS NULL THEN c.now
                 ELSE (SELECT min(s.at) + c.span FROM sends s WHERE u.sends - s.up_to_here < c.most) END AS free_at
     FROM clock c, used u
 ), kept AS (
@@ -66,7 +63,7 @@ WITH row AS (
 SELECT granted::bigint
        + CASE WHEN EXISTS (SELECT FROM written) THEN 0
               ELSE (SELECT 'campaign-sync: no row kept in quotas' FROM row LIMIT 1)::bigint END AS granted,
-       sends, now AS at, doubted, closed,
+       doubted, closed,
        most::integer AS most, seconds,
        coalesce(extract(epoch FROM free_at - now), 0)::float8 AS wait_s
 FROM turn

@@ -13,7 +13,7 @@ use super::{
     queue, quota, runs, salvage,
 };
 use crate::platform::Campaign;
-use crate::rate::limiter::{Ask, Grant, Order};
+use crate::rate::limiter::Order;
 
 /// How often the opening of a run may meet another process's.
 const MAX_COLLISIONS: u32 = 10;
@@ -73,7 +73,9 @@ pub fn execute(store: &Store, sealing: &Sealing, part: &Part, command: &Command)
         Command::Release(tasks) => {
             Reply::Released(store.run(|client, account| queue::release_some(client, account, worker, tasks)))
         }
-        Command::Reserve(ask) => Reply::Reserved(reserve(store, ask)),
+        Command::Reserve(ask) => {
+            Reply::Reserved(store.run(|client, account| quota::reserve(client, account, ask)))
+        }
         Command::Tell(Order::TellSends) => Reply::Sends(store.run(quota::ages)),
         Command::Tell(Order::CloseGate(wait)) => {
             Reply::Told(store.run(|client, account| quota::close_gate(client, account, *wait, None)))
@@ -165,19 +167,6 @@ fn prune_history(store: &Store, kept: Duration) {
             }
         }
     }
-}
-
-fn reserve(store: &Store, ask: &Ask) -> Result<Grant, StoreError> {
-    let asking = quota::Asking {
-        limit: ask.limit,
-        margin: ask.margin,
-        want: ask.want,
-        apart: Duration::ZERO,
-        newest: None,
-    };
-    let (reserved, _) = store.run(|client, account| quota::reserve(client, account, &asking))?;
-    let limit = reserved.limit.filter(|limit| Some(*limit) != ask.limit);
-    Ok(Grant { granted: reserved.granted, wait: reserved.wait, limit, gate: reserved.gate })
 }
 
 /// Ends the lease: what is still held is free for others at once, and the counts go to the run.

@@ -1,13 +1,14 @@
 //! The account's rate limit, shared by its processes: send times in one row, by the database's clock.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use postgres::types::{ToSql, Type};
 use postgres::{Error, Row};
 
 use super::Client;
 use crate::http::RateLimit;
-use crate::http::window::{Gate, Reservation};
+use crate::http::window::Gate;
+use crate::rate::limiter::{Ask, Grant};
 
 /// A longer wait than ten years is none that a clock could reckon with.
 const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -108,39 +109,32 @@ pub(super) fn known(
     Ok(row.map_or((None, None), |row| (limit(&row), gate(&row))))
 }
 
-/// What is asked of the ledger.
-pub(super) struct Asking {
-    /// The limit, unless the one on record holds.
-    pub limit: Option<RateLimit>,
-    /// The time by which its window is lengthened.
-    pub margin: Duration,
-    /// How many sends.
-    pub want: u32,
-    /// Without a limit: nothing is granted so soon after another process's send, …
-    pub apart: Duration,
-    /// … which is one that is not this, the newest of this process's.
-    pub newest: Option<SystemTime>,
-}
-
-/// What came of asking: the short way or the long one.
-enum Asked {
-    Recorded(Row),
-    Reserved(Row),
-}
-
-/// Puts sends on record, as far as the limit and the gate permit; gives the moment as well, if there are any.
-pub(super) fn reserve(
-    client: &mut Client,
-    account: &str,
-    asking: &Asking,
-) -> Result<(Reservation, Option<SystemTime>), Error> {
-    let (limit, want) = (asking.limit, asking.want);
-    let row = match ask(client, account, asking)? {
-        Asked::Reserved(row) => row,
-        Asked::Recorded(row) => {
-            let before = whole(row.get::<_, i64>("sends") - i64::from(want));
-            let (wait, gate) = (Duration::ZERO, Gate::Open);
-            return Ok((Reservation { granted: want, wait, limit, before, gate }, Some(row.get("at"))));
+/// Puts sends on record, as far as the limit and the gate permit.
+pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Result<Grant, Error> {
+    let most = asking.limit.map(|limit| i32::try_from(limit.requests.get()).unwrap_or(i32::MAX));
+    let seconds = asking.limit.map(|limit| limit.window.as_secs_f64());
+    let (margin, count) = (asking.margin.as_secs_f64(), i64::from(asking.want));
+    let ask = [
+        (&account as &(dyn ToSql + Sync), Type::TEXT),
+        (&count, Type::INT8),
+        (&most, Type::INT4),
+        (&seconds, Type::FLOAT8),
+        (&margin, Type::FLOAT8),
+    ];
+    // The short way, where they fit in any case.
+    if asking.limit.is_some()
+        && client.query_typed_opt(include_str!("../../sql/fits.sql"), &ask[..3])?.is_some()
+    {
+        let (granted, wait) = (asking.want, Duration::ZERO);
+        return Ok(Grant { granted, wait, limit: None, gate: Gate::Open });
+    }
+    const LONG_WAY: &str = include_str!("../../sql/reserve.sql");
+    let row = match client.query_typed_opt(LONG_WAY, &ask)? {
+        Some(row) => row,
+        // The account's first send ever: its row is not there yet.
+        None => {
+            make_row(client, &ask[..1])?;
+            client.query_typed_one(LONG_WAY, &ask)?
         }
     };
     let kept = match (row.get::<_, Option<i32>>("most"), row.get::<_, Option<f64>>("seconds")) {
@@ -150,7 +144,7 @@ pub(super) fn reserve(
             .and_then(|(most, window)| RateLimit::new(most, window)),
         _ => None,
     };
-    let (granted, before) = (whole(row.get("granted")), whole(row.get("sends")));
+    let granted = whole(row.get("granted"));
     // What is no time that could be waited for is longer than any.
     let wait = Duration::try_from_secs_f64(row.get("wait_s")).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
     // A row that somebody else has written may permit nothing and tell no time: never ask again without a pause.
@@ -161,41 +155,12 @@ pub(super) fn reserve(
         (false, true) => Gate::Closed,
         (_, false) => Gate::Open,
     };
-    let at = (granted > 0).then(|| row.get("at"));
-    Ok((Reservation { granted, wait, limit: limit.or(kept), before, gate }, at))
+    // Told only where none was given.
+    Ok(Grant { granted, wait, limit: kept.filter(|_| asking.limit.is_none()), gate })
 }
 
 fn whole(count: i64) -> u32 {
     u32::try_from(count).unwrap_or(if count < 0 { 0 } else { u32::MAX })
-}
-
-fn ask(client: &mut Client, account: &str, asking: &Asking) -> Result<Asked, Error> {
-    let most = asking.limit.map(|limit| i32::try_from(limit.requests.get()).unwrap_or(i32::MAX));
-    let seconds = asking.limit.map(|limit| limit.window.as_secs_f64());
-    let (margin, apart) = (asking.margin.as_secs_f64(), asking.apart.as_secs_f64());
-    let count = i64::from(asking.want);
-    let ask = [
-        (&account as &(dyn ToSql + Sync), Type::TEXT),
-        (&count, Type::INT8),
-        (&asking.newest, Type::TIMESTAMPTZ),
-        (&apart, Type::FLOAT8),
-        (&most, Type::INT4),
-        (&seconds, Type::FLOAT8),
-        (&margin, Type::FLOAT8),
-    ];
-    let recorded = match asking.limit {
-        None => client.query_typed_opt(include_str!("../../sql/record.sql"), &ask[..4])?,
-        Some(_) => client.query_typed_opt(include_str!("../../sql/fits.sql"), &ask[..5])?,
-    };
-    if let Some(row) = recorded {
-        return Ok(Asked::Recorded(row));
-    }
-    if let Some(row) = client.query_typed_opt(include_str!("../../sql/reserve.sql"), &ask)? {
-        return Ok(Asked::Reserved(row));
-    }
-    // The account's first send ever: its row is not there yet.
-    make_row(client, &ask[..1])?;
-    client.query_typed_one(include_str!("../../sql/reserve.sql"), &ask).map(Asked::Reserved)
 }
 
 /// The ages of the sends on record, oldest first.
