@@ -170,9 +170,12 @@ fn work_on(
 fn passwords(parts: &[Part<'_>]) -> Vec<Result<Secret, Failure>> {
     let get = |part: &Part<'_>| part.account.password.get().map_err(Failure::usage);
     let commands = parts.iter().filter(|part| !matches!(part.account.password, Password::Known(_))).count();
-    match rayon::ThreadPoolBuilder::new().num_threads(commands.min(PASSWORDS_AT_ONCE)).build() {
-        Ok(pool) if commands > 1 => pool.install(|| parts.par_iter().map(get).collect()),
-        _ => parts.iter().map(get).collect(),
+    let pool = (commands > 1)
+        .then(|| rayon::ThreadPoolBuilder::new().num_threads(commands.min(PASSWORDS_AT_ONCE)).build().ok())
+        .flatten();
+    match pool {
+        Some(pool) => pool.install(|| parts.par_iter().map(get).collect()),
+        None => parts.iter().map(get).collect(),
     }
 }
 
