@@ -114,7 +114,7 @@ pub struct Failure {
 /// succeed.
 #[derive(Debug)]
 pub enum Call {
-    /// Fetch a token; this is the so manieth attempt.
+    /// Fetch a token; attempts are counted from 1.
     Token(u32),
     /// Fetch up to this many pages, one after another, and tell of each.
     Pages {
@@ -126,7 +126,7 @@ pub enum Call {
         page_size: i32,
         /// How many.
         most: usize,
-        /// The so manieth attempt at the first one.
+        /// Which attempt at the first page this is, from 1.
         attempt: u32,
         /// Not to be sent after this moment: the turns are for now.
         until: Option<Instant>,
