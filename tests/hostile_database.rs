@@ -320,6 +320,7 @@ fn no_statement_is_put_together_from_texts() {
                     "CREATE_HISTORY",
                     "PINNED",
                     "TURN,",
+                    "LONG_WAY,",
                 ]
                 .iter()
                 .chain(&[
