@@ -53,7 +53,7 @@
 //! installation is elsewhere. [`config`] takes the schema's name from `store`.
 //!
 //! The engine's rules are a state machine without I/O, which `tests/simulation` plays on virtual time (`make simulate`);
-//! [`store::command`] has its commands to the database as values, and `tests/commands.rs` holds [`store::execute`] to the
+//! [`store::command`] has its commands to the database as values, and `tests/promises/commands.rs` holds [`store::execute`] to the
 //! simulator's model of them.
 //!
 //! # Sessions and poolers

@@ -1,19 +1,15 @@
 //! What the promises in `tests/` stand on: a real Postgres, the built program, and the API's mock in process.
 //!
-//! Each file in `tests/` is a program of its own that is linked with the whole library: prefer one more test in
-//! the file of its promise to one more file.
-
-// Each test program uses a part of this.
-#![allow(dead_code, unused_imports)]
-// A test's help may fail as a test does.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+//! The torture, which is a program of its own, stands on a part of it.
 
 mod cluster;
 mod database;
 mod folder;
 pub mod impostor;
+pub mod json_schema;
 mod machine_clock;
 mod part;
+pub mod postgres_cluster;
 mod program;
 mod secrets;
 mod unpacked;

@@ -15,6 +15,7 @@ mod plan;
 mod schedule;
 mod soak;
 mod stage;
+#[allow(dead_code, unused_imports, reason = "the promises use the rest")]
 #[path = "../support/mod.rs"]
 mod support;
 mod tally;

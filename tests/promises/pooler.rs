@@ -1,0 +1,98 @@
+//! Nothing relies on what a session remembers: whole runs through PgBouncer, which gives each transaction another one.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use mock_api::{EMAIL, PASSWORD, Settings};
+
+use crate::support::{Database, PATIENCE, Program, eventually, unpacked};
+
+/// PgBouncer in transaction mode before one database; ends with its value.
+struct Bouncer {
+    child: Child,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl Bouncer {
+    /// Nothing where the program is not to be had.
+    fn before(database: &Database) -> Option<Self> {
+        let (program, libraries) = unpacked("pgbouncer", "pgbouncer")?;
+        let server: postgres::Config = database.url().parse().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = std::env::temp_dir().join(format!("campaign-sync-bouncer-{port}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        // Where the user that it runs as can reach it, whoever owns the checkout.
+        for file in libraries.iter().chain([&program]) {
+            std::fs::copy(file, folder.join(file.file_name().unwrap())).unwrap();
+        }
+        let program = folder.join("pgbouncer");
+        let settings = folder.join("pgbouncer.ini");
+        let (user, password) =
+            (server.get_user().unwrap(), std::str::from_utf8(server.get_password().unwrap()).unwrap());
+        std::fs::write(
+            &settings,
+            format!(
+                "[databases]\nbounced = host=127.0.0.1 port={} dbname={} user={user} password={password}\n\
+                 [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
+                 pool_mode = transaction\ndefault_pool_size = 3\n",
+                server.get_ports()[0],
+                server.get_dbname().unwrap()
+            ),
+        )
+        .unwrap();
+        // It refuses to run as root.
+        let root =
+            std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own)).unwrap()
+                == 0;
+        let mut command = if root {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", "nobody", "--clear-groups", "--pdeathsig", "TERM"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        let child = command
+            .arg(&settings)
+            .env("LD_LIBRARY_PATH", &folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let bouncer = Self { child, folder, port };
+        eventually(PATIENCE, "PgBouncer listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Some(bouncer)
+    }
+
+    fn url(&self) -> String {
+        format!("postgres://anybody@127.0.0.1:{}/bounced?sslmode=disable", self.port)
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        let _ended_already = (self.child.kill(), self.child.wait());
+        let _gone_already = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn three_processes_sync_through_a_transaction_pooler() {
+    let database = Database::create();
+    let Some(bouncer) = Bouncer::before(&database) else {
+        return;
+    };
+    let latency = Duration::from_millis(20);
+    let server = mock_api::start(Settings { sync_latency: latency, ..Settings::fast(1_000) }).unwrap();
+    let three = [(); 3].map(|()| {
+        Program::new(&["sync"]).api(&server.url(), EMAIL, PASSWORD).database(&bouncer.url()).spawn()
+    });
+    for running in three {
+        running.wait().expect_code(0);
+    }
+    assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (1_000, 0));
+    assert!(server.ledger().syncs_asked().values().all(|times| *times == 1));
+    assert_eq!(server.ledger().tokens, 1);
+}
