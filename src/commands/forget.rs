@@ -7,7 +7,7 @@ use super::confirm::confirm;
 use super::set_up::{self, Context};
 use super::{Failure, written};
 use crate::cli::Flags;
-use crate::config::{Environment, Output, is_account_name};
+use crate::config::{Config, Environment, Output, is_account_name};
 use crate::report::metrics::MetricsFile;
 use crate::report::text::{duration, visible};
 use crate::store::accounts::{self, Refusal, Rows};
@@ -60,7 +60,11 @@ pub(super) fn run(
     if let Some(path) = &output.metrics_file {
         MetricsFile::new(path).rename(account, None);
     }
-    Ok(written(stdout, &format!("{shown}: removed {}\n", told(&removed))))
+    let mut said = format!("{shown}: removed {}\n", told(&removed));
+    if is_configured(account, flags, environment) {
+        said += &format!("take {shown} out of the accounts file as well, or the next sync starts it anew\n");
+    }
+    Ok(written(stdout, &said))
 }
 
 /// `rename`.
@@ -103,7 +107,19 @@ pub(super) fn rename(
         MetricsFile::new(path).rename(old, Some(new));
     }
     let kept: Rows = renamed.into_iter().filter(|(table, _)| *table != "access_tokens").collect();
-    Ok(written(stdout, &format!("{} is {} now: {}\n", visible(old), visible(new), told(&kept))))
+    let (shown, new) = (visible(old), visible(new));
+    let mut said = format!("{shown} is {new} now: {}\n", told(&kept));
+    if is_configured(old, flags, environment) {
+        said += &format!("rename it in the accounts file as well, or the next sync starts {shown} anew\n");
+    }
+    Ok(written(stdout, &said))
+}
+
+/// Whether the accounts file still has the account. A file that cannot be read is no matter of these commands.
+fn is_configured(account: &str, flags: &Flags, environment: Environment<'_>) -> bool {
+    Config::has_accounts_file(flags, environment).unwrap_or(false)
+        && Config::account_names(flags, environment)
+            .is_ok_and(|names| names.iter().any(|name| name == account))
 }
 
 fn store(flags: &Flags, environment: Environment<'_>) -> Result<Store, Failure> {

@@ -157,7 +157,7 @@ impl Journal {
         if opened.run.new {
             log::debug!(account, run = run_id; "new run");
         } else {
-            log::info!(account, run = run_id; "going on with the open run");
+            log::info!(account, run = run_id; "resuming the open run");
         }
         if self.is_retry {
             log::info!(account, run = run_id; "{} dead letter(s) put back", opened.requeued);

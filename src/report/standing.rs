@@ -5,6 +5,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::text::{age, visible};
 use crate::store::leases::LEASE_SECONDS;
 use crate::store::overview::Overview;
+use crate::store::runs::Progress;
 use crate::sync::Ending;
 
 /// How an account stands, the worst first.
@@ -46,6 +47,14 @@ impl Standing {
         }
     }
 
+    /// The word for the state of the last run: a run that nobody works on is not called running.
+    pub(super) fn state(self, run: &Progress) -> String {
+        match (run.state.as_str(), self) {
+            ("running", Self::Stopped | Self::Waiting) => "interrupted".into(),
+            (state, _) => visible(state),
+        }
+    }
+
     /// Whether a person has to look at it.
     #[must_use]
     pub fn needs_a_person(self) -> bool {
@@ -75,12 +84,16 @@ pub fn line(account: &str, overview: &Overview) -> String {
     let account = visible(account);
     let Some(run) = &overview.run else { return format!("{account}: never synced\n") };
     let total = run.total.unwrap_or(run.listed).max(run.listed);
-    let when = match (run.state.as_str(), overview.freshness.success_age) {
-        ("running", _) => format!(", {} pending", overview.pending),
+    let standing = Standing::of(overview);
+    let when = match (standing, overview.freshness.success_age) {
+        (Standing::Waiting, _) => {
+            format!(", {} pending, nobody at work: the next sync resumes it", overview.pending)
+        }
+        (Standing::Working, _) => format!(", {} pending", overview.pending),
         (_, Some(past)) => format!(", {} ago", age(past)),
         (_, None) => String::new(),
     };
-    format!("{account}: run {} {}: {} of {total} synced{when}\n", run.run_id, visible(&run.state), run.synced)
+    format!("{account}: run {} {}: {} of {total} synced{when}\n", run.run_id, standing.state(run), run.synced)
 }
 
 /// The line above all accounts.

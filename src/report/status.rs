@@ -68,7 +68,7 @@ pub fn text(account: &str, overview: &Overview) -> String {
                 "{}: run {} {}: {} of {total} synced, {} failed, {} pending{}",
                 visible(account),
                 run.run_id,
-                visible(&run.state),
+                Standing::of(overview).state(run),
                 run.synced,
                 run.failed,
                 overview.pending,

@@ -193,13 +193,17 @@ pub struct Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, pid, silent, tasks } = self;
-        let s = if *tasks == 1 { "" } else { "s" };
-        let host = visible(host);
-        write!(
-            f,
-            "took over {tasks} task{s} from host {host} pid {pid} (no heartbeat for {:.0} s)",
-            silent.max(0.0)
-        )
+        let (host, silent) = (visible(host), silent.max(0.0));
+        match tasks {
+            0 => {
+                write!(f, "host {host} pid {pid} is dead (no heartbeat for {silent:.0} s); it held no tasks")
+            }
+            1 => write!(f, "took over 1 task from host {host} pid {pid} (no heartbeat for {silent:.0} s)"),
+            _ => write!(
+                f,
+                "took over {tasks} tasks from host {host} pid {pid} (no heartbeat for {silent:.0} s)"
+            ),
+        }
     }
 }
 

@@ -246,6 +246,31 @@ fn a_forgotten_account_leaves_no_row_in_any_table_and_no_line_of_metrics() {
 }
 
 #[test]
+fn an_account_that_the_accounts_file_still_has_is_to_be_changed_there_as_well() {
+    let (server, database) = partial();
+    let folder = Folder::new("still-there");
+    let text = format!(
+        "[[account]]\nname = \"default\"\napi_url = \"{}\"\nemail = \"{EMAIL}\"\npassword_env = \"PW\"\n",
+        server.url()
+    );
+    let path = folder.file("accounts.toml", &text, 0o600);
+    let told = |words: &[&str]| {
+        let program = Program::new(words).env("CAMPAIGN_SYNC_ACCOUNTS", &path);
+        program.database(&database.url()).run().expect_code(0).stdout
+    };
+    let renamed = told(&["rename", "default", "north"]);
+    assert!(
+        renamed.ends_with("\nrename it in the accounts file as well, or the next sync starts default anew\n")
+    );
+    let forgotten = told(&["forget", "north", "--yes"]);
+    assert_eq!(forgotten.lines().count(), 1, "the file does not have it: {forgotten}");
+    run(&server, &database, &["sync"]).expect_code(3);
+    let forgotten = told(&["forget", "default", "--yes"]);
+    let hint = "\ntake default out of the accounts file as well, or the next sync starts it anew\n";
+    assert!(forgotten.ends_with(hint), "{forgotten}");
+}
+
+#[test]
 fn nobody_forgets_or_renames_an_account_that_a_process_works_on() {
     let server =
         mock_api::start(Settings { sync_latency: Duration::from_millis(100), ..Settings::fast(400) })
@@ -295,6 +320,18 @@ fn a_report_of_several_accounts_is_an_overview_and_of_one_its_own_run() {
     let unknown =
         run(&server, &database, &["report", "1", "--only", "default", "--html", "-"]).expect_code(2);
     assert!(unknown.stderr.contains(&format!("the newest are {newest}")), "{unknown}");
+}
+
+#[test]
+fn an_overview_tells_what_has_stopped_an_account_above_its_table() {
+    let (server, database) = partial();
+    database.execute(
+        "INSERT INTO sync_runs (account, lists, listing_done, page_size, binary_version, state, last_error)
+         VALUES ('north', true, false, 10, '0', 'stopped', 'a <wait>')",
+    );
+    let page = run(&server, &database, &["report", "--html", "-"]).expect_code(0).stdout;
+    let (error, table) = (page.find("<strong>north</strong>: a &lt;wait&gt;</p>"), page.find("<table"));
+    assert!(error.is_some() && error < table, "{page}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn three_processes_share_the_work_the_limit_and_the_token() {
     let mut by_others = 0;
     for running in three {
         let outcome = running.wait().expect_code(0);
-        by_others += usize::from(outcome.stderr.contains("going on with the open run"));
+        by_others += usize::from(outcome.stderr.contains("resuming the open run"));
     }
     let ledger = server.ledger();
     assert_eq!((ledger.refused, ledger.tokens), (0, 1));

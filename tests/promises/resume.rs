@@ -145,6 +145,31 @@ fn who_takes_over_the_tasks_of_a_dead_process_says_from_whom_and_how_many() {
     eventually(PATIENCE, "it says so", || second.stderr().contains(&said));
 }
 
+#[test]
+fn a_run_that_nobody_works_on_is_not_called_running_and_is_resumed() {
+    let (server, database) = (mock_api::start(Settings::fast(4)).unwrap(), Database::create());
+    sync(&server, &database).run().expect_code(0);
+    database.execute(
+        "UPDATE sync_runs SET state = 'running', finished_at = NULL;
+         INSERT INTO workers (account, run_id, host, pid, heartbeat_at)
+         SELECT 'default', run_id, 'gone', 1, now() - interval '1 hour' FROM sync_runs;
+         INSERT INTO sync_runs (account, lists, listing_done, page_size, binary_version, state, finished_at)
+         VALUES ('north', true, true, 10, '0', 'complete', now())",
+    );
+    let status = |flags: &[&str]| {
+        Program::new(&["status"]).args(flags).database(&database.url()).run().expect_code(0).stdout
+    };
+    let alone = status(&["--only", "default"]);
+    assert!(alone.starts_with("default: run 1 interrupted: 4 of 4 synced, "), "{alone}");
+    let line =
+        "default: run 1 interrupted: 4 of 4 synced, 0 pending, nobody at work: the next sync resumes it\n";
+    assert!(status(&[]).contains(line), "{}", status(&[]));
+    let resumed = sync(&server, &database).env("RUST_LOG", "info").run().expect_code(0);
+    let said = |words: &str| resumed.stderr.lines().any(|line| line.contains(words));
+    assert!(said("host gone pid 1 is dead (no heartbeat for ") && said("it held no tasks"), "{resumed}");
+    assert!(said("resuming the open run") && !said("took over"), "{resumed}");
+}
+
 /// So much time passes in which no process runs.
 fn age(database: &Database, time: &str) {
     database.execute(&format!(
@@ -261,7 +286,7 @@ fn an_old_run_is_abandoned_and_any_run_on_demand() {
     leave_a_run();
     age(&database, "6 days");
     let running = sync(&server, &database).spawn();
-    eventually(PATIENCE, "it goes on", || running.stderr().contains("going on with the open run"));
+    eventually(PATIENCE, "it resumes", || running.stderr().contains("resuming the open run"));
     running.kill();
     database.await_quiet();
     age(&database, "8 days");

@@ -31,11 +31,16 @@ pub(super) fn section(shown: &Course, newest_first: &[Course]) -> String {
 
 /// A place for each run, oldest first; the first, the last and some between say when they began.
 fn places(runs: &[&Course]) -> Axis {
-    let each = runs.len().div_ceil(6).max(1);
+    let each = label_step(runs.len());
     let last = runs.len().saturating_sub(1);
     let numbered = runs.iter().enumerate().filter(|(place, _)| (last - place).is_multiple_of(each));
     let labels = numbered.map(|(place, run)| (as_position(place) + 0.5, started(runs, run))).collect();
     Axis { end: as_position(runs.len().max(FEWEST)), labels }
+}
+
+/// Of how many places one says when its run began: a telephone has room for six.
+fn label_step(runs: usize) -> usize {
+    runs.max(FEWEST).div_ceil(6)
 }
 
 /// When a run began: its day, or the time where all are of one day.
@@ -151,4 +156,18 @@ fn class(name: &str, run: &Course, shown: &Course) -> String {
 
 fn between(x: &Axis, place: usize) -> (f64, f64) {
     (x.percent(as_position(place)), x.percent(as_position(place + 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_have_room_on_a_telephone_however_few_the_runs() {
+        for runs in 1..=30_usize {
+            let places = runs.max(FEWEST);
+            assert!(places / label_step(runs) <= 6, "{runs} runs");
+        }
+        assert_eq!((label_step(2), label_step(10), label_step(30)), (2, 2, 5));
+    }
 }

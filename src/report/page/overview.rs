@@ -16,18 +16,37 @@ pub fn html(seen: &[(String, Overview)], made_at: SystemTime) -> String {
     // The sort is stable: names stay in their order.
     sorted.sort_by_key(|(_, overview)| Standing::of(overview));
     let standings: Vec<Standing> = seen.iter().map(|(_, overview)| Standing::of(overview)).collect();
+    let troubled = errors(&sorted);
     let rows: String = sorted.iter().map(|(account, overview)| row(account, overview)).collect();
     let body = format!(
         "<header>\n<p class=\"over\">campaign-sync</p>\n<h1>{} accounts</h1>\n<p class=\"lead\">{}</p>\n</header>\n<main>\n\
-         <section class=\"wide\">\n<h2>The last run of each account</h2>\n<p class=\"note\"><code>campaign-sync report RUN --html FILE</code> \
+         {troubled}<section class=\"wide\">\n<h2>The last run of each account</h2>\n<p class=\"note\"><code>campaign-sync report RUN --html FILE</code> \
          shows one of them.</p>\n<div class=\"scroll\" tabindex=\"0\">\n<table class=\"runs\">\n<thead><tr><th>account</th>\
          <th>standing</th><th>run</th><th>state</th><th>started</th><th>synced</th><th>listed</th><th>failed</th><th>dead letters</th>\
-         <th>last success</th><th>last error</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n</section>\n</main>\n{}",
+         <th>last success</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n</section>\n</main>\n{}",
         seen.len(),
         escaped(standing::total(&standings).trim_end()),
         footnote(made_at, None),
     );
     document(&format!("{} accounts", seen.len()), &body)
+}
+
+/// What has stopped accounts: above the table, where it is seen on a narrow screen as well.
+fn errors(sorted: &[&(String, Overview)]) -> String {
+    let mut lines = String::new();
+    for (account, overview) in sorted.iter().filter(|(_, overview)| Standing::of(overview).needs_a_person()) {
+        if let Some(error) = overview.run.as_ref().and_then(|run| run.last_error.as_deref()) {
+            lines += &format!(
+                "<p class=\"error\"><strong>{}</strong>: {}</p>\n",
+                escaped(account),
+                escaped(error)
+            );
+        }
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    format!("<section class=\"wide\">\n<h2>Last errors</h2>\n{lines}</section>\n")
 }
 
 fn row(account: &str, overview: &Overview) -> String {
@@ -49,6 +68,5 @@ fn row(account: &str, overview: &Overview) -> String {
             counted(letters)
         ),
     };
-    let error = overview.run.as_ref().and_then(|run| run.last_error.as_deref()).unwrap_or_default();
-    row + &format!("<td>{success}</td><td>{}</td></tr>\n", escaped(error))
+    row + &format!("<td>{success}</td></tr>\n")
 }
