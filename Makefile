@@ -5,8 +5,8 @@ SCRIPTS := $(wildcard tests/*/*.sh) .ci/run
 .DEFAULT_GOAL := help
 # What a property test finds is printed with its seed; it leaves no file among the sources.
 export PROPTEST_DISABLE_FAILURE_PERSISTENCE := true
-# Most tests wait for something: two cores carry six of them at once.
-export RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 4); echo $$((n > 6 ? n : 6)))
+# Most tests wait for something: two cores carry four of them at once. With six, busy machines miss deadlines.
+export RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 4); echo $$((n > 4 ? n : 4)))
 export PREFIX DESTDIR
 
 help: ## Show the targets
