@@ -315,6 +315,21 @@ fn overlapped(database: &Database, first: &mut Client, second: impl FnOnce(&mut 
 }
 
 #[test]
+fn who_leaves_during_its_own_heartbeat_hands_its_counts_to_the_run() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    let (run, lister) = run_with_lister(client);
+    database.execute(&format!("UPDATE workers SET synced = 7 WHERE worker_id = {lister}"));
+    let beat = "UPDATE workers SET heartbeat_at = now() WHERE worker_id = ";
+    client.batch_execute(&format!("BEGIN; {beat}{lister}")).unwrap();
+    overlapped(&database, client, |other| {
+        leases::reap(other, ACCOUNT, lister).unwrap();
+    });
+    assert_eq!(database.count("workers"), 0);
+    assert_eq!(database.value::<i64>(&format!("SELECT synced FROM sync_runs WHERE run_id = {run}")), 7);
+}
+
+#[test]
 fn a_claim_during_the_end_of_its_lease_leaves_no_task_with_nobody() {
     let database = Database::create();
     let client = &mut database.connect();
