@@ -9,8 +9,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Failure;
-use crate::cli::{Flags, meant};
-use crate::config::{Account, Config, DEFAULT, Environment};
+use crate::cli::Flags;
+use crate::config::{Account, Config, DEFAULT, Environment, there_is};
 use crate::http::client::{Client, ClientSettings};
 use crate::http::connections::idle_for_each;
 use crate::http::ledger::MemoryLedger;
@@ -172,18 +172,9 @@ pub(super) fn look(flags: &Flags, environment: Environment<'_>) -> Result<(Store
 
 /// What is said of an account that the database has no row of.
 pub(super) fn unknown(name: &str, known: &[String]) -> String {
-    let shown: Vec<String> = known.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
-    let there = match known.len() {
-        0 => "none yet".into(),
-        all if all > NAMED => format!("{} and {} more", shown.join(", "), all - NAMED),
-        _ => shown.join(", "),
-    };
-    let meant = meant(name, known.iter().map(String::as_str));
-    format!("no such account in the database; there is {there}{meant}")
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    format!("no such account in the database; {}", there_is(name, &known))
 }
-
-/// So many accounts are named to who asks for one that is not there.
-const NAMED: usize = 10;
 
 /// Brings the schema up to date, or checks that it is.
 pub(super) fn schema(store: &Store, migrate: bool) -> Result<usize, Ending> {

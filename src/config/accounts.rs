@@ -11,6 +11,7 @@ use toml::Spanned;
 use super::setting::Given;
 use super::toml_file::{Place, read, shown};
 use super::{ConfigError, Environment, Flags, Password, Source, password};
+use crate::cli::meant;
 
 /// Thousands of accounts fit.
 pub(crate) const MOST_BYTES: usize = 4 << 20;
@@ -163,7 +164,10 @@ pub(super) fn chosen(flags: &Flags, environment: Environment<'_>) -> Result<Opti
     let entries = parse(path, &text)?;
     let known: Vec<&str> = entries.iter().map(Entry::name).collect();
     if let Some(unknown) = flags.only.iter().find(|name| !known.contains(&name.as_str())) {
-        return Err(ConfigError(format!("--only {unknown:?}: no such account; there is {}", listed(&known))));
+        return Err(ConfigError(format!(
+            "--only {unknown:?}: no such account; {}",
+            there_is(unknown, &known)
+        )));
     }
     let wanted = |entry: &Entry| flags.only.is_empty() || flags.only.iter().any(|name| name == entry.name());
     let disabled = |entry: &Entry| entry.table.enabled == Some(false);
@@ -194,9 +198,20 @@ pub fn is_account_name(name: &str) -> bool {
     (1..=200).contains(&name.len()) && !name.contains(char::is_control)
 }
 
-fn listed(names: &[&str]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
-    if quoted.is_empty() { "none".into() } else { quoted.join(", ") }
+/// So many accounts are named to who asks for one that is not there.
+const NAMED: usize = 10;
+
+/// Which accounts there are, and the one that was meant, for who asks for one that is not there.
+pub(crate) fn there_is(unknown: &str, names: &[&str]) -> String {
+    let mut quoted: Vec<String> = names.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
+    if quoted.is_empty() {
+        quoted.push("none yet".into());
+    }
+    let more = match names.len() {
+        all if all > NAMED => format!(" and {} more", all - NAMED),
+        _ => String::new(),
+    };
+    format!("there is {}{more}{}", quoted.join(", "), meant(unknown, names.iter().copied()))
 }
 
 fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {

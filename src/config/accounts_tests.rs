@@ -111,6 +111,19 @@ fn a_password_file_lies_beside_the_accounts_file_and_is_private() {
 }
 
 #[test]
+fn of_many_accounts_a_few_are_named_and_the_one_that_was_meant() {
+    let names: Vec<String> = (10..60).map(|number| format!("client-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let told = there_is("client-3", &names);
+    assert!(
+        told.starts_with("there is \"client-10\", ") && told.contains("\"client-19\" and 40 more; "),
+        "{told}"
+    );
+    assert!(told.ends_with("; did you mean client-30?"), "{told}");
+    assert_eq!(there_is("north", &[]), "there is none yet");
+}
+
+#[test]
 fn only_chooses_and_names_what_there_is() {
     let off = NORTH.replace("north", "off") + "enabled = false\n";
     let broken = NORTH.replace("north", "broken") + "workers = 0\n";

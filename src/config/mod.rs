@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use self::accounts::Entry;
 pub use self::accounts::is_account_name;
+pub(crate) use self::accounts::there_is;
 #[cfg(test)]
 pub(crate) use self::accounts::{MOST_ACCOUNTS, MOST_BYTES as ACCOUNTS_FILE_BYTES};
 #[cfg(test)]
