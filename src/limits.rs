@@ -68,6 +68,7 @@
 //! | connections begun and unanswered | 8 | unavailable | `a_server_that_accepts_and_never_answers_is_unavailable_in_bounded_time` |
 //! | a wait for a connection of the pool | 5 s without any success | unavailable | `a_full_pool_says_so` |
 //! | time without the database | `--give-up-after` | the run stops, to be resumed | `a_database_that_is_not_there_is_said_in_one_line_when_patience_ends` |
+//! | the same, for all accounts of a process together | `--give-up-after` | all that need it stop | `a_database_that_stays_away_ends_many_accounts_when_patience_ends` |
 //! | the same pages fetched again, without a commit | `--give-up-after` | the run stops, to be resumed | `pages_that_cannot_be_committed_are_fetched_a_few_times_and_given_up` |
 //! | a run that stands still with nothing left to be done for it | `--give-up-after`, at least 5 s | the run stops with exit code 2 | `rows_that_nobody_can_take_out_of_the_queue_end_the_run_as_well` |
 //! | a user's function in a message of ours | 120 characters | cut | `a_users_function_is_named_and_only_faults_of_the_data_are_the_rows` |

@@ -284,7 +284,7 @@ impl Account {
             Event::Reborn => self.begin_again(),
             Event::Stop(ending) => self.end(ending),
             Event::Abandon => self.abandon(),
-            Event::Tick => {}
+            Event::PutOff => {}
         }
     }
 

@@ -29,8 +29,8 @@ pub enum Event {
     Stop(Ending),
     /// What is in flight is not waited for any more.
     Abandon,
-    /// A moment has come that the machine has named.
-    Tick,
+    /// A command finds the database away: it is tried again later.
+    PutOff,
 }
 
 /// What the heartbeat has seen of a run.

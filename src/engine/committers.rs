@@ -1,10 +1,12 @@
 //! The committers: a few threads that carry out commands to the database, each with a connection of the pool, and decide
-//! nothing. What comes of a command goes to the scheduler.
+//! nothing. What comes of a command goes to the scheduler. One that finds the database away is put off: no thread waits with it,
+//! and where one node of several is down, the accounts of the others go on.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::calls::{Event, Message};
 use crate::http::lock::lock;
@@ -73,43 +75,76 @@ struct Order {
     books: Arc<Books>,
     part: Part,
     command: Command,
+    /// Since when it finds the database away, and the last pause.
+    failing: Option<(Instant, Option<Duration>)>,
 }
+
+/// Orders that are put off, and until when.
+type PutOff = Arc<Mutex<Vec<(Instant, Order)>>>;
 
 /// The queue in front of them. They end when it is dropped.
 pub(super) struct Committers {
     orders: Sender<Order>,
+    put_off: PutOff,
 }
 
 impl Committers {
     pub(super) fn start(events: &Sender<Message>) -> io::Result<Self> {
         let (orders, queue) = mpsc::channel();
         let queue = Arc::new(Mutex::new(queue));
+        let put_off = PutOff::default();
         for number in 0..COMMITTERS {
-            let (queue, events) = (queue.clone(), events.clone());
-            let work = move || work(&queue, &events);
+            let (queue, put_off, events) = (queue.clone(), put_off.clone(), events.clone());
+            let work = move || work(&queue, &put_off, &events);
             thread::Builder::new().name(format!("committer-{number}")).spawn(work)?;
         }
-        Ok(Self { orders })
+        Ok(Self { orders, put_off })
     }
 
     /// Has one of them carry it out; never waits.
     pub(super) fn carry_out(&self, account: usize, books: Arc<Books>, part: Part, command: Command) {
         // They end after this queue.
-        let _sent = self.orders.send(Order { account, books, part, command });
+        let _sent = self.orders.send(Order { account, books, part, command, failing: None });
+    }
+
+    /// Has those carried out that were put off until now, or whose account is to stop; gives the next moment to ask for it.
+    pub(super) fn go_on(&self, now: Instant) -> Option<Instant> {
+        let mut put_off = lock(&self.put_off);
+        for (_, order) in put_off.extract_if(.., |(at, order)| *at <= now || order.books.store.stops()) {
+            let _sent = self.orders.send(order);
+        }
+        put_off.iter().map(|(at, _)| *at).min()
     }
 }
 
-fn work(queue: &Mutex<Receiver<Order>>, events: &Sender<Message>) {
+fn work(queue: &Mutex<Receiver<Order>>, put_off: &PutOff, events: &Sender<Message>) {
     loop {
         // One waits for the next order, the others for it.
         let order = lock(queue).recv();
-        let Ok(Order { account, books, part, command }) = order else { return };
+        let Ok(mut order) = order else { return };
+        let begun = Instant::now();
+        let store = order.books.store.trying_once(order.failing.is_some());
+        let Order { account, books, part, command, failing } = &mut order;
+        let account = *account;
         if let Command::Leave { .. } = command {
-            tell_effort(&books, &part);
+            tell_effort(&store, books, part);
         }
         let step = books.trace.begin();
-        let reply = execute(&books.store, &books.sealing, &part, &command);
-        match (&command, &reply) {
+        let reply = execute(&store, &books.sealing, part, command);
+        if let Some(StoreError::Unavailable { .. }) = reply.error()
+            && store.can_begin_anew()
+        {
+            let (since, pause) = failing.get_or_insert((begun, None));
+            if !store.gives_up(*since) {
+                let at = store.try_again_at(pause);
+                lock(put_off).push((at, order));
+                if events.send(Message { account, event: Event::PutOff }).is_err() {
+                    return;
+                }
+                continue;
+            }
+        }
+        match (&*command, &reply) {
             (Command::CommitPages(pages), Reply::Committed(committed)) => {
                 let rows = pages.tasks.len() + pages.finished.len();
                 books.trace.commit(step, "sync_runs", rows, committed);
@@ -130,10 +165,9 @@ fn work(queue: &Mutex<Receiver<Order>>, events: &Sender<Message>) {
 }
 
 /// The counts of whoever leaves go to the run with the lease.
-fn tell_effort(books: &Books, part: &Part) {
+fn tell_effort(store: &Store, books: &Books, part: &Part) {
     let (run_id, worker, effort) = (part.run_id, part.worker, books.effort());
-    let told =
-        books.store.run(|client, account| leases::heartbeat(client, account, run_id, worker, effort, true));
+    let told = store.run(|client, account| leases::heartbeat(client, account, run_id, worker, effort, true));
     match told {
         Ok(_) => {}
         Err(error @ StoreError::Unavailable { .. }) => {

@@ -39,6 +39,7 @@ impl Heartbeat {
                     .iter()
                     .map(|(account, (part, books))| (*account, part.clone(), books.clone()))
                     .collect();
+                let mut reborn = Vec::new();
                 for (account, part, books) in all {
                     let Some(event) = beat(&part, &books) else { continue };
                     // What was seen of a part that is leaving, or over, by now is of no use.
@@ -46,13 +47,14 @@ impl Heartbeat {
                         continue;
                     }
                     if let Event::Reborn = event {
-                        log::warn!(account = &*part.account, run = part.run_id; "this process was silent for too long, its tasks went to others; going on with new ones (was the machine suspended, or far too busy?)");
                         books.reborn();
+                        reborn.push(part);
                     }
                     if events.send(Message { account, event }).is_err() {
                         return;
                     }
                 }
+                warn_of_silence(&reborn);
                 wait = INTERVAL.saturating_sub(begun.elapsed()).max(INTERVAL / 10);
             }
         })?;
@@ -72,6 +74,16 @@ impl Heartbeat {
     /// The account's lease is not kept any more.
     pub(super) fn forget(&self, account: usize) {
         lock(&self.kept).remove(&account);
+    }
+}
+
+/// One line, however many accounts it befell.
+fn warn_of_silence(reborn: &[Part]) {
+    const SILENT: &str = "this process was silent for too long, its tasks went to others; going on with new ones (was the machine suspended, or far too busy?)";
+    match reborn {
+        [] => {}
+        [part] => log::warn!(account = &*part.account, run = part.run_id; "{SILENT}"),
+        several => log::warn!("{} accounts: {SILENT}", several.len()),
     }
 }
 
@@ -121,7 +133,7 @@ fn beat(part: &Part, books: &Books) -> Option<Event> {
 /// Ends the leases of the dead; whether there were any.
 fn end_leases(part: &Part, books: &Books) -> bool {
     let (account, run) = (&*part.account, part.run_id);
-    match books.store.beat(leases::take_over) {
+    match books.store.look(leases::take_over) {
         Ok(dead) => {
             dead.iter().for_each(|ended| log::info!(account, run; "{ended}"));
             !dead.is_empty()

@@ -226,8 +226,9 @@ impl<'a> Scheduler<'a> {
                 return;
             }
             let now = self.clock.now();
-            let sleep =
-                self.due.peek().map_or(MAX_SLEEP, |Reverse((at, _))| at.saturating_duration_since(now));
+            let due = self.due.peek().map(|Reverse((at, _))| *at);
+            let due = due.into_iter().chain(self.committers.go_on(now)).min();
+            let sleep = due.map_or(MAX_SLEEP, |at| at.saturating_duration_since(now));
             match self.events.recv_timeout(sleep.min(MAX_SLEEP)) {
                 Ok(message) => {
                     self.take(message);
@@ -274,6 +275,7 @@ impl<'a> Scheduler<'a> {
 
     /// What came of an account's part.
     fn outcome(&self, open: &Open) -> Outcome {
+        open.books.store.given_up();
         let Left { run, pending, standing } = open.account.left().cloned().unwrap_or_default();
         let mut outcome = Outcome { run, pending, standing, ..Outcome::new(&open.part.account) };
         outcome.not_removed = open.account.not_removed().cloned();
@@ -333,7 +335,8 @@ impl<'a> Scheduler<'a> {
     fn tell(&mut self, account: usize, event: Event) {
         let now = self.clock.now();
         let Some(open) = self.open.get_mut(&account) else { return };
-        if let Event::Stored(Reply::Opened(_)) = &event
+        // One that is put off is in nobody's way.
+        if let Event::Stored(Reply::Opened(_)) | Event::PutOff = &event
             && std::mem::replace(&mut open.is_opening, false)
         {
             self.opening -= 1;

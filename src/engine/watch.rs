@@ -73,7 +73,7 @@ fn look(watched: &Watched<'_>, memory: &mut Memory, account: usize, part: &Part,
         return;
     }
     let run_id = part.run_id;
-    let found = books.store.beat(|client, account| runs::progress(client, account, run_id));
+    let found = books.store.look(|client, account| runs::progress(client, account, run_id));
     let Some(run) = found.ok().flatten() else { return };
     let pace = Pace { silent: memory.silent.get(&account).cloned(), ..shown.pace };
     watched.watcher.progress(&part.account, &run, &pace);
@@ -87,7 +87,7 @@ fn look(watched: &Watched<'_>, memory: &mut Memory, account: usize, part: &Part,
 /// The process whose tasks are waited for, when that gives no sign of life; it is named in the log once.
 fn seek_silent(memory: &mut Memory, account: usize, part: &Part, books: &Books) {
     let worker = part.worker;
-    let found = books.store.beat(|client, account| overview::silent(client, account, worker));
+    let found = books.store.look(|client, account| overview::silent(client, account, worker));
     let Some((found, silent)) = found.ok().flatten() else {
         memory.silent.remove(&account);
         return;

@@ -11,7 +11,7 @@ pub(super) fn add_pages(store: &Store, part: &Part, pages: &Pages) -> Result<Opt
         + pages.finished.iter().map(|record| record.campaign.extra.len()).sum::<usize>()
         + pages.dead.iter().map(|letter| letter.payload.len()).sum::<usize>();
     let (run_id, worker) = (part.run_id, part.worker);
-    let mut tries = 0;
+    let mut tries = u32::from(store.tries_again());
     store.run_sized(bytes, |client, account| {
         tries += 1;
         let add = if pages.after_another { queue::add_pages_after_another } else { queue::add_pages };

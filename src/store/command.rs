@@ -192,6 +192,29 @@ pub enum Reply {
     Left(Result<Left, StoreError>),
 }
 
+impl Reply {
+    /// The error that it is.
+    #[must_use]
+    pub fn error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Opened(result) => result.as_ref().err(),
+            Self::Listing(result) => result.as_ref().err(),
+            Self::Committed(result) => result.as_ref().err(),
+            Self::Finished(result) => result.as_ref().err(),
+            Self::Claimed(result) => result.as_ref().err(),
+            Self::Held(result) => result.as_ref().err(),
+            Self::Released(result) => result.as_ref().err(),
+            Self::Reserved(result) => result.as_ref().err(),
+            Self::Sends(result) => result.as_ref().err(),
+            Self::Kept(result) => result.as_ref().err(),
+            Self::Told(result) | Self::Abandoned(result) => result.as_ref().err(),
+            Self::TokenTurn(result) => result.as_ref().err(),
+            Self::Closed(result) => result.as_ref().err(),
+            Self::Left(result) => result.as_ref().err(),
+        }
+    }
+}
+
 /// How a process has left a run.
 #[derive(Clone, Debug, Default)]
 pub struct Left {

@@ -120,6 +120,9 @@ fn open(store: &Store, part: &Part, opening: &Opening, retry: Option<&Retry>) ->
         if !joined.ended.is_empty() {
             ended = joined.ended;
         }
+        if abandoned.is_some() || requeued > 0 || !ended.is_empty() {
+            store.stay();
+        }
         let run_id = joined.run.run_id;
         let listing = match joined.run.listing_done {
             true => None,

@@ -38,7 +38,8 @@ mod under_way;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use postgres::Error;
 
@@ -112,7 +113,8 @@ impl Drop for Transaction<'_> {
 /// What a connection may carry at once and be used again: its buffers stay as large.
 const LARGE_BYTES: usize = 2 << 20;
 
-/// One account's way into the database: every call is a whole transaction, tried again while the database is away.
+/// One account's way into the database: every call is a whole transaction, tried again while the database is away,
+/// unless it is to be tried once.
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
@@ -120,6 +122,16 @@ pub struct Store {
     clock: Arc<dyn Clock>,
     stop: Stop,
     give_up_after: Duration,
+    trial: Option<Trial>,
+}
+
+/// How far an attempt at a command has come.
+#[derive(Clone)]
+struct Trial {
+    /// Another was made before.
+    again: bool,
+    /// It has had an effect, so that it is not begun anew: what follows is tried again where it stands.
+    stays: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -133,7 +145,7 @@ impl Store {
         stop: Stop,
         give_up_after: Duration,
     ) -> Self {
-        Self { pool, scope: Scope::new(account), clock, stop, give_up_after }
+        Self { pool, scope: Scope::new(account), clock, stop, give_up_after, trial: None }
     }
 
     /// The account's name.
@@ -151,6 +163,44 @@ impl Store {
     /// Whether the account's part is to stop.
     pub(crate) fn stops(&self) -> bool {
         self.stop.requested()
+    }
+
+    /// For one attempt at a command: its first transaction is tried once, so that nobody waits with it while the database is
+    /// away. `again`: it is not the first attempt.
+    pub(crate) fn trying_once(&self, again: bool) -> Self {
+        Self { trial: Some(Trial { again, stays: Arc::default() }), ..self.clone() }
+    }
+
+    /// Whether an attempt was made before of whose end nobody heard.
+    fn tries_again(&self) -> bool {
+        self.trial.as_ref().is_some_and(|trial| trial.again)
+    }
+
+    /// The attempt is not to be begun anew, whatever follows.
+    fn stay(&self) {
+        if let Some(trial) = &self.trial {
+            trial.stays.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an attempt that came to nothing can be begun anew.
+    pub(crate) fn can_begin_anew(&self) -> bool {
+        self.trial.as_ref().is_some_and(|trial| !trial.stays.load(Ordering::Relaxed))
+    }
+
+    /// Whether it is time to give up what began to fail at `since`.
+    pub(crate) fn gives_up(&self, since: Instant) -> bool {
+        self.stops() || self.pool.gives_up(since, self.give_up_after, self.clock.now())
+    }
+
+    /// Nothing of this account is tried any more.
+    pub(crate) fn given_up(&self) {
+        self.pool.given_up(self.account());
+    }
+
+    /// When to try again what has just failed, after the pause before.
+    pub(crate) fn try_again_at(&self, pause: &mut Option<Duration>) -> Instant {
+        self.clock.now() + pool::next_backoff(pause, &*self.clock)
     }
 
     /// Runs a transaction of this account; `transaction` must be idempotent.
@@ -175,11 +225,16 @@ impl Store {
         bytes: usize,
         mut transaction: impl FnMut(&mut Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        let manner = Manner { large: bytes > LARGE_BYTES, ..self.manner(Location::caller()) };
-        self.pool.run_in(&manner, |client| transaction(client, self.account()))
+        let once = self.can_begin_anew();
+        let manner = Manner { large: bytes > LARGE_BYTES, once, ..self.manner(Location::caller()) };
+        let outcome = self.pool.run_in(&manner, |client| transaction(client, self.account()));
+        if outcome.is_ok() {
+            self.stay();
+        }
+        outcome
     }
 
-    /// The same for a heartbeat: it waits behind nobody, and never for long, as the next one follows soon.
+    /// The same for a heartbeat: it waits behind nobody, is tried once, and never takes long, as the next one follows soon.
     ///
     /// # Errors
     /// As [`Pool::run`].
@@ -188,15 +243,33 @@ impl Store {
         &self,
         mut transaction: impl FnMut(&mut Client, &str) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        let manner = self.manner(Location::caller());
-        let give_up_after = manner.give_up_after.min(BEAT_PATIENCE);
-        let manner = Manner { urgent: true, give_up_after, ..manner };
+        let manner = self.urgent(Location::caller());
         self.pool.run_in(&manner, |client| transaction(client, self.account()))
+    }
+
+    /// The same for a look that is of no consequence: the log says nothing of its failure.
+    ///
+    /// # Errors
+    /// As [`Pool::run`].
+    #[track_caller]
+    pub fn look<T>(
+        &self,
+        mut transaction: impl FnMut(&mut Client, &str) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let manner = Manner { silent: true, ..self.urgent(Location::caller()) };
+        self.pool.run_in(&manner, |client| transaction(client, self.account()))
+    }
+
+    fn urgent(&self, kind: &'static Location<'static>) -> Manner<'_> {
+        let manner = self.manner(kind);
+        let give_up_after = manner.give_up_after.min(BEAT_PATIENCE);
+        Manner { urgent: true, once: true, give_up_after, ..manner }
     }
 
     fn manner(&self, kind: &'static Location<'static>) -> Manner<'_> {
         let (clock, stop, give_up_after) = (&*self.clock, &self.stop, self.give_up_after);
-        Manner { clock, stop, give_up_after, large: false, urgent: false, kind }
+        let (large, urgent, once, silent, account) = (false, false, false, false, self.account());
+        Manner { clock, stop, give_up_after, large, urgent, once, silent, kind, account }
     }
 
     /// Brings the schema up to date; gives how many migrations were applied.

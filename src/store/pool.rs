@@ -62,7 +62,13 @@ pub(super) struct Manner<'a> {
     pub(super) large: bool,
     /// It is a heartbeat: it goes before all others, and has a slot of its own in the pool.
     pub(super) urgent: bool,
+    /// It is tried once: whoever asked for it does so again.
+    pub(super) once: bool,
+    /// A failure is the caller's matter alone, and not said.
+    pub(super) silent: bool,
     pub(super) kind: Kind,
+    /// Whose it is.
+    pub(super) account: &'a str,
 }
 
 /// A connection on loan; goes back to the pool when dropped, unless it is broken.
@@ -220,8 +226,8 @@ impl Pool {
         }
     }
 
-    /// Runs a whole transaction, again and again while the database is unavailable, until `give_up_after` has passed
-    /// since the first failure or a stop is requested. The transaction must be idempotent: when the connection is lost
+    /// Runs a whole transaction, again and again while the database is unavailable, unless it is to be tried once, until
+    /// `give_up_after` has passed since the first failure or a stop is requested. The transaction must be idempotent: when the connection is lost
     /// during the commit, nobody knows whether it took effect.
     ///
     /// # Errors
@@ -233,11 +239,14 @@ impl Pool {
     ) -> Result<T, StoreError> {
         let (clock, away) = (manner.clock, &self.shared.away);
         let mut failing_since = None;
-        let mut backoff = SHORTEST_BACKOFF;
+        let mut backoff = None;
         loop {
+            if let Some(error) = away.expected(clock.now()).filter(|_| manner.once) {
+                return Err(error);
+            }
             let failure = match self.attempt(manner, &mut transaction) {
                 Ok(value) => {
-                    if away.succeeded(manner.kind, Instant::now()) {
+                    if away.succeeded(manner.kind, manner.account, Instant::now()) {
                         log::info!("{} is available again", self.shared.subject);
                     }
                     return Ok(value);
@@ -249,20 +258,35 @@ impl Pool {
             if !matches!(error, StoreError::Unavailable { .. }) {
                 return Err(error);
             }
-            let since = *failing_since.get_or_insert_with(|| begun.unwrap_or_else(|| clock.now()));
-            let left = manner.give_up_after.saturating_sub(clock.now().saturating_duration_since(since));
-            if left.is_zero() || manner.stop.requested() {
-                away.given_up(manner.kind);
+            let now = clock.now();
+            away.unavailable(begun.unwrap_or(now), now, &error);
+            let since = *failing_since.get_or_insert(begun.unwrap_or(now));
+            let left = manner.give_up_after.saturating_sub(now.saturating_duration_since(since));
+            if manner.silent || manner.stop.requested() || left.is_zero() {
+                away.given_up(Some(manner.kind), manner.account);
                 return Err(error);
             }
-            if away.failed(manner.kind, Instant::now()) {
+            if away.failed(manner.kind, manner.account, Instant::now()) {
                 log::warn!("{error}; trying again");
             } else {
                 log::debug!("{error}");
             }
-            clock.sleep(backoff.mul_f64(0.5 + clock.random() / 2.0).min(left));
-            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+            if manner.once {
+                return Err(error);
+            }
+            clock.sleep(next_backoff(&mut backoff, clock).min(left));
         }
+    }
+
+    /// Whether it is time to give up what began to fail at `since`: where nobody had any success, the outage counts.
+    pub(super) fn gives_up(&self, since: Instant, give_up_after: Duration, now: Instant) -> bool {
+        let since = self.shared.away.since(now).map_or(since, |outage| outage.min(since));
+        now.saturating_duration_since(since) >= give_up_after
+    }
+
+    /// Nothing of this account is tried any more.
+    pub(super) fn given_up(&self, account: &str) {
+        self.shared.away.given_up(None, account);
     }
 
     /// The same for a transaction that is nothing out of the ordinary.
@@ -278,7 +302,8 @@ impl Pool {
         transaction: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
         let kind = std::panic::Location::caller();
-        let manner = Manner { clock, stop, give_up_after, large: false, urgent: false, kind };
+        let (large, urgent, once, silent) = (false, false, false, false);
+        let manner = Manner { clock, stop, give_up_after, large, urgent, once, silent, kind, account: "" };
         self.run_in(&manner, transaction)
     }
 
@@ -334,6 +359,13 @@ impl Pool {
         let message = format!("{subject}: no answer for {waited} s{cause}");
         Failure { since: Some(broken_off.begun), ..StoreError::Unavailable { message }.into() }
     }
+}
+
+/// The next pause between two attempts, for the one before.
+pub(super) fn next_backoff(last: &mut Option<Duration>, clock: &dyn Clock) -> Duration {
+    let longest = last.map_or(SHORTEST_BACKOFF, |last| (last * 2).min(LONGEST_BACKOFF));
+    *last = Some(longest);
+    longest.mul_f64(0.5 + clock.random() / 2.0)
 }
 
 impl fmt::Debug for Pool {

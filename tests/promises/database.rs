@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mock_api::{EMAIL, PASSWORD, Server, Settings};
 
-use crate::support::{Cluster, Database, PATIENCE, Program, Running, Signal, eventually};
+use crate::support::{Cluster, Database, Folder, PATIENCE, Program, Running, Signal, eventually};
 
 fn server() -> Server {
     let latency = Duration::from_millis(100);
@@ -263,4 +263,108 @@ fn a_process_that_is_suspended_in_a_transaction_does_not_hold_up_the_others() {
     assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (20, 0));
     suspended.signal(Signal::Cont);
     suspended.wait().expect_code(0);
+}
+
+/// A process that works on these accounts.
+fn sync_all(server: &Server, names: &[String], url: &str, flags: &[&str]) -> (Program, Folder) {
+    let account = |name: &String| {
+        format!(
+            "[[account]]\nname = \"{name}\"\napi_url = \"{}\"\nemail = \"{EMAIL}\"\nclient_id = \"{name}\"\npassword_env = \"PASSWORD\"\n",
+            server.url()
+        )
+    };
+    let folder = Folder::new("database");
+    folder.file("accounts.toml", &names.iter().map(account).collect::<String>(), 0o600);
+    let program = Program::new(&["sync", "--json", "--accounts", &folder.path("accounts.toml")]).args(flags);
+    (program.env("PASSWORD", PASSWORD).database(url).timeout(6 * PATIENCE), folder)
+}
+
+/// The database crashes under a process that works on 120 accounts, under a limit that keeps them open.
+fn a_crash_under_many(server: &Server, patience: &str) -> (Cluster, Database, Running, Folder) {
+    let mut cluster = Cluster::new();
+    let database = Database::create_in(&cluster);
+    let names: Vec<String> = (0..120).map(|n| format!("account-{n}")).collect();
+    let flags = ["--rate-limit", "1/3s", "--give-up-after", patience];
+    let (program, folder) = sync_all(server, &names, &database.url(), &flags);
+    let running = program.spawn();
+    let has_tables = || database.count("pg_tables WHERE tablename = 'workers'") == 1;
+    eventually(2 * PATIENCE, "the accounts are open", || has_tables() && database.count("workers") == 120);
+    cluster.crash();
+    (cluster, database, running, folder)
+}
+
+/// How often the log says that the database is away, and that it is there again.
+fn said(log: &str) -> (usize, usize) {
+    let count = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    (count("trying again"), count("is available again"))
+}
+
+#[test]
+fn a_database_that_stays_away_ends_many_accounts_when_patience_ends() {
+    let server = server();
+    let (_cluster, _database, running, _folder) = a_crash_under_many(&server, "10s");
+    let away = Instant::now();
+    let outcome = running.wait().expect_code(5);
+    // One after the other, four at a time, they take five minutes.
+    assert!(away.elapsed() < Duration::from_secs(150), "{:?}", away.elapsed());
+    assert_eq!(outcome.json().len(), 120);
+    for summary in outcome.json() {
+        let error = summary["error"].as_str().unwrap_or_default();
+        assert!(error.contains("run again to resume"), "{summary}");
+    }
+    assert_eq!(said(&outcome.stderr), (1, 0), "{outcome}");
+}
+
+#[test]
+fn a_database_that_comes_back_to_many_accounts_is_named_once_and_so_is_its_return() {
+    let server = server();
+    let (mut cluster, database, mut running, _folder) = a_crash_under_many(&server, "5m");
+    eventually(PATIENCE, "the log names it", || said(&running.stderr()).0 > 0);
+    cluster.start();
+    eventually(PATIENCE, "the log names its return", || said(&running.stderr()).1 > 0);
+    running.signal(Signal::Int);
+    let outcome = running.wait().expect_code(130);
+    assert_eq!(said(&outcome.stderr), (1, 1), "{outcome}");
+    assert_eq!(database.count("workers"), 0, "{outcome}");
+}
+
+/// What a distributed database says of the accounts on a node that is down, for as long as there is a row in `node_down`.
+const DEAD_NODE: &str = "
+    CREATE TABLE public.node_down (); CREATE SEQUENCE public.refusals;
+    CREATE FUNCTION public.ask_node() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.account LIKE 'dead-%' AND EXISTS (SELECT FROM public.node_down) THEN
+            PERFORM nextval('public.refusals');
+            RAISE EXCEPTION 'failure on connection marked as essential' USING ERRCODE = 'XX000';
+        END IF;
+        RETURN NEW;
+    END $$;
+    DO $$ DECLARE name text; BEGIN
+        FOREACH name IN ARRAY ARRAY['campaigns', 'sync_runs', 'sync_tasks', 'workers', 'quotas'] LOOP
+            EXECUTE format('CREATE TRIGGER ask_node BEFORE INSERT OR UPDATE ON campaign_sync.%I
+                FOR EACH ROW EXECUTE FUNCTION public.ask_node()', name);
+        END LOOP;
+    END $$;
+    INSERT INTO public.node_down DEFAULT VALUES;";
+
+#[test]
+fn a_dead_node_of_several_holds_up_only_its_own_accounts_and_is_named_once() {
+    let (server, database) = (mock_api::start(Settings::fast(8)).unwrap(), Database::create());
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    database.execute(DEAD_NODE);
+    let names: Vec<String> =
+        (0..40).map(|n| format!("{}-{n}", if n < 30 { "dead" } else { "good" })).collect();
+    let (program, _folder) = sync_all(&server, &names, &database.url(), &[]);
+    let running = program.spawn();
+    eventually(2 * PATIENCE, "the other accounts are complete", || {
+        database.count("sync_runs WHERE state = 'complete'") == 10
+    });
+    let refused = "SELECT last_value FROM public.refusals";
+    let before: i64 = database.value(refused);
+    eventually(PATIENCE, "the node is asked again and again", || {
+        database.value::<i64>(refused) > before + 100
+    });
+    database.execute("DELETE FROM public.node_down");
+    let outcome = running.wait().expect_code(0);
+    assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (320, 0));
+    assert!(matches!(said(&outcome.stderr), (1, 0 | 1)), "{outcome}");
 }
