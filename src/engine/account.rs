@@ -527,6 +527,10 @@ impl Account {
     }
 
     pub(super) fn has_left(&mut self, left: Left) {
+        // Whoever waits for the others' tasks may see that the run is over before it hears how it ended.
+        if left.run.as_ref().is_some_and(|run| run.state == "abandoned") {
+            self.end(Ending::Abandoned);
+        }
         self.left = Some(left);
         self.phase = Phase::Over;
     }

@@ -170,6 +170,24 @@ fn a_run_that_nobody_works_on_is_not_called_running_and_is_resumed() {
     assert!(said("resuming the open run") && !said("took over"), "{resumed}");
 }
 
+#[test]
+fn a_run_that_is_abandoned_while_a_process_waits_for_its_end_is_no_success() {
+    let slow = Settings { sync_latency: Duration::from_secs(60), ..Settings::fast(10) };
+    let (server, database) = (mock_api::start(slow).unwrap(), Database::create());
+    let first = sync(&server, &database).spawn();
+    eventually(PATIENCE, "all are asked for", || server.ledger().syncs_asked().len() == 10);
+    first.kill();
+    database.await_quiet();
+    // To the second it is alive, on another machine: it is waited for.
+    database.execute("UPDATE workers SET machine = NULL, host = 'elsewhere', heartbeat_at = now()");
+    let second = sync(&server, &database).arg("--json").spawn();
+    eventually(PATIENCE, "the second has joined", || database.count("workers") == 2);
+    database.execute("UPDATE sync_runs SET state = 'abandoned', finished_at = now(); DELETE FROM sync_tasks");
+    let outcome = second.wait().expect_code(5);
+    let error = outcome.json()[0]["error"].as_str().unwrap_or_default().to_owned();
+    assert!(error.contains("abandoned by another process"), "{outcome}");
+}
+
 /// So much time passes in which no process runs.
 fn age(database: &Database, time: &str) {
     database.execute(&format!(
