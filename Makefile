@@ -1,5 +1,5 @@
 POSTGRES := tests/support/postgres.sh
-SCRIPTS := $(wildcard tests/*/*.sh) .ci/run
+SCRIPTS := $(wildcard tests/*/*.sh) .ci/run .ci/release
 
 .PHONY: help run demo-db demo-db-stop test torture simulate soak lint rust-version bench dist try-packages install uninstall clean
 .DEFAULT_GOAL := help
