@@ -10,6 +10,8 @@ pub mod behaviour {}
 pub mod database {}
 #[doc = include_str!("docs/distributed.md")]
 pub mod distributed {}
+#[doc = include_str!("docs/scale.md")]
+pub mod scale {}
 #[doc = include_str!("docs/json.md")]
 pub mod json {}
 #[doc = include_str!("docs/monitoring.md")]
