@@ -1,7 +1,7 @@
 POSTGRES := tests/support/postgres.sh
 SCRIPTS := $(wildcard tests/*/*.sh) .ci/run .ci/release
 
-.PHONY: help run demo-db demo-db-stop test torture simulate soak lint rust-version bench dist try-packages install uninstall clean
+.PHONY: help run demo-db demo-db-stop test test-versions torture simulate soak lint rust-version bench dist try-packages install uninstall clean
 .DEFAULT_GOAL := help
 # What a property test finds is printed with its seed; it leaves no file among the sources.
 export PROPTEST_DISABLE_FAILURE_PERSISTENCE := true
@@ -26,6 +26,9 @@ test: ## Run all tests, against a real Postgres
 	@cargo test --workspace --all-features --locked --no-run
 	@$(POSTGRES) with target/test -- sh -c \
 		'CAMPAIGN_SYNC_TEST_DATABASE=$$POSTGRES_URL exec cargo test --workspace --all-features --locked --no-fail-fast'
+
+test-versions: ## Run the tests of what is stored on each Postgres from 13 to 18, fetched by npm (VERSIONS="13 18", TESTS="sync resume": some)
+	@VERSIONS="$(VERSIONS)" TESTS="$(TESTS)" tests/support/versions.sh
 
 torture: ## Sync under ever new schedules of faults, and feed the parsers nonsense (SECONDS=600; SEED=n: the first seed), and count what breaks
 	@$(POSTGRES) install
