@@ -203,8 +203,7 @@ impl Limiter {
             }
             self.gate = None;
         }
-        let doubted = self.doubted_since.is_some();
-        let searching = doubted || self.refusals.searching();
+        let (doubted, searching) = (self.doubted_since.is_some(), self.is_searching());
         if searching && !self.has_turns(now) {
             // A refusal is quick: it comes before the next try is due, and a try costs one.
             if let Some(next) = self.next_try.filter(|next| now < *next) {
@@ -223,6 +222,11 @@ impl Limiter {
                 None => Turn::Go(1),
             },
         }
+    }
+
+    /// Whether one send at a time is to find something out.
+    fn is_searching(&self) -> bool {
+        self.doubted_since.is_some() || self.refusals.searching()
     }
 
     fn has_turns(&self, now: Instant) -> bool {
@@ -247,7 +251,12 @@ impl Limiter {
             return Turn::Reserve(Ask { limit: None, margin: MIN_MARGIN, want });
         };
         let generous = limit.requests.get() / SHARE_AT_ONCE;
-        let advance = if generous > 1 { self.turns.size.clamp(1, generous.min(MAX_AT_ONCE)) } else { 1 };
+        // While a window is searched for, each send is a try of its own.
+        let advance = if generous > 1 && !self.is_searching() {
+            self.turns.size.clamp(1, generous.min(MAX_AT_ONCE))
+        } else {
+            1
+        };
         let want = want.saturating_add(more).max(advance).min(limit.requests.get()).min(MAX_AT_ONCE);
         Turn::Reserve(Ask { limit: Some(limit), margin: self.margin(limit, now), want })
     }
@@ -449,10 +458,11 @@ impl Limiter {
         Some(Order::Learn(limit, ages))
     }
 
-    /// The ages at `moment` of the sends that were accepted, oldest first.
+    /// The ages at `moment` of the sends that were accepted, or seem to be, oldest first.
     fn ages(&self, moment: Instant) -> Vec<Duration> {
-        let before = self.accepted.iter().filter(|at| **at <= moment);
-        let mut ages: Vec<Duration> = before.map(|at| moment.saturating_duration_since(*at)).collect();
+        let sends = self.accepted.iter().copied().chain(self.pacing.unanswered());
+        let before = sends.filter(|at| *at <= moment);
+        let mut ages: Vec<Duration> = before.map(|at| moment.saturating_duration_since(at)).collect();
         // Answers come in another order than their requests were sent in.
         ages.sort_unstable_by(|a, b| b.cmp(a));
         ages
@@ -538,3 +548,6 @@ impl Limiter {
 fn span_of_lags(limit: RateLimit) -> Duration {
     limit.window + limit.window / 10 + SENT_WITHIN * 5
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ pub struct Pacing {
     made: u32,
     /// Sends that may still be refused.
     open: Vec<Instant>,
+    /// All that have no answer yet; there are never more than are paced.
+    unanswered: Vec<Instant>,
     quickest: Option<Duration>,
 }
 
@@ -51,15 +53,23 @@ impl Pacing {
     pub fn sent(&mut self, now: Instant) {
         self.made += 1;
         self.open.push(now);
+        self.unanswered.push(now);
     }
 
     /// A send was answered, after this time.
     pub fn answered(&mut self, sent_at: Instant, trip: Duration) {
         self.quickest = Some(self.quickest.map_or(trip, |quickest| quickest.min(trip)));
-        // It was handed out a moment before it was sent.
-        if let Some(place) = self.open.iter().rposition(|begun| *begun <= sent_at) {
-            self.open.remove(place);
+        for sends in [&mut self.open, &mut self.unanswered] {
+            // It was handed out a moment before it was sent.
+            if let Some(place) = sends.iter().rposition(|begun| *begun <= sent_at) {
+                sends.remove(place);
+            }
         }
+    }
+
+    /// The sends without an answer: since a refusal is quick, they are as good as accepted.
+    pub fn unanswered(&self) -> impl Iterator<Item = Instant> {
+        self.unanswered.iter().copied()
     }
 
     /// The quickest answer so far.
