@@ -44,9 +44,10 @@
 //!
 //! # Where things are
 //!
-//! `main` → [`commands`] → [`cli`], [`config`], [`engine`], [`sync`], [`report`]; `engine` → `sync`, [`rate`], [`platform`],
-//! [`store`], [`http`]; `platform` → `http`; nothing goes back up. [`sync`] has what all of them share of an attempt (its
-//! decision, trace and ending), and the blocking caller of the commands that store nothing. All may use [`scope`] (whose part
+//! `main` → [`commands`] → [`cli`], [`config`], [`engine`], [`calling`], [`report`]; `engine` → [`sync`], [`rate`], [`platform`],
+//! [`store`], [`http`]; `calling`, the blocking caller of the commands that store nothing, → `sync`, `rate`, `platform`, `http`;
+//! `platform` → `http`; nothing goes back up. `sync` has what all of them share of an attempt: its decision, trace and ending.
+//! All may use [`scope`] (whose part
 //! it is, for the log), [`foreign`], [`settings_file`], `in_time` (a timeout for what has none) and `own_machine` (its limits
 //! and shortages). Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/` and [`store`]. There every
 //! statement names its tables as `campaign_sync.table`; [`store::Client`] puts another schema in place of it where the
@@ -67,6 +68,7 @@
 //! [`threat_model`] says what an attacker can and cannot do, [`limits`] what bounds every queue, buffer, wait and retry; each
 //! line of both names its test.
 
+pub mod calling;
 pub mod cli;
 pub mod commands;
 pub mod config;

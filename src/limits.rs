@@ -118,6 +118,8 @@
 //!
 //! | where | by | until |
 //! |---|---|---|
+//! | `calling/caller.rs` | `.sleep(` 2 | a turn or the breaker's trial is due, or a stop |
+//! | `calling/conclude.rs` | `.sleep(` 1 | a wait between two attempts, or a stop |
 //! | `commands/confirm.rs` | `.read_line(` 1 | the person at the terminal answers; nothing is held meanwhile, and a signal ends the process |
 //! | `commands/set_up.rs` | `.forever()` 1 | a signal comes; nobody waits for this thread |
 //! | `commands/set_up.rs` | `.recv()` 1, `thread::scope(` 1 | all threads of the pool are there: the system has started them |
@@ -135,7 +137,6 @@
 //! | `http/client.rs` | `.read(&mut` 1, `.read_to_end(` 2 | `--timeout` |
 //! | `http/clock.rs` | `.wait(` 1, `.wait_timeout_while(` 1 | the time that is given, or a stop |
 //! | `http/gather.rs` | `.connect(` 1 | `--timeout`, and 10 s |
-//! | `http/limiter.rs` | `.wait(` 3 | none: they give a time |
 //! | `in_time.rs` | `.recv_timeout(` 1, `sync_channel(` 1 | the time that is given |
 //! | `platform/api.rs` | `.wait(` 1 | none: it gives a time |
 //! | `rate/limiter.rs` | `.wait(` 2 | none: it gives a time |
@@ -152,8 +153,6 @@
 //! | `store/pool.rs` | `thread::sleep(` 1 | the next look of the watch; nobody waits for this thread |
 //! | `store/process.rs` | `fs::read(` 1, `fs::read_to_string(` 2 | the kernel's file ends |
 //! | `store/slots.rs` | `.wait_timeout(` 1 | the time that is given |
-//! | `sync/caller.rs` | `.sleep(` 2 | a wait between two attempts, or a stop |
-//! | `sync/conclude.rs` | `.sleep(` 1 | a wait between two attempts, or a stop |
 //!
 //! Not bounded by the program: the rows of `campaigns` and `dead_letters` (they are the result), the trace file (`logrotate`
 //! shortens it), and how many processes join a run.
@@ -321,7 +320,7 @@ mod tests {
                 ),
             ),
             ("such a wait after a 429", format!("{} s", crate::sync::DOUBTED.as_secs())),
-            ("the one request that finds out", format!("{} s", crate::http::limiter::PROBE.as_secs())),
+            ("the one request that finds out", format!("{} s", crate::rate::limiter::PROBE.as_secs())),
             ("the turn to fetch", format!("{} s", crate::store::tokens::FETCH_SECONDS)),
             ("large pages of all accounts", mib(crate::http::budget::PAGE_BYTES)),
             ("an answer to what is under way", format!("{} s", crate::sync::GRACE.as_secs_f64())),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::set_up::{self, Context};
 use super::{Failure, written};
+use crate::calling::Caller;
 use crate::cli::Flags;
 use crate::config::{Account, Config, Environment};
 use crate::platform::{Listed, read_record};
@@ -12,7 +13,7 @@ use crate::report::log;
 use crate::report::text::visible;
 use crate::store::Store;
 use crate::store::schema::{self, Found, SchemaState};
-use crate::sync::{Caller, Ending, most_serious};
+use crate::sync::{Ending, most_serious};
 
 /// How long a database is waited for.
 const LONGEST: Duration = Duration::from_secs(10);

@@ -7,11 +7,12 @@ use serde_json::Value;
 
 use super::Failure;
 use super::set_up::{self, Context, Signalled};
+use crate::calling::{Caller, Listing};
 use crate::cli::Flags;
 use crate::config::{Config, Environment};
 use crate::foreign;
 use crate::platform::Listed;
-use crate::sync::{Caller, Ending, Listing};
+use crate::sync::Ending;
 
 pub(super) fn run(
     flags: &Flags,

@@ -9,19 +9,18 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Failure;
+use crate::calling::Caller;
 use crate::cli::Flags;
 use crate::config::{Account, Config, DEFAULT, Environment, there_is};
 use crate::http::client::{Client, ClientSettings};
 use crate::http::connections::idle_for_each;
-use crate::http::ledger::MemoryLedger;
-use crate::http::limiter::Limiter;
 use crate::http::lock::lock;
 use crate::http::stats::Stats;
 use crate::http::{Clock, Secret, Stop, SystemClock};
 use crate::platform::Api;
 use crate::scope::Scope;
 use crate::store::{Conninfo, Pool, Store, StoreError, overview, schema};
-use crate::sync::{Caller, Ending, GRACE, Patience};
+use crate::sync::{Ending, GRACE, Patience};
 
 /// Connections for one account: list, write, claim, and keep; more would only wait for each other.
 pub(crate) const CONNECTIONS: u32 = 5;
@@ -61,10 +60,8 @@ pub(super) fn caller(config: &Config, account: &Account, context: &Context) -> R
     let stats = Arc::new(Stats::default());
     let api = api(config, account, context, &password, stats.clone())?;
     let (clock, stop, scope) = (context.clock.clone(), context.stop.clone(), Scope::new(&account.name));
-    let ledger = Box::new(MemoryLedger::new(clock.clone()));
-    let limiter =
-        Limiter::new(account.rate_limit, ledger, clock.clone(), scope.clone()).believing(config.max_wait);
-    let caller = Caller::new(api, limiter, stats, clock, stop, patience(config, account), scope);
+    let patience = patience(config, account);
+    let caller = Caller::new(api, account.rate_limit, stats, clock, stop, patience, scope);
     Ok(caller.with_credentials_in(account.credentials.clone()))
 }
 

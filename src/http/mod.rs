@@ -1,31 +1,23 @@
 //! Calling any unreliable API well. Knows nothing of campaigns, nor of Postgres.
 
-mod advance;
 pub(crate) mod budget;
 pub mod client;
 pub mod clock;
 mod coding;
 pub mod connections;
 mod gather;
-pub mod health;
 pub(crate) mod hex;
 pub mod hints;
-pub mod learning;
-pub mod ledger;
-pub mod limiter;
 pub(crate) mod lock;
-pub mod pacing;
 pub mod rate_limit;
 mod resolver;
 pub mod retry;
 pub mod secret;
-pub mod sharing;
 pub mod spread;
 pub mod stats;
 pub mod tls_fault;
 pub mod token;
 pub mod trace_context;
-pub mod window;
 
 pub use clock::{Clock, Stop, SystemClock};
 pub use rate_limit::RateLimit;

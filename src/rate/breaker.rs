@@ -2,12 +2,32 @@
 
 use std::time::{Duration, Instant};
 
-use crate::http::health::{
-    BUDGET, BUDGET_PER_SUCCESS, MOST_WAITS, OPENS_AFTER, OVER_BUDGET_WAIT, TRIAL_INTERVAL, WARNS_AFTER,
-    WARNS_AFTER_TIME,
-};
+/// Failures in a row, without one success, that open a lane's breaker.
+const OPENS_AFTER: u32 = 10;
+/// While open, one trial call is let through in each interval, which doubles from the first to the second.
+const TRIAL_INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// Retries that may be made before any success, and at most after a long time without failures.
+const BUDGET: f64 = 100.0;
+/// Retries that each success allows.
+const BUDGET_PER_SUCCESS: f64 = 0.5;
+/// Waits of the longest kind that a rate limiter may ask for in a row, without any success, before that is given up too:
+/// enough to find out any window of up to an hour.
+const MAX_WAITS: u32 = 4;
+/// This many failures without one success, over this time, are worth a warning where something had succeeded before: fewer are
+/// the daily bread of an unreliable API.
+const WARNS_AFTER: u32 = 3;
+const WARNS_AFTER_TIME: Duration = Duration::from_secs(1);
+/// What a retry beyond the budget waits in addition.
+const OVER_BUDGET_WAIT: Duration = Duration::from_secs(1);
 
-pub use crate::http::health::Lane;
+/// A kind of call; each fails on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Authentication and listing.
+    List,
+    /// One campaign's sync.
+    Sync,
+}
 
 /// What is known of the API's health.
 #[derive(Clone, Debug)]
@@ -48,7 +68,7 @@ impl Health {
     pub fn new(give_up_after: Duration, max_wait: Duration) -> Self {
         Self {
             give_up_after,
-            longest_refused: max_wait.saturating_mul(MOST_WAITS).saturating_add(give_up_after),
+            longest_refused: max_wait.saturating_mul(MAX_WAITS).saturating_add(give_up_after),
             failing_since: None,
             without_success_since: None,
             row: 0,
@@ -200,5 +220,126 @@ impl Health {
     #[must_use]
     pub fn successes(&self, lane: Lane) -> u64 {
         self.lanes[lane as usize].successes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn health() -> (Instant, Health) {
+        (Instant::now(), Health::new(300 * SECOND, 900 * SECOND))
+    }
+
+    #[test]
+    fn a_dead_lane_is_tried_once_an_interval() {
+        let (begun, mut health) = health();
+        let (mut now, mut sent) = (begun, 0);
+        while now < begun + 60 * SECOND {
+            match health.admit(Lane::Sync, now) {
+                Ok(()) => {
+                    sent += 1;
+                    health.failure(Lane::Sync, now);
+                }
+                Err(at) => {
+                    assert_eq!(health.closed_until(Lane::Sync, now), Some(at));
+                    now = at;
+                }
+            }
+        }
+        assert!((OPENS_AFTER + 55..OPENS_AFTER + 70).contains(&sent), "{sent}");
+        assert!(health.is_open(Lane::Sync));
+        assert!(health.admit(Lane::List, now).is_ok(), "the other lane is open");
+    }
+
+    #[test]
+    fn one_success_closes_the_breaker_and_starts_a_new_count() {
+        let (now, mut health) = health();
+        for _ in 0..OPENS_AFTER {
+            health.failure(Lane::Sync, now);
+        }
+        assert!(health.admit(Lane::Sync, now).is_err());
+        health.success(Lane::Sync, now);
+        assert!(health.admit(Lane::Sync, now).is_ok());
+        assert_eq!(health.recoveries(Lane::Sync), 1);
+        assert_eq!((health.gives_up_at(), health.luckless_for(now + SECOND)), (None, Duration::ZERO));
+    }
+
+    #[test]
+    fn giving_up_takes_the_whole_time_without_one_success_and_no_waiting_that_was_asked_for() {
+        let (begun, mut health) = health();
+        let now = begun + 1000 * SECOND;
+        assert_eq!(health.given_up(now), None, "idle is not failing");
+        health.failure(Lane::Sync, now);
+        assert_eq!(health.gives_up_at(), Some(now + 300 * SECOND));
+        let now = now + 299 * SECOND;
+        assert_eq!(health.given_up(now), None);
+        health.excuse(100 * SECOND, now);
+        let now = now + 100 * SECOND;
+        assert_eq!(health.given_up(now), None);
+        let now = now + SECOND;
+        assert_eq!(health.gives_up_at(), Some(now));
+        assert_eq!(health.given_up(now), Some(300 * SECOND));
+        health.success(Lane::List, now);
+        assert_eq!(health.given_up(now), None);
+    }
+
+    #[test]
+    fn refusals_alone_are_given_up_after_the_longest_waits_in_a_row() {
+        let (now, mut health) = health();
+        health.refused(now);
+        let longest = MAX_WAITS * 900 * SECOND + 300 * SECOND;
+        assert_eq!(health.given_up(now + longest - SECOND), None);
+        assert_eq!(health.gives_up_at(), Some(now + longest));
+        assert_eq!(health.given_up(now + longest), Some(longest));
+    }
+
+    #[test]
+    fn a_row_of_failures_is_worth_one_warning_and_single_ones_are_worth_none() {
+        let (begun, mut health) = health();
+        let fail = |health: &mut Health, no_connection, now| {
+            health.failure(Lane::Sync, now);
+            health.is_worth_a_warning(no_connection, now)
+        };
+        assert!(!fail(&mut health, false, begun), "nothing has succeeded yet: the second, …");
+        assert!(fail(&mut health, false, begun) && !fail(&mut health, true, begun), "… and once");
+        let now = begun + 9 * SECOND;
+        assert_eq!(health.success(Lane::List, now), Some(begun));
+        for _ in 0..100 {
+            assert!(!fail(&mut health, true, now) && !fail(&mut health, false, now));
+            assert_eq!(health.success(Lane::Sync, now), None);
+        }
+        assert!(!fail(&mut health, true, now) && !fail(&mut health, true, now));
+        let now = now + WARNS_AFTER_TIME;
+        assert!(fail(&mut health, false, now) && !fail(&mut health, false, now));
+    }
+
+    #[test]
+    fn only_a_later_call_proves_that_the_api_was_up() {
+        let (straggler_sent, mut health) = health();
+        let failed_at = straggler_sent + SECOND;
+        health.failure(Lane::Sync, failed_at);
+        health.success(Lane::Sync, straggler_sent);
+        assert!(!health.succeeded_since(Lane::Sync, failed_at));
+        health.success(Lane::Sync, failed_at + SECOND / 1000);
+        assert!(health.succeeded_since(Lane::Sync, failed_at));
+    }
+
+    #[test]
+    fn retries_beyond_the_budget_wait() {
+        let (now, mut health) = health();
+        let spend = |health: &mut Health| {
+            let wait = health.over_budget();
+            health.spend_retry();
+            wait
+        };
+        let free = (0..1000).take_while(|_| spend(&mut health).is_zero()).count();
+        assert_eq!(free, 100);
+        health.success(Lane::Sync, now);
+        health.success(Lane::Sync, now);
+        assert!(spend(&mut health).is_zero());
+        assert!(!spend(&mut health).is_zero());
     }
 }

@@ -6,13 +6,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::learning::{self, FIRST_WAIT, Refusals};
+use super::ledger::{Ask, Gate, Grant, Order};
 use super::pacing::Pacing;
 use crate::http::RateLimit;
 use crate::http::hints::Hints;
-use crate::http::learning::{self, FIRST_WAIT, Refusals};
-pub use crate::http::limiter::{Observation, Why};
-use crate::http::limiter::{PROBE, Wait};
-use crate::http::window::Gate;
 
 /// The least time by which a window is lengthened: requests differ in what they need to the server (a cold connection, a
 /// busy machine).
@@ -20,6 +18,8 @@ const MIN_MARGIN: Duration = Duration::from_millis(10);
 /// The limit behind a burst's refusals is worked out this long after the last of them: all of the burst that is answered at
 /// once is answered by then.
 const SETTLE: Duration = Duration::from_millis(100);
+/// A request that finds out whether a long wait is meant has this long to be answered, before another one may.
+pub(crate) const PROBE: Duration = Duration::from_secs(5);
 /// Sends that are remembered to learn a limit from.
 pub const REMEMBERED: usize = 10_000;
 /// Turns from the ledger are good for this long; the margin allows for it.
@@ -50,44 +50,30 @@ pub enum Turn {
     Wait(Instant, Why),
 }
 
-/// What to ask the ledger.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ask {
-    /// The limit to keep; without one, it is a doubted gate that decides.
-    pub limit: Option<RateLimit>,
-    /// The time by which its window is lengthened.
-    pub margin: Duration,
-    /// How many sends.
-    pub want: u32,
-}
-
-/// What the ledger answers.
+/// What a wait is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// Sends that are on record now, to be made at once.
-    pub granted: u32,
-    /// When none was granted: how long until one can be.
-    pub wait: Duration,
-    /// The limit on record, when it is another one.
-    pub limit: Option<RateLimit>,
-    /// What the gate on record had to do with it.
-    pub gate: Gate,
+pub enum Why {
+    /// The platform asked for it: by a 429, or a response that said that nothing is left.
+    Gate,
+    /// A wait of our own after a refusal: the platform gave no hint, or one that proved wrong or is beyond belief.
+    Backoff,
+    /// The window is full.
+    RateLimit,
+    /// No limit is known, and the first sends are held back to find one gently.
+    Pacing,
 }
 
-/// What the ledger is to be told.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Order {
-    /// Nobody may send for this time.
-    CloseGate(Duration),
-    /// Nobody may send for this time, and then one request alone until the gate is opened: the platform asked to wait for the
-    /// second, which is longer than anybody waits.
-    Doubt(Duration, Duration),
-    /// That one request was accepted: the gate is open.
-    OpenGate,
-    /// This is the limit; the sends of these ages were accepted, and those that are not on record yet belong there.
-    Learn(RateLimit, Vec<Duration>),
-    /// It is to tell the ages of the sends on record, those of other processes among them: see [`Limiter::sends`].
-    TellSends,
+/// One exchange that counts towards the limit.
+#[derive(Clone, Debug)]
+pub struct Observation<'a> {
+    /// When it was sent.
+    pub sent_at: Instant,
+    /// When it was answered.
+    pub answered_at: Instant,
+    /// Whether a rate limiter refused it.
+    pub refused: bool,
+    /// What the answer said.
+    pub hints: &'a Hints,
 }
 
 /// An account's limiter.
@@ -147,6 +133,25 @@ struct Discovery {
     first: Instant,
     last: Instant,
     hint: Duration,
+}
+
+/// How long nobody may send.
+#[derive(Clone, Copy)]
+struct Wait {
+    time: Duration,
+    why: Why,
+    /// What the platform asked for, where that is beyond belief.
+    beyond: Option<Duration>,
+}
+
+impl Wait {
+    fn asked(time: Duration) -> Self {
+        Self { time, why: Why::Gate, beyond: None }
+    }
+
+    fn own(time: Duration) -> Self {
+        Self { time, why: Why::Backoff, beyond: None }
+    }
 }
 
 impl Limiter {

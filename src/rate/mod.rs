@@ -1,7 +1,11 @@
-//! When the next request may be sent: plain values without clock, lock or I/O. The account's state machine owns them and
-//! tells them the time.
+//! When the next request may be sent: plain values without clock, lock or I/O. The account's state machine and the blocking
+//! caller own them and tell them the time.
 
+pub mod alone;
 pub mod breaker;
 pub mod concurrency;
+pub(crate) mod learning;
+pub mod ledger;
 pub mod limiter;
 pub mod pacing;
+pub mod window;

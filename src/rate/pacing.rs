@@ -78,3 +78,73 @@ impl Pacing {
         self.quickest
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Makes all paced sends, each answered after this time, if at all; gives how long that takes, and the most that were without
+    /// an answer at once among the first sixteen.
+    fn pace(answer: Option<Duration>) -> (Duration, usize) {
+        let begun = Instant::now();
+        let (mut pacing, mut now, mut most) = (Pacing::default(), begun, 0);
+        let mut unanswered: Vec<Instant> = Vec::new();
+        while !pacing.over() {
+            if let Some(until) = pacing.wait_until(now) {
+                assert!(until > now);
+                let next = answer.and_then(|answer| unanswered.first().map(|sent_at| *sent_at + answer));
+                now = next.map_or(until, |next| next.min(until));
+                if next.is_some_and(|next| next <= now) {
+                    pacing.answered(unanswered.remove(0), answer.unwrap_or_default());
+                }
+                continue;
+            }
+            pacing.sent(now);
+            unanswered.push(now);
+            if pacing.made < 16 {
+                most = most.max(pacing.open.len());
+            }
+        }
+        (now - begun, most)
+    }
+
+    #[test]
+    fn sends_wait_for_the_answer_to_the_one_before_and_never_for_long() {
+        let (took, most) = pace(Some(MS / 5));
+        assert!(took < 20 * MS && most == 1, "{took:?}, {most}");
+        let (took, most) = pace(None);
+        assert!((80 * MS..120 * MS).contains(&took) && most == 1, "{took:?}, {most}");
+        let (took, _) = pace(Some(50 * MS));
+        assert!(took < 1000 * MS, "{took:?}");
+    }
+
+    #[test]
+    fn one_refusal_is_known_before_the_next_send() {
+        let (mut pacing, now) = (Pacing::default(), Instant::now());
+        for _ in 0..10 {
+            pacing.sent(now);
+            pacing.answered(now, MS);
+        }
+        pacing.sent(now);
+        assert!(pacing.wait_until(now).is_some() && pacing.wait_until(now + 4 * MS).is_some());
+        assert_eq!(pacing.wait_until(now + 7 * MS), None);
+    }
+
+    #[test]
+    fn the_more_sends_were_made_the_less_each_answer_is_waited_for() {
+        let (mut pacing, now) = (Pacing::default(), Instant::now());
+        let patience = pacing.patience();
+        for _ in 0..40 {
+            pacing.sent(now);
+            pacing.answered(now, MS);
+        }
+        assert!(pacing.patience() < patience / 50);
+        for _ in 0..5 {
+            assert_eq!(pacing.wait_until(now), None);
+            pacing.sent(now);
+        }
+        assert!(pacing.wait_until(now).is_some(), "one in eight may be without an answer");
+    }
+}

@@ -14,7 +14,7 @@ use super::runs::{OpenRun, Opening, Progress};
 use crate::http::RateLimit;
 use crate::http::token::Turn;
 use crate::platform::Campaign;
-use crate::rate::limiter::{Ask, Grant, Order};
+use crate::rate::ledger::{Ask, Grant, Order};
 
 /// What one account's part in a run asks of the database. Each is one transaction, and can be carried out twice without harm.
 #[derive(Clone, Debug)]

@@ -7,7 +7,6 @@ use std::io;
 use postgres::error::{DbError, ErrorPosition};
 
 use crate::foreign;
-use crate::http::sharing::SharingError;
 use crate::http::tls_fault::TlsFault;
 use crate::own_machine::Shortage;
 
@@ -104,12 +103,6 @@ impl StoreError {
         let Self::Row { sqlstate, .. } = self else { return false };
         matches!(&sqlstate[..sqlstate.len().min(2)], "02" | "22" | "23" | "42" | "44" | "54" | "P0")
             && (!sqlstate.starts_with("42") || sqlstate == ROW_POLICY)
-    }
-}
-
-impl From<StoreError> for SharingError {
-    fn from(error: StoreError) -> Self {
-        Self { lasting: !matches!(error, StoreError::Unavailable { .. }), message: error.with_way_out() }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     queue, quota, runs, salvage,
 };
 use crate::platform::Campaign;
-use crate::rate::limiter::Order;
+use crate::rate::ledger::Order;
 
 /// How often the opening of a run may meet another process's.
 const MAX_COLLISIONS: u32 = 10;

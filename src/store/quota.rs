@@ -7,8 +7,7 @@ use postgres::{Error, Row};
 
 use super::Client;
 use crate::http::RateLimit;
-use crate::http::window::Gate;
-use crate::rate::limiter::{Ask, Grant};
+use crate::rate::ledger::{Ask, Gate, Grant};
 
 /// A longer wait than ten years is none that a clock could reckon with.
 const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 86_400);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::trace::{Attempted, Purpose};
+use super::trace::Purpose;
 use crate::platform::{CallError, Exchange};
 use crate::scope::Scope;
 
@@ -31,15 +31,13 @@ pub(crate) struct Attempt<'a> {
     pub sent_at: Instant,
     pub status: Option<u16>,
     pub latency: Duration,
-    /// What the trace remembers of it.
-    pub seen: Option<Attempted>,
 }
 
 impl<'a> Attempt<'a> {
     /// Nothing has come back yet.
     pub fn new(asked: Asked<'a>, purpose: Purpose<'a>, sent_at: Instant) -> Self {
         let number = purpose.number;
-        Self { asked, purpose, number, sent_at, status: None, latency: Duration::ZERO, seen: None }
+        Self { asked, purpose, number, sent_at, status: None, latency: Duration::ZERO }
     }
 
     /// The request is over.

@@ -1,11 +1,10 @@
 //! What comes of an attempt: one pure function of its result, its history and the policy. It knows no clock, no lock and no
-//! I/O; whoever made the attempt carries the decision out, and counts, logs and tells it (`Caller::conclude`).
+//! I/O; whoever made the attempt carries the decision out, and counts, logs and tells it.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::attempt::Asked;
-use super::caller::Patience;
 use super::ending::Ending;
 use crate::http::retry::{Backoff, Cause};
 use crate::platform::CallError;
@@ -19,6 +18,17 @@ pub(crate) const DOUBTED: Duration = Duration::from_secs(60);
 const SHORTAGE_FAILURES: u32 = 3;
 /// A token endpoint that refuses by a limit tells of it nowhere else: its waits begin at a second.
 const TOKEN_REFUSALS: u32 = 2;
+
+/// How patient to be with an account.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Attempts at one campaign.
+    pub max_attempts: u32,
+    /// The longest wait that the platform may ask for.
+    pub max_wait: Duration,
+    /// How long nothing at all may succeed.
+    pub give_up_after: Duration,
+}
 
 /// What happened before, this attempt included.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,8 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::http::RateLimit;
-use crate::http::limiter::Why;
-use crate::http::sharing::SharingError;
+use crate::rate::limiter::Why;
 use crate::store::error::StoreError;
 
 /// Why this process stopped before everything was done. The first reason is the one that counts.
@@ -194,16 +193,6 @@ impl fmt::Display for Ending {
                 "cannot start a thread: {cause}; allow more of them (ulimit -u, ulimit -v, TasksMax of a systemd unit) or ask for fewer by --workers, and run again to resume"
             ),
             Self::Internal(cause) => write!(f, "internal error: {cause}; please report it"),
-        }
-    }
-}
-
-impl From<SharingError> for Ending {
-    fn from(error: SharingError) -> Self {
-        if error.lasting {
-            Self::DatabaseRefused(error.message)
-        } else {
-            Self::DatabaseUnavailable(error.message)
         }
     }
 }

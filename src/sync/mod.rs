@@ -1,22 +1,16 @@
 //! What the commands and the engine share: why a part ends and what came of it, what is decided after an attempt, and how one is
-//! traced. And the platform called by a command that stores nothing: one account, one thread, each call with as many attempts as
-//! it takes.
+//! traced.
 
 pub(crate) mod attempt;
-mod caller;
-mod calls;
-mod conclude;
 pub(crate) mod decision;
 mod ending;
-mod listing;
 mod spans;
 pub(crate) mod trace;
 
 use std::time::Duration;
 
-pub use caller::{Caller, Halt, Patience};
+pub use decision::Patience;
 pub use ending::{Ending, most_serious};
-pub use listing::{Entry, Listing};
 pub use spans::{Recorder, Span, Value};
 
 #[cfg(test)]

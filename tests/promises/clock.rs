@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use campaign_sync::http::RateLimit;
 use campaign_sync::http::token::Turn;
-use campaign_sync::rate::limiter::Order;
+use campaign_sync::rate::ledger::Order;
 use campaign_sync::store::leases;
 use campaign_sync::store::process::Process;
 use mock_api::{Hint, Settings, most_in_window};

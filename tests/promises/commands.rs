@@ -23,7 +23,7 @@ use campaign_sync::http::stats::Stats;
 use campaign_sync::http::token::{Grant, Turn};
 use campaign_sync::http::{Clock, RateLimit, Stop, SystemClock};
 use campaign_sync::platform::{Api, Campaign};
-use campaign_sync::rate::limiter::{Ask, Order};
+use campaign_sync::rate::ledger::{Ask, Order};
 use campaign_sync::store::command::{
     Command, DeadTask, NewCampaign, NewDeadLetter, NewTask, Pages, Part, Reply,
 };

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use campaign_sync::http::token::{Grant, Turn};
-use campaign_sync::http::window::Gate;
 use campaign_sync::http::{RateLimit, Secret};
-use campaign_sync::rate::limiter::Order;
+use campaign_sync::rate::ledger::{Gate, Order};
 use mock_api::{EMAIL, Hint, PASSWORD, Server, Settings};
 
 use crate::support::{Database, PATIENCE, Part, Program, Running, Signal, eventually};

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use campaign_sync::http::RateLimit;
 use campaign_sync::http::token::{Kept, Turn};
-use campaign_sync::http::window::Gate;
-use campaign_sync::rate::limiter::{Ask, Grant, Order};
+use campaign_sync::rate::ledger::{Ask, Gate, Grant, Order};
 use campaign_sync::store::closing::{Closing, NotRemoved, Reason};
 use campaign_sync::store::command::{
     Checkpoint, Claimed, Command, Committed, Finished, Holding, Left, Opened, Pages, Part, Reply,

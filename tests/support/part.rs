@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use campaign_sync::http::token::{Grant, Turn};
 use campaign_sync::http::{RateLimit, Secret};
-use campaign_sync::rate::limiter::{Ask, Grant as Granted, Order};
+use campaign_sync::rate::ledger::{Ask, Grant as Granted, Order};
 use campaign_sync::store::Store;
 use campaign_sync::store::command::{Command, Part as Whose, Reply};
 use campaign_sync::store::execute::execute;

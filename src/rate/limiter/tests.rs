@@ -1,12 +1,179 @@
-//! What the limiter says, on virtual time.
+//! Limiters whose ledger takes its time, or is shared with others.
 
 use super::*;
+use crate::http::Clock;
+use crate::http::clock::VirtualClock;
+use crate::rate::ledger::MemoryLedger;
 
 const MS: Duration = Duration::from_millis(1);
 const WINDOW: Duration = Duration::from_secs(60);
 
+/// A process that sends one request after the other.
+struct Process {
+    limiter: Limiter,
+    /// How often it has asked the ledger.
+    asks: u32,
+}
+
+impl Process {
+    fn new(configured: Option<RateLimit>) -> Self {
+        Self { limiter: Limiter::new(configured, Duration::MAX), asks: 0 }
+    }
+
+    /// Takes a turn as soon as there is one; the ledger's answer takes as long as `delay` says, and what it grants is on record
+    /// since it was asked.
+    fn take(&mut self, ledger: &mut MemoryLedger, clock: &VirtualClock, mut delay: impl FnMut() -> Duration) {
+        loop {
+            let now = clock.now();
+            match self.limiter.turn(1, 0, now) {
+                Turn::Go(_) => return self.limiter.take(1, now),
+                Turn::Reserve(ask) => {
+                    self.asks += 1;
+                    self.limiter.asked(&ask, now);
+                    assert_eq!(self.limiter.turn(1, 0, now), Turn::Asked, "one question at a time");
+                    let grant = ledger.reserve(&ask, now);
+                    clock.sleep(delay());
+                    self.limiter.granted(grant, clock.now());
+                }
+                Turn::Asked => unreachable!("it was answered"),
+                Turn::Wait(until, _) => clock.sleep(until - now),
+            }
+        }
+    }
+}
+
 fn refusal(sent_at: Instant, answered_at: Instant, hints: &Hints) -> Observation<'_> {
     Observation { sent_at, answered_at, refused: true, hints }
+}
+
+#[test]
+fn a_generous_limit_is_asked_for_many_turns_at_once_and_a_small_one_for_each() {
+    for (requests, most_asks) in [(1_000_000, 60), (100, 2_200)] {
+        let (mut ledger, clock) = (MemoryLedger::default(), VirtualClock::new(7));
+        let mut process = Process::new(RateLimit::new(requests, Duration::from_secs(1)));
+        for _ in 0..2_000 {
+            clock.sleep(MS / 50);
+            process.take(&mut ledger, &clock, || Duration::ZERO);
+        }
+        let asks = process.asks;
+        assert!(asks <= most_asks, "{requests}: {asks}");
+        assert!(
+            requests > 100 || asks >= 2_000,
+            "each turn of a small limit is on record when it is used: {asks}"
+        );
+    }
+}
+
+#[test]
+fn turns_from_a_slow_and_fitful_ledger_never_exceed_the_limit() {
+    for (seed, processes) in (0..20).flat_map(|seed| [(seed, 1), (seed, 2)]) {
+        let (mut ledger, clock) = (MemoryLedger::default(), VirtualClock::new(seed));
+        let (window, most) = (Duration::from_secs(1), 2_000);
+        let mut working: Vec<Process> =
+            (0..processes).map(|_| Process::new(RateLimit::new(most, window))).collect();
+        working.iter_mut().for_each(|process| process.limiter.share(processes > 1, clock.now()));
+        let (mut sent, mut in_all) = (VecDeque::new(), 0_usize);
+        while in_all < 3 * most as usize {
+            let process = &mut working[in_all / 64 % processes];
+            // Now and then it takes long, most of all the first time.
+            let first = process.asks == 0;
+            process.take(&mut ledger, &clock, || {
+                let slow = first || clock.random() < 0.1;
+                if slow { (60 * MS).mul_f64(0.5 + clock.random() / 2.0) } else { Duration::ZERO }
+            });
+            let now = clock.now();
+            sent.push_back(now);
+            in_all += 1;
+            while sent.front().is_some_and(|at| *at + window <= now) {
+                sent.pop_front();
+            }
+            assert!(sent.len() <= most as usize, "seed {seed}: {} within a window", sent.len());
+            clock.sleep(MS / 10);
+        }
+        let asks: u32 = working.iter().map(|process| process.asks).sum();
+        assert!(asks < 3 * most / 8, "seed {seed}: {asks} asks: most turns are taken in advance");
+    }
+}
+
+#[test]
+fn turns_that_grew_old_are_not_used() {
+    let limit = RateLimit::new(1_000_000, Duration::from_secs(1));
+    for shared in [false, true] {
+        let (mut ledger, clock) = (MemoryLedger::default(), VirtualClock::new(7));
+        let mut process = Process::new(limit);
+        process.limiter.share(shared, clock.now());
+        while process.limiter.turns.left < 8 {
+            process.take(&mut ledger, &clock, || Duration::ZERO);
+        }
+        assert!(matches!(process.limiter.turn(1, 0, clock.now()), Turn::Go(1)));
+        clock.sleep(process.limiter.turns.until.unwrap() - clock.now());
+        let asks = process.asks;
+        process.take(&mut ledger, &clock, || Duration::ZERO);
+        assert_eq!(process.asks, asks + 1, "new ones are asked for, shared: {shared}");
+    }
+}
+
+#[test]
+fn turns_granted_while_a_refusal_arrives_are_not_used() {
+    let (mut ledger, clock) = (MemoryLedger::default(), VirtualClock::new(3));
+    let mut limiter = Limiter::new(RateLimit::new(10, WINDOW), Duration::MAX);
+    let sent_at = clock.now();
+    let Turn::Reserve(ask) = limiter.turn(1, 4, sent_at) else { panic!("nothing is on record") };
+    limiter.asked(&ask, sent_at);
+    clock.sleep(MS);
+    let hints = Hints { retry_after: Some(WINDOW), ..Hints::default() };
+    let told = limiter.observe(&refusal(sent_at, clock.now(), &hints), 0.5);
+    assert!(told.contains(&Order::CloseGate(WINDOW)), "{told:?}");
+    let opens_at = clock.now() + WINDOW;
+    limiter.granted(ledger.reserve(&ask, sent_at), clock.now());
+    assert_eq!(limiter.turn(1, 0, clock.now()), Turn::Wait(opens_at, Why::Gate));
+    clock.sleep(WINDOW);
+    assert!(matches!(limiter.turn(1, 0, clock.now()), Turn::Reserve(_)), "the old ones are lost");
+}
+
+#[test]
+fn a_process_that_comes_under_a_learned_limit_learns_nothing_from_its_own_sends_alone() {
+    let (mut ledger, clock) = (MemoryLedger::default(), VirtualClock::new(1));
+    let limit = RateLimit::new(100, WINDOW);
+    ledger.tell(&Order::Learn(limit.unwrap(), vec![MS; 80]), clock.now());
+    let mut second = Process::new(None);
+    second.limiter.begin(limit, None, clock.now());
+    second.take(&mut ledger, &clock, || Duration::ZERO);
+    let (sent_at, hints) = (clock.now(), Hints { retry_after: Some(WINDOW), ..Hints::default() });
+    clock.sleep(MS);
+    let orders = second.limiter.observe(&refusal(sent_at, clock.now(), &hints), 0.5);
+    assert!(orders.contains(&Order::TellSends), "{orders:?}");
+    let ages = ledger.tell(&Order::TellSends, clock.now()).unwrap();
+    assert_eq!(ages.len(), 81);
+    assert_eq!(second.limiter.sends(&ages, clock.now()), None);
+    assert_eq!(second.limiter.limit(), limit, "81 sends say nothing against a limit of 100");
+}
+
+#[test]
+fn of_a_limit_that_others_use_as_well_a_process_learns_what_is_left_to_it() {
+    let (clock, limit) = (VirtualClock::new(1), 100);
+    let (mut left, mut processes) = (limit, [(); 2].map(|()| Process::new(None)));
+    let hints = Hints { retry_after: Some(WINDOW), ..Hints::default() };
+    let mut ledger = MemoryLedger::default();
+    for n in 0.. {
+        let process = &mut processes[n % 2];
+        process.take(&mut ledger, &clock, || Duration::ZERO);
+        let (sent_at, refused) = (clock.now(), left == 0);
+        clock.sleep(MS / 5);
+        let answered_at = clock.now();
+        let hints = if refused { &hints } else { &Hints::default() };
+        process.limiter.observe(&Observation { sent_at, answered_at, refused, hints }, 0.5);
+        if refused {
+            clock.sleep(2 * SETTLE);
+            let orders = process.limiter.settle(clock.now());
+            let learned = process.limiter.limit().unwrap();
+            assert!(matches!(&orders[..], [Order::Learn(told, _)] if *told == learned), "{orders:?}");
+            assert_eq!(learned.requests.get(), limit / 2);
+            assert!(matches!(process.limiter.turn(1, 0, clock.now()), Turn::Wait(_, Why::Gate)));
+            break;
+        }
+        left -= 1;
+    }
 }
 
 #[test]

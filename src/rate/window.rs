@@ -3,36 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::rate_limit::RateLimit;
-
-/// What came of asking for sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reservation {
-    /// So many requests are to be sent now.
-    pub granted: u32,
-    /// When nothing was granted: how long until a send can be.
-    pub wait: Duration,
-    /// The limit that was kept to, when one is known.
-    pub limit: Option<RateLimit>,
-    /// When no limit is known: how many sends were on record before.
-    pub before: u32,
-    /// Whether a gate had a part in it.
-    pub gate: Gate,
-}
-
-/// A gate that is on record, as it is to whoever asks for sends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Gate {
-    /// There is none, or it has opened.
-    #[default]
-    Open,
-    /// Closed, for as long as the platform asked.
-    Closed,
-    /// Closed for a while, where the platform asked for longer than anybody waits.
-    Doubted,
-    /// As before, and this one send is to find out whether the platform meant it.
-    Probe,
-}
+use crate::http::RateLimit;
 
 /// The sends of one window, in batches of the same moment.
 #[derive(Clone, Debug, Default)]
@@ -41,8 +12,18 @@ pub struct Window {
 }
 
 impl Window {
-    /// Reserves up to `want` sends at `now`, such that no stretch of `limit.window + margin` ever holds more than the limit.
-    pub fn reserve(&mut self, limit: RateLimit, margin: Duration, now: Instant, want: u32) -> Reservation {
+    /// Reserves up to `want` sends at `now`, such that no stretch of `limit.window + margin` ever holds more than the limit; gives
+    /// how many.
+    ///
+    /// # Errors
+    /// The time until one can be reserved, when none can be now.
+    pub fn reserve(
+        &mut self,
+        limit: RateLimit,
+        margin: Duration,
+        now: Instant,
+        want: u32,
+    ) -> Result<u32, Duration> {
         let span = limit.window + margin;
         while self.sends.front().is_some_and(|(at, _)| *at + span <= now) {
             self.sends.pop_front();
@@ -50,26 +31,13 @@ impl Window {
         let used: u32 = self.sends.iter().map(|(_, count)| count).sum();
         let granted = limit.requests.get().saturating_sub(used).min(want);
         self.record(now, granted);
-        let wait = if granted == 0 { self.until_free(limit, span, now, used) } else { Duration::ZERO };
-        Reservation { granted, wait, limit: Some(limit), before: 0, gate: Gate::Open }
+        if granted == 0 { Err(self.until_free(limit, span, now, used)) } else { Ok(granted) }
     }
 
     /// Adds sends that were made at `now`.
     pub fn record(&mut self, now: Instant, count: u32) {
         if count > 0 {
             self.sends.push_back((now, count));
-        }
-    }
-
-    /// So many of the newest sends did not count.
-    pub fn take_back(&mut self, mut count: u32) {
-        while let Some((_, sends)) = self.sends.back_mut().filter(|_| count > 0) {
-            let taken = count.min(*sends);
-            *sends -= taken;
-            count -= taken;
-            if *sends == 0 {
-                self.sends.pop_back();
-            }
         }
     }
 
@@ -119,19 +87,18 @@ mod tests {
             let (mut arrivals, mut sends): (Vec<Instant>, Vec<Instant>) = Default::default();
             for (pause, want, jitter) in steps {
                 now += Duration::from_millis(pause);
-                let mut reserved = window.reserve(limit, margin, now, want);
-                if reserved.granted == 0 {
+                let reserved = window.reserve(limit, margin, now, want).or_else(|wait| {
                     // Exactly at the end of the wait there is room, and not a nanosecond before.
-                    let early = now + reserved.wait - Duration::from_nanos(1);
-                    prop_assert_eq!(window.clone().reserve(limit, margin, early, 1).granted, 0);
-                    now += reserved.wait;
-                    reserved = window.reserve(limit, margin, now, want);
-                    prop_assert!(reserved.granted > 0);
-                }
+                    let early = now + wait - Duration::from_nanos(1);
+                    assert!(window.clone().reserve(limit, margin, early, 1).is_err());
+                    now += wait;
+                    window.reserve(limit, margin, now, want)
+                });
+                let granted = reserved.unwrap();
                 let in_window = |t: &&Instant| **t + limit.window + margin > now;
                 let used = u32::try_from(sends.iter().filter(in_window).count()).unwrap();
-                prop_assert_eq!(reserved.granted, want.min(requests - used));
-                for _ in 0..reserved.granted {
+                prop_assert_eq!(granted, want.min(requests - used));
+                for _ in 0..granted {
                     sends.push(now);
                     arrivals.push(now + margin.mul_f64(jitter));
                 }

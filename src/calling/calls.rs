@@ -1,14 +1,14 @@
 //! The calls themselves: a page, a campaign's sync and a token, each with as many attempts as it takes. What comes of each
-//! attempt is decided in [`super::decision`].
+//! attempt is decided in `sync::decision`.
 
-use super::attempt::{Asked, Attempt};
 use super::caller::{Caller, Halt};
-use super::decision::{Decision, History};
-use super::ending::Ending;
-use super::trace::{Purpose, Step};
 use crate::http::retry::Cause;
 use crate::http::token::{Grant, Token};
 use crate::platform::{CallError, ListedPage, PageNumber};
+use crate::sync::Ending;
+use crate::sync::attempt::{Asked, Attempt};
+use crate::sync::decision::{Decision, History};
+use crate::sync::trace::Purpose;
 
 impl Caller {
     /// The first page of the listing, however many attempts it takes.
@@ -27,30 +27,13 @@ impl Caller {
         page: PageNumber,
         page_size: i32,
     ) -> Result<Result<ListedPage, String>, Halt> {
-        let step = self.trace.begin();
-        let listed = self.try_page(page, page_size, step);
-        let records = match &listed {
-            Ok(Ok(listed)) => Ok(listed.records.len() + listed.broken.len()),
-            Ok(Err(_)) => Err("refused"),
-            Err(_) => Err("stopped before it was there"),
-        };
-        self.trace.page(step, page.0, page_size, records);
-        listed
-    }
-
-    fn try_page(
-        &self,
-        page: PageNumber,
-        page_size: i32,
-        step: Step,
-    ) -> Result<Result<ListedPage, String>, Halt> {
         let mut history = History::default();
         let mut number = 0;
         loop {
             number += 1;
             self.wait_for_breaker()?;
             let token = self.token_and_turn()?;
-            let (listed, attempt) = self.list_once(&token, page, page_size, (Some(step), number));
+            let (listed, attempt) = self.list_once(&token, page, page_size, number);
             let error = match listed {
                 Ok(listed) if listed.page.is_none_or(|served| served == page.0) => {
                     self.succeeded(attempt, Some(&token));
@@ -71,24 +54,23 @@ impl Caller {
         }
     }
 
-    /// One attempt at a page, the so manieth of a step.
+    /// One attempt at a page; `number` counts them from 1.
     fn list_once(
         &self,
         token: &Token,
         page: PageNumber,
         page_size: i32,
-        (step, number): (Option<Step>, u32),
+        number: u32,
     ) -> (Result<ListedPage, CallError>, Attempt<'static>) {
-        let purpose = Purpose { step, name: "GET /api/campaigns", number, campaign: None };
+        let purpose = Purpose { step: None, name: "GET /api/campaigns", number, campaign: None };
         let mut attempt = Attempt::new(Asked::Page(page.0), purpose, self.clock.now());
-        let (listed, seen) = self.trace.attempt(|header, watch| {
+        let (listed, _) = self.trace.attempt(|header, watch| {
             self.api.list_page(token, page, page_size, Some(header), &mut |exchange| {
                 attempt.answered(exchange);
                 self.observe(exchange);
                 watch(exchange);
             })
         });
-        attempt.seen = seen;
         (listed, attempt)
     }
 
@@ -102,13 +84,12 @@ impl Caller {
             }
             let purpose = Purpose { step: None, name: "POST /auth/token", number, campaign: None };
             let mut attempt = Attempt::new(Asked::Token, purpose, self.clock.now());
-            let (fetched, seen) = self.trace.attempt(|header, watch| {
+            let (fetched, _) = self.trace.attempt(|header, watch| {
                 self.api.fetch_token(Some(header), &mut |exchange| {
                     attempt.answered(exchange);
                     watch(exchange);
                 })
             });
-            attempt.seen = seen;
             let error = match fetched {
                 Ok(grant) => {
                     self.succeeded(attempt, None);

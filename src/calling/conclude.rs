@@ -1,32 +1,35 @@
-//! What comes of an attempt is noted, decided ([`super::decision`]), and then counted, logged and traced, here and nowhere else.
+//! What comes of an attempt is noted, decided (`sync::decision`), and then counted and logged.
 
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::attempt::{Asked, Attempt};
 use super::caller::{Caller, Halt};
-use super::decision::{self, Decision, History, Policy};
-use super::ending::Ending;
-use crate::http::health::Lane;
+use crate::http::lock::lock;
 use crate::http::retry::Cause;
 use crate::http::token::Token;
 use crate::platform::CallError;
+use crate::rate::breaker::Lane;
+use crate::sync::Ending;
+use crate::sync::attempt::{Asked, Attempt};
+use crate::sync::decision::{self, Decision, History, Policy};
 
 impl Caller {
     /// An attempt went well; `token` is what it was made with.
     pub(super) fn succeeded(&self, attempt: Attempt<'_>, token: Option<&Token>) {
         match token {
             Some(token) => self.proven(&attempt, token),
-            None => self.health.answers(),
+            None => lock(&self.known).health.answers(),
         }
-        self.tell(attempt, Ok(()), &Decision::Done);
+        self.tell(&attempt, Ok(()), &Decision::Done);
     }
 
     /// The API works, and takes this token.
     fn proven(&self, attempt: &Attempt<'_>, token: &Token) {
         self.tokens.accepted(token.generation);
-        if let Some(failed) = self.health.success(lane(attempt.asked), attempt.sent_at) {
-            log::info!(account = self.scope.account(), run = self.scope.run(); "{} answers again, after {} s", self.api.base_url(), failed.as_secs());
+        let failed_since = lock(&self.known).health.success(lane(attempt.asked), attempt.sent_at);
+        if let Some(since) = failed_since {
+            let failed = self.clock.now().saturating_duration_since(since).as_secs();
+            log::info!(account = self.scope.account(), run = self.scope.run(); "{} answers again, after {failed} s", self.api.base_url());
         }
     }
 
@@ -38,11 +41,12 @@ impl Caller {
         error: &CallError,
         history: &mut History,
     ) {
+        let now = self.clock.now();
         history.token_accepted = self.tokens.any_accepted();
         match error {
             CallError::RateLimited { .. } => {
                 history.refusals += 1;
-                self.health.refused();
+                lock(&self.known).health.refused(now);
             }
             CallError::Unauthorized => {
                 history.unauthorized += 1;
@@ -55,22 +59,23 @@ impl Caller {
                 (asked, Some(token)) if decision::is_page_gone(asked, *status) => self.proven(attempt, token),
                 _ if *status == 403 => {
                     history.forbidden += 1;
-                    self.health.failure(Lane::List);
+                    lock(&self.known).health.failure(Lane::List, now);
                 }
                 _ => {}
             },
             CallError::Shortage(shortage) => {
                 shortage.warn();
-                self.health.failure(lane(attempt.asked));
+                lock(&self.known).health.failure(lane(attempt.asked), now);
             }
             CallError::Retry { .. } => {
                 history.failures += 1;
-                self.health.failure(lane(attempt.asked));
+                lock(&self.known).health.failure(lane(attempt.asked), now);
             }
         }
-        history.given_up = self.health.given_up();
-        history.luckless = self.health.luckless_for();
-        history.over_budget = self.health.over_budget();
+        let known = lock(&self.known);
+        history.given_up = known.health.given_up(now);
+        history.luckless = known.health.luckless_for(now);
+        history.over_budget = known.health.over_budget();
     }
 
     /// Decides what comes of an attempt that did not go well, and sees to it that this is counted, told and, where it is the
@@ -88,9 +93,9 @@ impl Caller {
             self.warn(&attempt, error, &decision);
         }
         if matches!(decision, Decision::Again(..)) && !matches!(error, CallError::Shortage(_)) {
-            self.health.spend_retry();
+            lock(&self.known).health.spend_retry();
         }
-        self.tell(attempt, Err(error), &decision);
+        self.tell(&attempt, Err(error), &decision);
         if let Decision::Stop(ending) = &decision {
             self.end(ending.clone());
         }
@@ -101,7 +106,9 @@ impl Caller {
     fn warn(&self, attempt: &Attempt<'_>, error: &CallError, decision: &Decision) {
         let no_connection = matches!(error, CallError::Retry { cause: Cause::Connect, .. });
         let failed = no_connection || matches!(error, CallError::Retry { .. } | CallError::Refused { .. });
-        if failed && !self.stop.requested() && self.health.is_worth_a_warning(no_connection) {
+        let now = self.clock.now();
+        let warns = || lock(&self.known).health.is_worth_a_warning(no_connection, now);
+        if failed && !self.stop.requested() && warns() {
             let (method, path) = attempt.purpose.name.split_once(' ').unwrap_or_default();
             log::warn!(
                 account = self.scope.account(), run = self.scope.run();
@@ -112,10 +119,9 @@ impl Caller {
         }
     }
 
-    /// Has log and trace tell of an attempt, and what comes next.
-    pub(super) fn tell(&self, attempt: Attempt<'_>, result: Result<(), &CallError>, next: &dyn Display) {
+    /// Has the log tell of an attempt, and what comes next.
+    fn tell(&self, attempt: &Attempt<'_>, result: Result<(), &CallError>, next: &dyn Display) {
         attempt.log(&self.scope, result, next);
-        self.trace.attempted(attempt.seen, &attempt.purpose, result.err(), Some(next));
     }
 
     /// Waits as was decided for a page or a token, until the next attempt.
@@ -130,14 +136,16 @@ impl Caller {
     }
 
     fn wait_after(&self, wait: Duration, error: &CallError) -> Result<(), Halt> {
-        let left = match error {
+        let gives_up_at = match error {
             // Asked too soon, a limiter refuses again.
-            CallError::RateLimited { .. } => wait,
+            CallError::RateLimited { .. } => None,
             // Never longer than until it is time to give up.
-            _ => self.patience.give_up_after.saturating_sub(self.health.failing_for()),
+            _ => lock(&self.known).health.gives_up_at(),
         };
-        self.clock.sleep(wait.min(left));
-        if let Some(after) = self.health.given_up() {
+        let left = gives_up_at.map(|at| at.saturating_duration_since(self.clock.now()));
+        self.clock.sleep(left.map_or(wait, |left| wait.min(left)));
+        let given_up = lock(&self.known).health.given_up(self.clock.now());
+        if let Some(after) = given_up {
             let (api, last) = (self.api.base_url().to_owned(), error.to_string());
             return Err(self.end(Ending::GaveUp { after, api, last }));
         }

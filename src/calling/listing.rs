@@ -3,9 +3,9 @@
 use serde_json::value::RawValue;
 
 use super::caller::{Caller, Halt};
-use super::ending::Ending;
 use crate::platform::endless::{RecentIds, endless};
 use crate::platform::{Invalid, Listed, ListedPage, PageNumber, key_of, read_record};
+use crate::sync::Ending;
 
 /// A page as it came. Its records are read by whoever takes it: fetching is what everybody waits for.
 struct Fetched {

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::rate_limit::RateLimit;
+use crate::http::RateLimit;
 
 /// Windows that people choose; a bracket that holds one of them most likely means it.
 const USUAL_SECONDS: [u64; 12] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 3600];
 /// The waits after refusals that give no hint; the longest is below the 15 minutes that a run is patient for.
-pub(crate) const FIRST_WAIT: Duration = Duration::from_secs(1);
+pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// A request may need so much less to the server than the first of the burst did.
 const LATENESS: Duration = Duration::from_millis(25);

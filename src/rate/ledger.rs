@@ -1,0 +1,98 @@
+//! The record of an account's sends: what a limiter asks it and is answered, and the one of a process that shares its limit with
+//! nobody. Processes that share one have it in the database (`store/quota.rs`).
+
+use std::time::{Duration, Instant};
+
+use super::window::Window;
+use crate::http::RateLimit;
+
+/// What to ask the ledger.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ask {
+    /// The limit to keep; without one, it is a doubted gate that decides.
+    pub limit: Option<RateLimit>,
+    /// The time by which its window is lengthened.
+    pub margin: Duration,
+    /// How many sends.
+    pub want: u32,
+}
+
+/// What the ledger answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Sends that are on record now, to be made at once.
+    pub granted: u32,
+    /// When none was granted: how long until one can be.
+    pub wait: Duration,
+    /// The limit on record, when it is another one.
+    pub limit: Option<RateLimit>,
+    /// What the gate on record had to do with it.
+    pub gate: Gate,
+}
+
+/// What a gate that is on record has to do with an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gate {
+    /// There is none, or it has opened.
+    #[default]
+    Open,
+    /// Closed, for as long as the platform asked.
+    Closed,
+    /// Closed for a while, where the platform asked for longer than anybody waits.
+    Doubted,
+    /// As before, and this one send is to find out whether the platform meant it.
+    Probe,
+}
+
+/// What the ledger is to be told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    /// Nobody may send for this time.
+    CloseGate(Duration),
+    /// Nobody may send for this time, and then one request alone until the gate is opened: the platform asked to wait for the
+    /// second, which is longer than anybody waits.
+    Doubt(Duration, Duration),
+    /// That one request was accepted: the gate is open.
+    OpenGate,
+    /// This is the limit; the sends of these ages were accepted, and those that are not on record yet belong there.
+    Learn(RateLimit, Vec<Duration>),
+    /// It is to tell the ages of the sends on record, those of other processes among them: see [`Limiter::sends`](super::limiter::Limiter::sends).
+    TellSends,
+}
+
+/// The ledger of a process that shares its limit with nobody: in memory, and it answers at once.
+#[derive(Debug, Default)]
+pub struct MemoryLedger {
+    sends: Window,
+    limit: Option<RateLimit>,
+}
+
+impl MemoryLedger {
+    /// Puts sends on record, as many as the limit permits now.
+    pub fn reserve(&mut self, ask: &Ask, now: Instant) -> Grant {
+        let reserved = match ask.limit.or(self.limit) {
+            Some(limit) => self.sends.reserve(limit, ask.margin, now, ask.want),
+            None => Ok(ask.want),
+        };
+        let granted = reserved.unwrap_or(0);
+        let limit = self.limit.filter(|_| ask.limit.is_none());
+        Grant { granted, wait: reserved.err().unwrap_or_default(), limit, gate: Gate::Open }
+    }
+
+    /// Takes an order; gives the ages of the sends on record where it is to tell them.
+    pub fn tell(&mut self, order: &Order, now: Instant) -> Option<Vec<Duration>> {
+        match order {
+            Order::Learn(limit, ages) => {
+                if self.limit.replace(*limit).is_none() {
+                    ages.iter()
+                        .filter_map(|age| now.checked_sub(*age))
+                        .for_each(|at| self.sends.record(at, 1));
+                }
+            }
+            Order::TellSends => return Some(self.sends.ages(now)),
+            // The limiter keeps its own gate, and nobody else asks for one.
+            Order::CloseGate(_) | Order::Doubt(..) | Order::OpenGate => {}
+        }
+        None
+    }
+}
