@@ -25,7 +25,7 @@
 //!
 //! | question | file |
 //! |---|---|
-//! | what happens on a 429? | `sync/decision.rs` (`refused_by_limit`), `rate/limiter.rs` (`observe`) |
+//! | what happens on a 429? | `sync/decision.rs` (`refused_by_limit`), `rate/limiter/answers.rs` (`observe`) |
 //! | when is a campaign a dead letter? | `sync/decision.rs` (`failed`, `refused`), `engine/syncing.rs` |
 //! | what is written in one commit? | `engine/pages.rs` (`rows`), `engine/storing.rs` (`commit`) |
 //! | what if the database refuses a row? | `store/salvage.rs` |
@@ -45,13 +45,12 @@
 //! # Where things are
 //!
 //! `main` → [`commands`] → [`cli`], [`config`], [`engine`], [`calling`], [`report`]; `engine` → [`sync`], [`rate`], [`platform`],
-//! [`store`], [`http`]; `calling`, the blocking caller of the commands that store nothing, → `sync`, `rate`, `platform`, `http`;
-//! `platform` → `http`; nothing goes back up. `sync` has what all of them share of an attempt: its decision, trace and ending.
-//! All may use [`scope`] (whose part
-//! it is, for the log), [`foreign`], [`settings_file`], `in_time` (a timeout for what has none) and `own_machine` (its limits
-//! and shortages). Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/` and [`store`]. There every
-//! statement names its tables as `campaign_sync.table`; [`store::Client`] puts another schema in place of it where the
-//! installation is elsewhere. [`config`] takes the schema's name from `store`.
+//! [`store`], [`http`]; [`calling`] (the blocking caller of the commands that store nothing) → `sync`, `rate`, `platform`, `http`;
+//! `platform` → `http`; nothing goes back up. [`sync`] has what all of them share of an attempt: its decision, trace and ending.
+//! All may use [`scope`] (whose part it is, for the log), [`foreign`], [`settings_file`], `in_time` (a timeout for what has none)
+//! and `own_machine` (its limits and shortages). Time, sleep and chance come in through [`http::Clock`]. All SQL is in `sql/` and
+//! [`store`]. There every statement names its tables as `campaign_sync.table`; [`store::Client`] puts another schema in place of
+//! it where the installation is elsewhere. [`config`] takes the schema's name from `store`.
 //!
 //! The engine's rules are a state machine without I/O, which `tests/simulation` plays on virtual time (`make simulate`);
 //! [`store::command`] has its commands to the database as values, and `tests/promises/commands.rs` holds [`store::execute`] to the

@@ -139,7 +139,7 @@
 //! | `http/gather.rs` | `.connect(` 1 | `--timeout`, and 10 s |
 //! | `in_time.rs` | `.recv_timeout(` 1, `sync_channel(` 1 | the time that is given |
 //! | `platform/api.rs` | `.wait(` 1 | none: it gives a time |
-//! | `rate/limiter.rs` | `.wait(` 2 | none: it gives a time |
+//! | `rate/limiter/answers.rs` | `.wait(` 2 | none: it gives a time |
 //! | `report/metrics/file.rs` | `.try_lock()` 1, `fs::read(` 1, `thread::sleep(` 1 | 5 s |
 //! | `report/trace.rs` | `.join()` 1, `.recv_timeout(` 1, `.wait_timeout_while(` 2, `sync_channel(` 1 | the file is open, or 5 s are over; of the writer, which nobody else waits for, until there are spans |
 //! | `report/trace/out.rs` | `.read_exact(` 1 | as above: it is the writer's |

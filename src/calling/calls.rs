@@ -1,4 +1,4 @@
-//! The calls themselves: a page, a campaign's sync and a token, each with as many attempts as it takes. What comes of each
+//! The calls themselves: a page and a token, each with as many attempts as it takes. What comes of each
 //! attempt is decided in `sync::decision`.
 
 use super::caller::{Caller, Halt};

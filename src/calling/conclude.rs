@@ -10,7 +10,7 @@ use crate::http::token::Token;
 use crate::platform::CallError;
 use crate::rate::breaker::Lane;
 use crate::sync::Ending;
-use crate::sync::attempt::{Asked, Attempt};
+use crate::sync::attempt::Attempt;
 use crate::sync::decision::{self, Decision, History, Policy};
 
 impl Caller {
@@ -26,7 +26,7 @@ impl Caller {
     /// The API works, and takes this token.
     fn proven(&self, attempt: &Attempt<'_>, token: &Token) {
         self.tokens.accepted(token.generation);
-        let failed_since = lock(&self.known).health.success(lane(attempt.asked), attempt.sent_at);
+        let failed_since = lock(&self.known).health.success(Lane::List, attempt.sent_at);
         if let Some(since) = failed_since {
             let failed = self.clock.now().saturating_duration_since(since).as_secs();
             log::info!(account = self.scope.account(), run = self.scope.run(); "{} answers again, after {failed} s", self.api.base_url());
@@ -53,9 +53,7 @@ impl Caller {
                 history.token_accepted = token.is_some_and(|token| !self.tokens.refused(token.generation));
             }
             CallError::Refused { status, .. } => match (attempt.asked, token) {
-                // It is this campaign that it will not have, …
-                (Asked::Campaign(_), Some(token)) => self.proven(attempt, token),
-                // … or this page that it no longer has.
+                // It is this page that it no longer has.
                 (asked, Some(token)) if decision::is_page_gone(asked, *status) => self.proven(attempt, token),
                 _ if *status == 403 => {
                     history.forbidden += 1;
@@ -65,11 +63,11 @@ impl Caller {
             },
             CallError::Shortage(shortage) => {
                 shortage.warn();
-                lock(&self.known).health.failure(lane(attempt.asked), now);
+                lock(&self.known).health.failure(Lane::List, now);
             }
             CallError::Retry { .. } => {
                 history.failures += 1;
-                lock(&self.known).health.failure(lane(attempt.asked), now);
+                lock(&self.known).health.failure(Lane::List, now);
             }
         }
         let known = lock(&self.known);
@@ -150,12 +148,5 @@ impl Caller {
             return Err(self.end(Ending::GaveUp { after, api, last }));
         }
         if self.stop.requested() { Err(Halt) } else { Ok(()) }
-    }
-}
-
-fn lane(asked: Asked<'_>) -> Lane {
-    match asked {
-        Asked::Token | Asked::Page(_) => Lane::List,
-        Asked::Campaign(_) => Lane::Sync,
     }
 }

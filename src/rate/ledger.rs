@@ -56,7 +56,8 @@ pub enum Order {
     OpenGate,
     /// This is the limit; the sends of these ages were accepted, and those that are not on record yet belong there.
     Learn(RateLimit, Vec<Duration>),
-    /// It is to tell the ages of the sends on record, those of other processes among them: see [`Limiter::sends`](super::limiter::Limiter::sends).
+    /// It is to tell the ages of the sends on record, those of other processes among them, for
+    /// [`Limiter::sends`](super::limiter::Limiter::sends).
     TellSends,
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::http::Clock;
 use crate::http::clock::VirtualClock;
-use crate::rate::ledger::MemoryLedger;
+use crate::rate::ledger::{MemoryLedger, Order};
 
 const MS: Duration = Duration::from_millis(1);
 const WINDOW: Duration = Duration::from_secs(60);
