@@ -12,8 +12,9 @@ use super::Failure;
 use crate::calling::Caller;
 use crate::cli::Flags;
 use crate::config::{Account, Config, DEFAULT, Environment, there_is};
+use crate::http::agents::Agents;
 use crate::http::client::{Client, ClientSettings};
-use crate::http::connections::idle_for_each;
+use crate::http::connections::idle;
 use crate::http::lock::lock;
 use crate::http::stats::Stats;
 use crate::http::{Clock, Secret, Stop, SystemClock};
@@ -58,7 +59,7 @@ impl Context {
 pub(super) fn caller(config: &Config, account: &Account, context: &Context) -> Result<Caller, Failure> {
     let password = account.password.get().map_err(Failure::usage)?;
     let stats = Arc::new(Stats::default());
-    let api = api(config, account, context, &password, stats.clone())?;
+    let api = api(account, &agents(config, account.workers + 2)?, context, &password, stats.clone())?;
     let (clock, stop, scope) = (context.clock.clone(), context.stop.clone(), Scope::new(&account.name));
     let patience = patience(config, account);
     let caller = Caller::new(api, account.rate_limit, stats, clock, stop, patience, scope);
@@ -74,26 +75,28 @@ pub(super) fn patience(config: &Config, account: &Account) -> Patience {
     }
 }
 
+/// What connects to the platforms, for so many threads that call.
+pub(super) fn agents(config: &Config, threads: usize) -> Result<Agents, Failure> {
+    Agents::new(idle(threads), config.trusted_roots.as_deref())
+        .map_err(|error| Failure::usage(format!("SSL_CERT_FILE: {error}")))
+}
+
 /// The API for an account.
 pub(super) fn api(
-    config: &Config,
     account: &Account,
+    agents: &Agents,
     context: &Context,
     password: &Secret,
     stats: Arc<Stats>,
 ) -> Result<Api, Failure> {
-    let client = Client::new(
-        &ClientSettings {
-            base_url: account.api_url.clone(),
-            timeout: account.timeout,
-            connections: idle_for_each(config.accounts.len(), account.workers + 2),
-            client_id: account.client_id.clone(),
-            trusted_roots: config.trusted_roots.clone(),
-            proxy: account.proxy.clone(),
-        },
-        context.clock.clone(),
-    )
-    .map_err(|error| Failure::usage(format!("SSL_CERT_FILE: {error}")))?;
+    let settings = ClientSettings {
+        base_url: account.api_url.clone(),
+        timeout: account.timeout,
+        client_id: account.client_id.clone(),
+        proxy: account.proxy.clone(),
+    };
+    let client = Client::new(&settings, agents, context.clock.clone())
+        .map_err(|error| Failure::usage(format!("account {:?}: {error}", account.name)))?;
     Ok(Api::new(client, &account.email, password, stats))
 }
 

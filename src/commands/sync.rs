@@ -13,6 +13,7 @@ use crate::cli::Flags;
 use crate::config::{Account, Config, Environment, Output, Password};
 use crate::engine::account::Settings;
 use crate::engine::scheduler::{Job, MAX_OPEN, Scheduler, Surroundings};
+use crate::http::agents::Agents;
 use crate::http::stats::Stats;
 use crate::http::{Secret, Stop, SystemClock};
 use crate::report::log::{apart, conclude};
@@ -145,7 +146,8 @@ fn work_on(
         }
     }
     let workers = workers(&ready);
-    let jobs = ready.into_iter().map(|(part, password)| part.job(&password, config, output));
+    let agents = set_up::agents(config, workers)?;
+    let jobs = ready.into_iter().map(|(part, password)| part.job(&password, &agents, config, output));
     let surroundings = Surroundings {
         workers,
         open: MAX_OPEN,
@@ -254,9 +256,15 @@ impl Part<'_> {
         Outcome::without_run(&self.account.name, ending, self.context.elapsed())
     }
 
-    fn job(self, password: &Secret, config: &Config, output: &Output) -> Result<Job, Box<Outcome>> {
+    fn job(
+        self,
+        password: &Secret,
+        agents: &Agents,
+        config: &Config,
+        output: &Output,
+    ) -> Result<Job, Box<Outcome>> {
         let stats = Arc::new(Stats::default());
-        let api = set_up::api(config, self.account, &self.context, password, stats.clone())
+        let api = set_up::api(self.account, agents, &self.context, password, stats.clone())
             .map_err(|failure| Box::new(self.misconfigured(failure)))?;
         let Part { account, context, store, retry } = self;
         let settings = Settings {

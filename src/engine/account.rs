@@ -257,6 +257,11 @@ impl Account {
         self.abandoned
     }
 
+    /// Whether something is in flight, and worth waiting for.
+    pub(super) fn awaits_calls(&self) -> bool {
+        !self.abandoned && (self.in_flight > 0 || self.listing.fetching || self.token.pending)
+    }
+
     /// Why nothing was marked as removed when this process closed the run, if so.
     #[must_use]
     pub fn not_removed(&self) -> Option<&NotRemoved> {

@@ -366,6 +366,7 @@ impl<'a> Scheduler<'a> {
         if !open.is_over && !std::mem::replace(&mut open.is_abandoned, true) {
             open.account.abandon();
             open.line.api.abandon();
+            self.look_at(account);
         }
     }
 

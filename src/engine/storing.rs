@@ -64,7 +64,7 @@ impl Account {
             return;
         }
         let leaving = self.phase == Phase::Stopping;
-        if leaving && (self.in_flight > 0 || self.listing.fetching) {
+        if leaving && self.awaits_calls() {
             return;
         }
         let quiet = self.in_flight == 0 && self.ready.is_empty() && self.suspects.is_empty();
@@ -490,9 +490,7 @@ impl Account {
     /// Leaves when nothing is in flight and all is committed.
     pub(super) fn stop(&mut self) {
         self.acquit();
-        let waits = self.in_flight > 0
-            || self.listing.fetching
-            || self.token.pending
+        let waits = self.awaits_calls()
             || self.outstanding.committing
             || self.outstanding.claiming
             || !self.pages.is_empty()

@@ -2,24 +2,20 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use ureq::config::Config;
+use ureq::Body;
 use ureq::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use ureq::http::{HeaderName, Method, Request, Response};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
-use ureq::{Agent, Body};
 
+use super::agents::{Agents, BUFFER_BYTES, Shared};
 use super::budget::{Memory, SMALL_PAGE};
 use super::clock::Clock;
 use super::coding::Coding;
-use super::gather::GatherConnector;
 use super::hints::{self, Hints};
-use super::lock::lock;
-use super::resolver::CachingResolver;
 use super::secret::Secret;
 use super::tls_fault::TlsFault;
 use crate::own_machine::Shortage;
@@ -28,15 +24,6 @@ use crate::own_machine::Shortage;
 pub const LONG_BODY: u64 = 32 << 20;
 /// The largest of any other, of which each worker may hold one: they have a few hundred bytes.
 pub const SHORT_BODY: u64 = 256 << 10;
-/// The largest response header, all fields together.
-pub(super) const MAX_HEADER_BYTES: usize = 64 << 10;
-/// Each connection's buffers; the default of 128 kB each would be most of our memory at 16 workers.
-pub(super) const BUFFER_BYTES: usize = 16 << 10;
-/// Neither a name look-up nor a connect takes longer: they cannot be abandoned.
-const LONGEST_CONNECT: Duration = Duration::from_secs(10);
-/// An idle connection older than this is not used again: many servers and balancers close theirs after a minute.
-const MAX_IDLE: Duration = Duration::from_secs(50);
-
 /// Nothing of what follows it (RFC 8259, 8.1, permits to ignore it).
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -46,12 +33,8 @@ pub struct ClientSettings {
     pub base_url: String,
     /// The longest that one attempt may take, from name look-up to the body's last byte.
     pub timeout: Duration,
-    /// How many connections may stand idle: the number of threads that call.
-    pub connections: usize,
     /// Sent as `X-Client-Id` when set.
     pub client_id: Option<String>,
-    /// PEM certificates to trust instead of the built-in (Mozilla's) roots.
-    pub trusted_roots: Option<Vec<u8>>,
     /// Used for https only, whatever the environment says.
     pub proxy: Option<Proxy>,
 }
@@ -67,8 +50,7 @@ pub struct Proxy {
 
 /// A client of one server.
 pub struct Client {
-    agent: Agent,
-    resolver: CachingResolver,
+    agent: Arc<Shared>,
     base_url: String,
     client_id: Option<HeaderValue>,
     proxy: Option<String>,
@@ -155,11 +137,15 @@ impl fmt::Display for BadClientSettings {
 }
 
 impl Client {
-    /// A client with its own pool of connections.
+    /// A client whose connections are those of one of these agents.
     ///
     /// # Errors
-    /// When `trusted_roots` holds no certificate, or the client id cannot stand in a header.
-    pub fn new(settings: &ClientSettings, clock: Arc<dyn Clock>) -> Result<Self, BadClientSettings> {
+    /// When the client id cannot stand in a header.
+    pub fn new(
+        settings: &ClientSettings,
+        agents: &Agents,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BadClientSettings> {
         let client_id =
             match &settings.client_id {
                 Some(id) => Some(HeaderValue::from_str(id).map_err(|_| {
@@ -167,38 +153,13 @@ impl Client {
                 })?),
                 None => None,
             };
-        let mut tls = TlsConfig::builder();
-        if let Some(pem) = &settings.trusted_roots {
-            tls = tls.root_certs(trusted_roots(pem)?);
-        }
-        let config = Config::builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_global(Some(settings.timeout))
-            .timeout_resolve(Some(settings.timeout.min(LONGEST_CONNECT)))
-            .timeout_connect(Some(settings.timeout.min(LONGEST_CONNECT)))
-            .max_response_header_size(MAX_HEADER_BYTES)
-            .input_buffer_size(BUFFER_BYTES)
-            .output_buffer_size(BUFFER_BYTES)
-            .max_idle_connections(settings.connections)
-            .max_idle_connections_per_host(settings.connections)
-            .max_idle_age(MAX_IDLE)
-            .user_agent(concat!("campaign-sync/", env!("CARGO_PKG_VERSION")))
-            .accept("application/json")
-            .tls_config(tls.build());
         // What is not encrypted goes to its host and to nobody else.
         let proxy = settings.proxy.as_ref().filter(|_| settings.base_url.starts_with("https:"));
-        let config = config.proxy(proxy.map(|proxy| proxy.server.clone())).build();
-        let proxy = proxy.map(|proxy| proxy.name.clone());
-        let resolver = CachingResolver::default();
-        let agent = Agent::with_parts(config, GatherConnector::default(), resolver.clone());
         Ok(Self {
-            agent,
-            resolver,
+            agent: agents.get(settings.timeout, proxy),
             base_url: settings.base_url.clone(),
             client_id,
-            proxy,
+            proxy: proxy.map(|proxy| proxy.name.clone()),
             clock,
             expected: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
@@ -222,7 +183,7 @@ impl Client {
             _ => None,
         };
         let sent_at = self.clock.now();
-        let mut response = self.agent.run(request).map_err(|error| self.no_reply(error))?;
+        let mut response = self.agent.http.run(request).map_err(|error| self.no_reply(error))?;
         let status = response.status().as_u16();
         let coding = Coding::of(response.headers().get(CONTENT_ENCODING));
         let mut body = self.read(&mut response, &coding, call.most_bytes, &mut memory)?;
@@ -295,11 +256,14 @@ impl Client {
         Memory::take(page, given_up).ok_or_else(|| NoReply::Interrupted("there was no memory for it".into()))
     }
 
-    /// Breaks every connection, so that no call waits for an answer any more: those that do fail, and so do later ones. A name
-    /// look-up or a connect that has begun is not broken, but takes no more than 10 s.
+    /// Has no call of this client wait for memory any more. Where the connections are this client's alone, they are broken too,
+    /// so that no call waits for an answer: those that do fail, and so do later ones. A name look-up or a connect that has
+    /// begun is not broken, but takes no more than 10 s.
     pub fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
-        self.agent.clone().shutdown();
+        if Arc::strong_count(&self.agent) == 1 {
+            self.agent.http.clone().shutdown();
+        }
     }
 
     fn request<'a>(&self, call: &Call<'a>) -> Result<Request<&'a [u8]>, ureq::http::Error> {
@@ -351,7 +315,7 @@ impl Client {
 
     /// Nobody is there, or does not want to talk. If there is a proxy, it is the only one that was asked.
     fn no_connection(&self, cause: &str) -> NoReply {
-        self.resolver.forget();
+        self.agent.resolver.forget();
         NoReply::Connect(match &self.proxy {
             Some(proxy) => format!("{proxy}: {cause}"),
             None => cause.to_owned(),
@@ -405,39 +369,4 @@ fn body_retry_after(status: u16, body: &[u8]) -> Option<f64> {
         return None;
     }
     serde_json::from_slice::<Hint>(body).ok()?.retry_after
-}
-
-/// Whether these are certificates that [`ClientSettings::trusted_roots`] can be.
-///
-/// # Errors
-/// When they hold no certificate in PEM form.
-pub fn check_trusted_roots(pem: &[u8]) -> Result<(), BadClientSettings> {
-    trusted_roots(pem).map(drop)
-}
-
-/// The certificates of a file. All accounts have the same one: it is read once.
-fn trusted_roots(pem: &[u8]) -> Result<RootCerts, BadClientSettings> {
-    static READ: Mutex<Option<(Vec<u8>, RootCerts)>> = Mutex::new(None);
-    let mut read = lock(&READ);
-    if let Some((_, roots)) = read.as_ref().filter(|(of, _)| of == pem) {
-        return Ok(roots.clone());
-    }
-    let roots = parsed_roots(pem)?;
-    *read = Some((pem.to_vec(), roots.clone()));
-    Ok(roots)
-}
-
-fn parsed_roots(pem: &[u8]) -> Result<RootCerts, BadClientSettings> {
-    let mut roots: Vec<Certificate<'static>> = Vec::new();
-    for item in ureq::tls::parse_pem(pem) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => roots.push(certificate.to_owned()),
-            Ok(_) => {}
-            Err(error) => return Err(BadClientSettings(format!("unreadable PEM: {error}"))),
-        }
-    }
-    if roots.is_empty() {
-        return Err(BadClientSettings("no certificate in PEM form found".into()));
-    }
-    Ok(RootCerts::new_with_certs(&roots))
 }

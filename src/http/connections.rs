@@ -40,15 +40,15 @@ fn most(open_files: usize) -> usize {
     open_files.saturating_sub(RESERVED).max(open_files / 4).max(2)
 }
 
-/// How many may stand idle for each of so many accounts, of which each wants `wanted`. Half of all may: those of one account
-/// must not keep the others from having any.
+/// How many may stand idle where the process has room for `wanted` of them: half of all may, so that those of one host do not
+/// keep another from having any.
 #[must_use]
-pub fn idle_for_each(accounts: usize, wanted: usize) -> usize {
-    share(open_files(), accounts, wanted)
+pub fn idle(wanted: usize) -> usize {
+    kept(open_files(), wanted)
 }
 
-fn share(open_files: usize, accounts: usize, wanted: usize) -> usize {
-    (MOST_IDLE.min(most(open_files) / 2) / accounts.max(1)).min(wanted).max(1)
+fn kept(open_files: usize, wanted: usize) -> usize {
+    MOST_IDLE.min(most(open_files) / 2).min(wanted).max(1)
 }
 
 #[cfg(test)]
@@ -56,18 +56,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn idle_connections_of_any_number_of_accounts_leave_room_for_those_in_use() {
-        for (open_files, accounts, wanted, expected) in [
-            (65_536, 1, 18, 18),
-            (65_536, 1, 1_026, 1_024),
-            (65_536, 20, 18, 18),
-            (65_536, 500, 18, 2),
-            (1_024, 1, 18, 18),
-            (1_024, 500, 18, 1),
-            (24, 1, 18, 3),
-            (usize::MAX, 0, 18, 18),
+    fn idle_connections_leave_room_for_those_in_use() {
+        for (open_files, wanted, expected) in [
+            (65_536, 18, 18),
+            (65_536, 5_000, 1_024),
+            (1_024, 18, 18),
+            (1_024, 5_000, 448),
+            (24, 18, 3),
+            (usize::MAX, 0, 1),
         ] {
-            assert_eq!(share(open_files, accounts, wanted), expected, "{open_files} {accounts} {wanted}");
+            assert_eq!(kept(open_files, wanted), expected, "{open_files} {wanted}");
         }
         for open_files in [16, 24, 64, 256, 1_024, 65_536] {
             assert!((2..open_files).contains(&most(open_files)), "{open_files}");

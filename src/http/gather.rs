@@ -12,12 +12,13 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
 };
 
+use super::agents::{BUFFER_BYTES, MAX_HEADER_BYTES};
 use super::connections::Permit;
 
 /// What is left of a timeout is rounded up to whole steps of this: most requests then find the one that is set already.
 const STEP: Duration = Duration::from_millis(10);
 /// The most that is read ahead of what ureq can use: more than the largest header that it takes.
-const MOST_UNUSED: usize = super::client::MAX_HEADER_BYTES + super::client::BUFFER_BYTES;
+const MOST_UNUSED: usize = MAX_HEADER_BYTES + BUFFER_BYTES;
 
 /// Opens a connection, if there is room for one, and wraps it last of all: what is held back is not encrypted yet.
 #[derive(Debug, Default)]
@@ -155,6 +156,7 @@ mod tests {
     use ureq::http::Method;
 
     use super::*;
+    use crate::http::agents::Agents;
     use crate::http::client::{Call, Client, ClientSettings, NoReply, SHORT_BODY};
     use crate::http::clock::VirtualClock;
 
@@ -162,12 +164,10 @@ mod tests {
         let settings = ClientSettings {
             base_url: format!("http://{}", listener.local_addr().unwrap()),
             timeout: Duration::from_secs(30),
-            connections: 1,
             client_id: None,
-            trusted_roots: None,
             proxy: None,
         };
-        Client::new(&settings, Arc::new(VirtualClock::new(1))).unwrap()
+        Client::new(&settings, &Agents::new(1, None).unwrap(), Arc::new(VirtualClock::new(1))).unwrap()
     }
 
     fn post<'a>(path: &'a str, body: &'a [u8]) -> Call<'a> {

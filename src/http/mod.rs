@@ -1,5 +1,6 @@
 //! Calling any unreliable API well. Knows nothing of campaigns, nor of Postgres.
 
+pub mod agents;
 pub(crate) mod budget;
 pub mod client;
 pub mod clock;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use campaign_sync::http::agents::Agents;
 use campaign_sync::http::client::{Client, ClientSettings};
 use campaign_sync::http::stats::Stats;
 use campaign_sync::http::token::TokenCache;
@@ -57,12 +58,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let settings = ClientSettings {
         base_url: url.clone(),
         timeout: Duration::from_secs(30),
-        connections: threads,
         client_id: None,
-        trusted_roots: None,
         proxy: None,
     };
-    let client = Client::new(&settings, clock.clone()).map_err(|error| error.to_string())?;
+    let agents = Agents::new(threads, None).map_err(|error| error.to_string())?;
+    let client = Client::new(&settings, &agents, clock.clone()).map_err(|error| error.to_string())?;
     let api = Api::new(client, email, &Secret::new(password.clone()), Arc::new(Stats::default()));
     let cache = TokenCache::new(clock);
     let token = cache.get(|| api.fetch_token(None, &mut |_| {})).map_err(|error| error.to_string())?;

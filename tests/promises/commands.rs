@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use campaign_sync::engine::account::Settings;
 use campaign_sync::engine::scheduler::{Handle, Job, Scheduler, Surroundings};
+use campaign_sync::http::agents::Agents;
 use campaign_sync::http::client::{Client as Http, ClientSettings};
 use campaign_sync::http::secret::Secret;
 use campaign_sync::http::stats::Stats;
@@ -449,10 +450,8 @@ fn job(pool: &Pool, url: &str, name: &str, rate_limit: Option<RateLimit>) -> Job
     let client = ClientSettings {
         base_url: url.to_owned(),
         timeout: Duration::from_secs(30),
-        connections: 8,
         // The mock has a limit for each.
         client_id: Some(name.to_owned()),
-        trusted_roots: None,
         proxy: None,
     };
     let password = Secret::new(PASSWORD.to_owned());
@@ -476,7 +475,12 @@ fn job(pool: &Pool, url: &str, name: &str, rate_limit: Option<RateLimit>) -> Job
             credentials: None,
             seed: 1,
         },
-        api: Api::new(Http::new(&client, clock.clone()).unwrap(), EMAIL, &password, stats.clone()),
+        api: Api::new(
+            Http::new(&client, &Agents::new(8, None).unwrap(), clock.clone()).unwrap(),
+            EMAIL,
+            &password,
+            stats.clone(),
+        ),
         stats,
         begun: clock.now(),
         store: Store::new(pool.clone(), name, clock, stop.clone(), Duration::from_secs(60)),
