@@ -128,11 +128,10 @@
 //! | `config/password.rs` | `.wait(` 1 | at most 30 s: see a password command |
 //! | `config/password.rs` | `thread::sleep(` 1 | a moment, within those 30 s |
 //! | `config/password.rs` | `.read_to_end(` 1 | at most 30 s: see a password command |
-//! | `engine/committers.rs` | `.recv()` 1 | there is a command, or the scheduler is gone |
 //! | `engine/heartbeat.rs` | `.recv_timeout(` 1 | the next heartbeat, or the scheduler is gone |
+//! | `engine/orders.rs` | `.wait(` 1 | there is a call to make or a command to carry out, or the scheduler is gone |
 //! | `engine/scheduler.rs` | `.recv_timeout(` 1, `thread::scope(` 1 | the next time that an account is due, or an event; the watch has seen that all is over |
 //! | `engine/watch.rs` | `.recv_timeout(` 1 | the next look, or the scheduler is done |
-//! | `engine/workers.rs` | `.wait(` 1 | there is a call to make, or the scheduler is gone |
 //! | `http/budget.rs` | `.wait_timeout(` 1 | there is room, or a stop is requested: looked at every 100 ms |
 //! | `http/client.rs` | `.read(&mut` 1, `.read_to_end(` 2 | `--timeout` |
 //! | `http/clock.rs` | `.wait(` 1, `.wait_timeout_while(` 1 | the time that is given, or a stop |

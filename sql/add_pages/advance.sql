@@ -50,6 +50,7 @@ SELECT (SELECT a.records + (SELECT count(*) FROM stored) FROM advanced a)
        + coalesce(('campaign-sync: no row kept in ' || (SELECT u.name FROM unkept u))::bigint, 0) AS added,
        (SELECT a.left_out FROM advanced a) AS left_out,
        (SELECT a.taken FROM advanced a) AS taken, (SELECT a.attempts FROM advanced a) AS attempts,
+       EXISTS (SELECT FROM campaign_sync.workers o WHERE o.account = $1 AND o.run_id = $2 AND o.worker_id <> $3) AS others,
        -- It lists, and the run was joined meanwhile: nothing is written, and the statement is to be run once more.
        NOT EXISTS (SELECT FROM run) AND EXISTS (
            SELECT FROM campaign_sync.sync_runs j

@@ -3,12 +3,13 @@
 //! and where one node of several is down, the accounts of the others go on.
 
 use std::io;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::calls::{Event, Message};
+use super::orders::Orders;
 use crate::http::lock::lock;
 use crate::http::stats::Stats;
 use crate::store::command::{Command, Part, Reply};
@@ -84,44 +85,52 @@ type PutOff = Arc<Mutex<Vec<(Instant, Order)>>>;
 
 /// The queue in front of them. They end when it is dropped.
 pub(super) struct Committers {
-    orders: Sender<Order>,
+    orders: Arc<Orders<Order>>,
     put_off: PutOff,
 }
 
 impl Committers {
     pub(super) fn start(events: &Sender<Message>) -> io::Result<Self> {
-        let (orders, queue) = mpsc::channel();
-        let queue = Arc::new(Mutex::new(queue));
-        let put_off = PutOff::default();
+        // Dropped on the way, it dismisses those that are there.
+        let committers = Self { orders: Arc::default(), put_off: PutOff::default() };
         for number in 0..COMMITTERS {
-            let (queue, put_off, events) = (queue.clone(), put_off.clone(), events.clone());
-            let work = move || work(&queue, &put_off, &events);
+            let (orders, put_off) = (committers.orders.clone(), committers.put_off.clone());
+            let events = events.clone();
+            let work = move || work(&orders, &put_off, &events);
             thread::Builder::new().name(format!("committer-{number}")).spawn(work)?;
         }
-        Ok(Self { orders, put_off })
+        Ok(committers)
     }
 
     /// Has one of them carry it out; never waits.
     pub(super) fn carry_out(&self, account: usize, books: Arc<Books>, part: Part, command: Command) {
-        // They end after this queue.
-        let _sent = self.orders.send(Order { account, books, part, command, failing: None });
+        self.give(Order { account, books, part, command, failing: None });
     }
 
     /// Has those carried out that were put off until now, or whose account is to stop; gives the next moment to ask for it.
     pub(super) fn go_on(&self, now: Instant) -> Option<Instant> {
         let mut put_off = lock(&self.put_off);
         for (_, order) in put_off.extract_if(.., |(at, order)| *at <= now || order.books.store.stops()) {
-            let _sent = self.orders.send(order);
+            self.give(order);
         }
         put_off.iter().map(|(at, _)| *at).min()
     }
+
+    /// While a turn is waited for, the rate limit's time goes by.
+    fn give(&self, order: Order) {
+        let urgent = matches!(order.command, Command::Reserve(_));
+        self.orders.give(order, urgent);
+    }
 }
 
-fn work(queue: &Mutex<Receiver<Order>>, put_off: &PutOff, events: &Sender<Message>) {
-    loop {
-        // One waits for the next order, the others for it.
-        let order = lock(queue).recv();
-        let Ok(mut order) = order else { return };
+impl Drop for Committers {
+    fn drop(&mut self) {
+        self.orders.end();
+    }
+}
+
+fn work(orders: &Orders<Order>, put_off: &PutOff, events: &Sender<Message>) {
+    while let Some(mut order) = orders.take() {
         let begun = Instant::now();
         let store = order.books.store.trying_once(order.failing.is_some());
         let Order { account, books, part, command, failing } = &mut order;

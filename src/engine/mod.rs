@@ -16,6 +16,7 @@ mod journal;
 mod lister;
 mod listing;
 mod login;
+mod orders;
 mod outstanding;
 pub mod pages;
 mod places;

@@ -308,10 +308,8 @@ impl Account {
             }
             return;
         }
-        if !self.free_tasks && !self.others && self.outstanding.asked_at.is_some() {
-            return;
-        }
-        if !self.free_tasks && !self.others && !self.listing.done {
+        // If it does not, it is told so when it means to close the run.
+        if !self.free_tasks && !self.others {
             return;
         }
         (self.outstanding.claiming, self.outstanding.asked_at, self.free_tasks) = (true, Some(now), false);

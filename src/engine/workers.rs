@@ -1,9 +1,8 @@
 //! The workers: a pool of fixed size whose threads make blocking calls, one burst each, and decide nothing. What comes of a
 //! burst goes to the scheduler.
 
-use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
@@ -11,6 +10,7 @@ use ring::digest::{Context, SHA256};
 
 use super::calls::{Answer, Asked, Call, Done, Event, Message, Page};
 use super::journal::Journal;
+use super::orders::Orders;
 use super::pages::Record;
 use crate::http::Clock;
 use crate::http::hex::push_hex;
@@ -36,7 +36,7 @@ pub(super) struct Line {
 /// thread look for them at every other, again and again before it sleeps.
 pub(super) struct Workers {
     _pool: ThreadPool,
-    queue: Arc<Queue>,
+    orders: Arc<Orders<Order>>,
 }
 
 struct Order {
@@ -44,26 +44,6 @@ struct Order {
     line: Arc<Line>,
     run_key: Arc<str>,
     call: Call,
-}
-
-#[derive(Default)]
-struct Queue {
-    orders: Mutex<(VecDeque<Order>, bool)>,
-    given: Condvar,
-}
-
-impl Queue {
-    /// The next order; nothing when the workers are dismissed.
-    fn take(&self) -> Option<Order> {
-        let mut orders = lock(&self.orders);
-        loop {
-            match orders.0.pop_front() {
-                None if orders.1 => return None,
-                None => orders = self.given.wait(orders).unwrap_or_else(PoisonError::into_inner),
-                order => return order,
-            }
-        }
-    }
 }
 
 impl Workers {
@@ -78,8 +58,8 @@ impl Workers {
             .stack_size(STACK_BYTES)
             .thread_name(named)
             .build()?;
-        let queue = Arc::new(Queue::default());
-        let orders = queue.clone();
+        let given = Arc::new(Orders::default());
+        let orders = given.clone();
         let events = Mutex::new(events);
         pool.spawn_broadcast(move |_| {
             let events = lock(&events).clone();
@@ -91,20 +71,18 @@ impl Workers {
                 });
             }
         });
-        Ok(Self { _pool: pool, queue })
+        Ok(Self { _pool: pool, orders: given })
     }
 
     /// Has one of the threads make these calls; never waits.
     pub(super) fn make(&self, account: usize, line: Arc<Line>, run_key: Arc<str>, call: Call) {
-        lock(&self.queue.orders).0.push_back(Order { account, line, run_key, call });
-        self.queue.given.notify_one();
+        self.orders.give(Order { account, line, run_key, call }, false);
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        lock(&self.queue.orders).1 = true;
-        self.queue.given.notify_all();
+        self.orders.end();
     }
 }
 

@@ -15,18 +15,17 @@ pub(super) fn add_pages(store: &Store, part: &Part, pages: &Pages) -> Result<Opt
     store.run_sized(bytes, |client, account| {
         tries += 1;
         let add = if pages.after_another { queue::add_pages_after_another } else { queue::add_pages };
-        let added = match add(client, account, run_id, worker, &rows)? {
-            Some(added) => Some((added.new, added.left_out, added.taken)),
-            // A first try may have been made of which nobody heard: its tasks are this worker's all the same.
-            None if tries > 1 && queue::has_reached(client, account, run_id, worker, pages.next_page)? => {
-                let new = i64::try_from(pages.tasks.len() + pages.finished.len()).unwrap_or(i64::MAX);
-                Some((new, Vec::new(), Vec::new()))
-            }
-            None => None,
-        };
-        let Some((new, left_out, taken)) = added else { return Ok(None) };
-        let others = leases::others(client, account, run_id, worker)?;
-        Ok(Some(Committed { new, left_out, taken, others, ..Committed::default() }))
+        if let Some(added) = add(client, account, run_id, worker, &rows)? {
+            let queue::Added { new, left_out, taken, others } = added;
+            return Ok(Some(Committed { new, left_out, taken, others, ..Committed::default() }));
+        }
+        // A first try may have been made of which nobody heard: its tasks are this worker's all the same.
+        if tries > 1 && queue::has_reached(client, account, run_id, worker, pages.next_page)? {
+            let new = i64::try_from(pages.tasks.len() + pages.finished.len()).unwrap_or(i64::MAX);
+            let others = leases::others(client, account, run_id, worker)?;
+            return Ok(Some(Committed { new, others, ..Committed::default() }));
+        }
+        Ok(None)
     })
 }
 

@@ -128,8 +128,7 @@ fn open(store: &Store, part: &Part, opening: &Opening, retry: Option<&Retry>) ->
             true => None,
             false => leases::take_listing(&mut transaction, account, run_id, part.worker)?,
         };
-        let others = leases::others(&mut transaction, account, run_id, part.worker)?;
-        let free_tasks = queue::any_free(&mut transaction, account, run_id)?;
+        let (others, free_tasks) = queue::around(&mut transaction, account, run_id, part.worker)?;
         let (limit, gate) = quota::known(&mut transaction, account)?;
         transaction.commit()?;
         Ok(Opened {

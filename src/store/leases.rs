@@ -235,7 +235,8 @@ pub fn take_over(client: &mut Client, account: &str) -> Result<Vec<Ended>, Error
 /// # Errors
 /// The database's.
 pub fn end(transaction: &mut Client, account: &str, leaving: WorkerId) -> Result<(Vec<Ended>, i64), Error> {
-    let gone = gone(transaction, account)?;
+    // Whoever leaves does not look for others: that is for those who stay, or come.
+    let gone = if leaving == 0 { gone(transaction, account)? } else { Vec::new() };
     let silent = transaction.query_typed(
         include_str!("../../sql/silent.sql"),
         &[

@@ -133,6 +133,8 @@ pub struct Added {
     pub left_out: Vec<String>,
     /// Those that were tasks before, are held now, and under which attempt number.
     pub taken: Vec<(String, i32)>,
+    /// Whether other workers are on the run.
+    pub others: bool,
 }
 
 fn statement_for(pages: &Pages<'_>) -> &'static str {
@@ -213,7 +215,8 @@ pub fn add_pages(
     }
     Ok(row.get::<_, Option<i64>>("added").map(|new| {
         let (taken, attempts): (Vec<String>, Vec<i32>) = (row.get("taken"), row.get("attempts"));
-        Added { new, left_out: row.get("left_out"), taken: taken.into_iter().zip(attempts).collect() }
+        let taken = taken.into_iter().zip(attempts).collect();
+        Added { new, left_out: row.get("left_out"), taken, others: row.get("others") }
     }))
 }
 
@@ -434,19 +437,26 @@ fn held_task(row: &Row) -> Held {
     Held { id: row.get("id"), attempt: row.get("attempt"), payload: row.get("payload") }
 }
 
-/// Whether the run has a task that can be claimed.
+/// Whether other workers are on the run, and whether it has tasks that nobody holds.
 ///
 /// # Errors
 /// The database's.
-pub fn any_free(client: &mut Client, account: &str, run_id: i64) -> Result<bool, Error> {
+pub fn around(
+    client: &mut Client,
+    account: &str,
+    run_id: i64,
+    worker: WorkerId,
+) -> Result<(bool, bool), Error> {
     let row = client.query_typed_one(
-        "SELECT EXISTS (SELECT FROM campaign_sync.sync_tasks
+        "SELECT EXISTS (SELECT FROM campaign_sync.workers
+                        WHERE account = $1 AND run_id = $2 AND worker_id <> $3) AS others,
+                EXISTS (SELECT FROM campaign_sync.sync_tasks
                         WHERE account = $1 AND run_id = $2 AND worker_id = 0
-                          AND (seq < $3 OR (SELECT s.listing_done FROM campaign_sync.sync_runs s
-                                            WHERE s.account = $1 AND s.run_id = $2)))",
-        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&UNLISTED, Type::INT8)],
+                          AND (seq < $4 OR (SELECT s.listing_done FROM campaign_sync.sync_runs s
+                                            WHERE s.account = $1 AND s.run_id = $2))) AS free_tasks",
+        &[(&account, Type::TEXT), (&run_id, Type::INT8), (&worker, Type::INT8), (&UNLISTED, Type::INT8)],
     )?;
-    Ok(row.get(0))
+    Ok((row.get("others"), row.get("free_tasks")))
 }
 
 /// How many tasks the run has: another process may have opened the next one since.

@@ -120,8 +120,8 @@ pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Resul
         (&seconds, Type::FLOAT8),
         (&margin, Type::FLOAT8),
     ];
-    // The short way, where they fit in any case.
-    if asking.limit.is_some()
+    // The short way, where they fit in any case: beside what is on record, which is never nothing there.
+    if asking.limit.is_some_and(|limit| asking.want < limit.requests.get())
         && client.query_typed_opt(include_str!("../../sql/fits.sql"), &ask[..3])?.is_some()
     {
         let (granted, wait) = (asking.want, Duration::ZERO);
