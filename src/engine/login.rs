@@ -22,7 +22,8 @@ impl Account {
         if let Some(token) = self.token.usable(now) {
             return Some(token.clone());
         }
-        if self.token.pending {
+        // Two on their way to the other processes at once could come there in the wrong order.
+        if self.token.pending || self.outstanding.keeping {
             return None;
         }
         if let Some(at) = self.token.not_before.filter(|at| now < *at) {

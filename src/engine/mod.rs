@@ -25,6 +25,8 @@ mod standstill;
 mod storing;
 mod syncing;
 pub mod task;
+#[cfg(test)]
+mod tests;
 mod token;
 mod watch;
 mod workers;
