@@ -33,8 +33,8 @@ const SENT_WITHIN: Duration = Duration::from_millis(10);
 const LATEST: Duration = Duration::from_millis(100);
 /// By so much the sends of other processes may be later than they are on record, those of earlier ones among them.
 const CAUTION: Duration = Duration::from_millis(250);
-/// A process knows at the latest after this time that another one has come.
-const UNAWARE: Duration = Duration::from_secs(3);
+/// A process knows at the latest after this time that another one has come: two heartbeats, and what they take.
+const UNAWARE: Duration = Duration::from_secs(5);
 /// Turns of a limit so generous that the ledger is asked for many at once: a hundredth of it.
 const SHARE_AT_ONCE: u32 = 100;
 /// The most turns that are reserved at once.
@@ -125,6 +125,8 @@ struct Turns {
     asked_at: Option<Instant>,
     /// When the ledger was asked, and by which margin.
     asked: Option<(Instant, Duration)>,
+    /// How late the last ones were, if they were given up for that.
+    surprise: Duration,
     not_before: Option<(Instant, Why)>,
     /// How many to ask for at once: doubled when the last ones were used in time, fewer when not.
     size: u32,
@@ -275,8 +277,15 @@ impl Limiter {
         if self.configured.is_none() && grant.limit.is_some() {
             self.learned = grant.limit;
         }
+        let lag = now.saturating_duration_since(asked);
+        if grant.granted > 0 && grant.gate == Gate::Open && self.surprises(lag, now) {
+            // They count all the same.
+            self.turns.surprise = lag;
+            return;
+        }
+        self.turns.surprise = Duration::ZERO;
         // They are on record since before the answer was on its way.
-        self.lagged(now.saturating_duration_since(asked), now);
+        self.lagged(lag, now);
         if matches!(grant.gate, Gate::Probe | Gate::Doubted) {
             self.doubted_since.get_or_insert(now);
         }
@@ -301,6 +310,12 @@ impl Limiter {
             };
             self.turns.not_before = Some((now + grant.wait.max(Duration::from_millis(1)), why));
         }
+    }
+
+    /// Whether an answer of the ledger is so late that this process may have been suspended: then another one may have come, and
+    /// allows for sends that are as late as usual. A ledger that is slow is so the next time as well.
+    fn surprises(&self, lag: Duration, now: Instant) -> bool {
+        !self.shared && lag > CAUTION && lag > 2 * self.lag(now).unwrap_or_default().max(self.turns.surprise)
     }
 
     /// The ledger did not answer.
@@ -348,14 +363,21 @@ impl Limiter {
         self.lags.push_back((lag, now));
     }
 
+    /// The most that a turn of the last window was late, if there was one.
+    fn lag(&self, now: Instant) -> Option<Duration> {
+        let span = self.limit().map_or(Duration::ZERO, span_of_lags);
+        self.lags.iter().find(|(_, at)| now <= *at + span).map(|(lag, _)| *lag)
+    }
+
     /// The time by which a window is lengthened: requests need different times to the platform, and it counts arrivals. A
     /// two-hundredth of the window, at least 10 ms (at 11 windows a job that is 0.5 % of its time), and more on a machine that
     /// is seen to be slow with its turns.
     fn margin(&self, limit: RateLimit, now: Instant) -> Duration {
         let advance = if limit.requests.get() >= 2 * SHARE_AT_ONCE { TURNS_GOOD_FOR } else { Duration::ZERO };
         let trips = self.pacing.quickest().unwrap_or_default().min(limit.window / 400) * 2 + advance;
-        let in_window = |(_, at): &&(Duration, Instant)| now <= *at + span_of_lags(limit);
-        let lag = self.lags.iter().find(in_window).map_or(Duration::ZERO, |(lag, _)| *lag + MIN_MARGIN / 2);
+        // Whoever has not asked for a while does not know how slow the ledger is with the others.
+        let unknown = if self.shared { CAUTION } else { Duration::ZERO };
+        let lag = self.lag(now).map_or(unknown, |lag| lag + MIN_MARGIN / 2);
         MIN_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)
     }
 }

@@ -37,7 +37,7 @@ fn settings(limit: Option<(u32, Duration)>, page_size: i32, seed: u64) -> Accoun
         retry: None,
         max_removed: 20,
         keep_history: None,
-        keeps_token: false,
+        keeps_token: seed.is_multiple_of(3),
         tells_standing: false,
         patience: Patience {
             max_attempts: 5,
@@ -176,4 +176,36 @@ fn the_promises_hold_under_schedules_of_faults() {
     }
     println!("{schedules} schedules from seed {first}, {events} events, {} violations", violations.len());
     assert!(violations.is_empty(), "{}", violations[..violations.len().min(5)].join("\n"));
+}
+
+/// However long the store takes with what it is told of tokens.
+#[test]
+fn a_token_is_fetched_once_for_each_time_that_one_is_refused() {
+    let start = Instant::now() + Duration::from_secs(1_000_000);
+    for seed in 0..200 {
+        let mut chance = Chance::new(seed);
+        let platform = Settings {
+            campaigns: 60,
+            limit: None,
+            failing: 0.0,
+            hanging: 0.0,
+            poisoned_every: 0,
+            refused_every: 0,
+            revoke_every: 5 + chance.below(20),
+            outage: None,
+            latency: Duration::from_millis(1 + chance.below(60)),
+        };
+        let faults = Faults { slow_store: Duration::from_millis(200), ..Faults::default() };
+        let part = AccountSettings { keeps_token: true, ..settings(None, 20, seed) };
+        let mut world = World::new(seed, vec![Platform::new(platform, start)], faults, start);
+        world.start_process(8, &[part]);
+        world.play(Duration::from_secs(3 * 3600)).unwrap();
+        let platform = &world.platforms[0];
+        let refused = platform.refused_tokens.len() as u64;
+        assert!(
+            refused > 0 && platform.tokens <= 1 + refused,
+            "seed {seed}: {} for {refused}",
+            platform.tokens
+        );
+    }
 }

@@ -1,6 +1,6 @@
 //! A simulated platform: campaigns, tokens, a sliding window and faults, on virtual time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,9 @@ pub struct Platform {
     start: Instant,
     records: Vec<String>,
     window: Vec<Instant>,
-    tokens: u64,
+    pub tokens: u64,
+    /// Those that were refused.
+    pub refused_tokens: BTreeSet<u64>,
     revoked: u64,
     requests: u64,
     pub refused: u64,
@@ -67,6 +69,7 @@ impl Platform {
             start,
             window: Vec::new(),
             tokens: 0,
+            refused_tokens: BTreeSet::new(),
             revoked: 0,
             requests: 0,
             refused: 0,
@@ -121,6 +124,7 @@ impl Platform {
         let quick = self.settings.latency.min(Duration::from_millis(2));
         let number: u64 = token.authorization.reveal().trim_start_matches("Bearer t").parse().unwrap_or(0);
         if number <= self.revoked {
+            self.refused_tokens.insert(number);
             let result = Err(CallError::Unauthorized);
             return Some(Outcome { result, status: Some(401), hints: Hints::default(), latency: quick });
         }
