@@ -48,7 +48,7 @@
 //! | requests at once of accounts that do not answer, where the accounts ask for more than there are | half of those | they wait for an answer | `accounts_that_do_not_answer_hold_up_none_that_do` |
 //! | open files asked for | 65,536, and the hard limit | what needs one waits; that is no attempt | `as_many_files_are_opened_as_the_hard_limit_permits` |
 //! | open connections to the platform | 128 fewer than open files are permitted | requests wait; that is no attempt | `too_few_open_files_make_no_dead_letter_and_the_cure_is_named` |
-//! | idle connections to the platform, of all accounts | 1,024, and half of those above | they are closed | `idle_connections_leave_room_for_those_in_use` |
+//! | idle connections to the platform, of all accounts with the same `timeout` and proxy | 1,024, and half of those above | they are closed | `idle_connections_leave_room_for_those_in_use` |
 //! | tasks that a process holds, every 4 KiB of one counting for another | 1,024 | the others are left to be claimed | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | pages fetched ahead | 8 | the lister waits | `ten_thousand_campaigns_need_no_more_memory_than_five_hundred_and_few_commits` |
 //! | large pages of all accounts, each counted as it came and as records | 64 MiB, or one page | the lister waits | `pages_of_29_megabytes_take_a_few_times_their_size_for_one_account_or_five` |

@@ -35,7 +35,7 @@ use crate::sync::{Ending, GRACE, Outcome, Recorder, Watcher, closed, lower_bound
 
 /// Records of pages that all accounts together hold, by their weight.
 pub const MAX_RECORDS_HELD: usize = 20_000;
-/// Accounts that are worked on at once: each takes some 100 kB, most of it for its connections.
+/// Accounts that are worked on at once: each takes some 10 kB, and what it has fetched.
 pub const MAX_OPEN: usize = 1_000;
 /// Accounts whose runs are being opened at once: the committers have enough to do then.
 const MAX_OPENING: usize = 2 * COMMITTERS;

@@ -315,7 +315,8 @@ impl Client {
 
     /// Nobody is there, or does not want to talk. If there is a proxy, it is the only one that was asked.
     fn no_connection(&self, cause: &str) -> NoReply {
-        self.agent.resolver.forget();
+        // With a proxy, nothing but its own address is looked up.
+        self.agent.resolver.forget(self.proxy.is_none().then_some(&*self.base_url));
         NoReply::Connect(match &self.proxy {
             Some(proxy) => format!("{proxy}: {cause}"),
             None => cause.to_owned(),

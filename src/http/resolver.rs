@@ -38,9 +38,11 @@ struct Answer {
 }
 
 impl CachingResolver {
-    /// Forgets everything: the next request asks again. For use after a failed connect.
-    pub(crate) fn forget(&self) {
-        lock(&self.answers).clear();
+    /// Forgets the host of this address, or, without one, all: the next request asks again. For use after a failed connect.
+    pub(crate) fn forget(&self, url: Option<&str>) {
+        let uri = url.and_then(|url| url.parse::<Uri>().ok());
+        let host = uri.as_ref().and_then(Uri::authority);
+        lock(&self.answers).retain(|answer| host.is_some_and(|host| answer.authority != *host));
     }
 
     /// Asks the system, which knows no timeout: so it is asked in a thread of its own, which ureq's resolver would panic
@@ -87,5 +89,24 @@ impl Resolver for CachingResolver {
         answers.retain(|answer| !same(answer));
         answers.push(Answer { scheme, authority, asked_at: Instant::now(), addresses: addresses.clone() });
         Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_cannot_be_connected_to_is_forgotten_and_the_others_are_not() {
+        let resolver = CachingResolver::default();
+        let timeout = NextTimeout::default();
+        for url in ["http://127.0.0.1:81", "http://127.0.0.2:82"] {
+            resolver.resolve(&url.parse().unwrap(), &Config::default(), timeout).unwrap();
+        }
+        let known = || lock(&resolver.answers).iter().map(|it| it.authority.to_string()).collect::<Vec<_>>();
+        resolver.forget(Some("http://127.0.0.1:81/v1"));
+        assert_eq!(known(), ["127.0.0.2:82"]);
+        resolver.forget(None);
+        assert!(known().is_empty());
     }
 }
