@@ -31,6 +31,7 @@
 //! | what if the database refuses a row? | `store/salvage.rs` |
 //! | who decides that the run is over? | `engine/storing.rs` (`close`), `store/closing.rs` |
 //! | who may have how many workers? | `engine/places.rs` |
+//! | who works on an account that several processes have? | `store/execute.rs` (`open`), `engine/scheduler.rs` (`is_elsewhere`, `help_more`) |
 //! | how does a process help another? | `engine/storing.rs` (`claim`), [`store::leases`] |
 //!
 //! # Words

@@ -12,7 +12,7 @@ use super::{Failure, written};
 use crate::cli::Flags;
 use crate::config::{Account, Config, Environment, Output, Password};
 use crate::engine::account::Settings;
-use crate::engine::scheduler::{Job, MAX_OPEN, Scheduler, Surroundings};
+use crate::engine::scheduler::{Job, JobMaker, MAX_OPEN, Scheduler, Surroundings};
 use crate::http::agents::Agents;
 use crate::http::stats::Stats;
 use crate::http::{Secret, Stop, SystemClock};
@@ -147,7 +147,10 @@ fn work_on(
     }
     let workers = workers(&ready);
     let agents = set_up::agents(config, workers)?;
-    let jobs = ready.into_iter().map(|(part, password)| part.job(&password, &agents, config, output));
+    let agents = &agents;
+    let jobs = ready.into_iter().map(|(part, password)| -> JobMaker<'_> {
+        Box::new(move || part.job(&password, agents, config, output))
+    });
     let surroundings = Surroundings {
         workers,
         open: MAX_OPEN,
@@ -267,6 +270,7 @@ impl Part<'_> {
         let api = set_up::api(self.account, agents, &self.context, password, stats.clone())
             .map_err(|failure| Box::new(self.misconfigured(failure)))?;
         let Part { account, context, store, retry } = self;
+        let is_sync = retry.is_none();
         let settings = Settings {
             workers: account.workers,
             opening: Opening {
@@ -279,6 +283,7 @@ impl Part<'_> {
             retry,
             max_removed: config.max_removed,
             keep_history: config.keep_history,
+            shares_since: (config.accounts.len() > 1 && is_sync).then_some(context.begun),
             keeps_token: config.accounts.len() <= KEPT_TOKENS,
             tells_standing: output.metrics_file.is_some(),
             patience: set_up::patience(config, account),

@@ -20,7 +20,7 @@ use crate::rate::concurrency::Concurrency;
 use crate::rate::ledger::Order;
 use crate::rate::limiter::{Limiter, Observation, Turn, Why};
 use crate::store::closing::NotRemoved;
-use crate::store::command::{Command, Left, Opened};
+use crate::store::command::{Command, Elsewhere, Left, Opened, Sharing};
 use crate::store::dead_letters::Retry;
 use crate::store::runs::{OpenRun, Opening};
 use crate::sync::{Ending, Pace, Patience};
@@ -55,6 +55,8 @@ pub struct Settings {
     pub api: String,
     /// Where the credentials stand, for messages.
     pub credentials: Option<String>,
+    /// When this process began, if other processes may have the same accounts: they share them out.
+    pub shares_since: Option<Instant>,
     /// The seed of its jitter.
     pub seed: u64,
 }
@@ -116,6 +118,10 @@ pub struct Account {
     jitter: u64,
     /// What is in flight is not waited for any more.
     abandoned: bool,
+    /// Another process is at work on it: it waits until this process has nothing else to begin with.
+    is_left_to_others: bool,
+    /// It is not left to others any more.
+    helps: bool,
     /// How long it has waited for the rate limit.
     waited: Duration,
     /// What a standstill is noticed by.
@@ -180,6 +186,8 @@ impl Account {
             now,
             jitter: settings.seed,
             abandoned: false,
+            is_left_to_others: false,
+            helps: false,
             waited: Duration::ZERO,
             seen: Seen::default(),
             standstill: Standstill::new(settings.patience.give_up_after),
@@ -363,8 +371,30 @@ impl Account {
         }
     }
 
+    /// Whether it waits for [`Self::help`].
+    #[must_use]
+    pub fn is_left_to_others(&self) -> bool {
+        self.is_left_to_others && !self.is_over()
+    }
+
+    /// Has it joined in what others are at work on.
+    pub fn help(&mut self) {
+        (self.is_left_to_others, self.helps) = (false, true);
+    }
+
+    pub(super) fn elsewhere(&mut self, elsewhere: Elsewhere) {
+        self.outstanding.opening = false;
+        match elsewhere {
+            Elsewhere::AtWork => self.is_left_to_others = true,
+            Elsewhere::Done(left) => self.has_left(*left),
+        }
+        if self.ending.is_some() {
+            self.phase = Phase::Over;
+        }
+    }
+
     fn open(&mut self, actions: &mut Vec<Action>) {
-        if self.outstanding.opening {
+        if self.outstanding.opening || self.is_left_to_others {
             return;
         }
         self.outstanding.opening = true;
@@ -372,7 +402,10 @@ impl Account {
         let retry = self.settings.retry.clone().filter(|_| self.run.is_none());
         let mut opening = self.settings.opening.clone();
         opening.fresh &= self.run.is_none();
-        actions.push(Action::Store(Command::Open { opening, retry }));
+        // An account that joins its run again shares it already.
+        let since = self.settings.shares_since.filter(|_| self.run.is_none() && !opening.fresh);
+        let sharing = Sharing { yields: since.is_some() && !self.helps, done_since: since };
+        actions.push(Action::Store(Command::Open { opening, retry, sharing }));
     }
 
     pub(super) fn opened(&mut self, opened: Opened, now: Instant, actions: &mut Vec<Action>) {

@@ -107,7 +107,9 @@ pub struct Scheduler<'a> {
     committers: Committers,
     heartbeat: Heartbeat,
     /// Accounts that are not begun yet.
-    waiting: Box<dyn Iterator<Item = Result<Job, Box<Outcome>>> + 'a>,
+    waiting: VecDeque<JobMaker<'a>>,
+    /// Accounts that other processes are at work on.
+    left_to_others: VecDeque<usize>,
     next: usize,
     most_open: usize,
     /// Those whose runs are not open yet.
@@ -152,15 +154,15 @@ struct Open {
     is_over: bool,
 }
 
+/// Makes an account's job. It may turn out that there is none.
+pub type JobMaker<'a> = Box<dyn FnOnce() -> Result<Job, Box<Outcome>> + 'a>;
+
 impl<'a> Scheduler<'a> {
-    /// Nothing is begun yet; a job is asked for when there is room for it. It may turn out that there is none.
+    /// Nothing is begun yet; a job is made when there is room for it.
     ///
     /// # Errors
     /// When the system has no threads left.
-    pub fn new(
-        jobs: impl Iterator<Item = Result<Job, Box<Outcome>>> + 'a,
-        surroundings: Surroundings<'a>,
-    ) -> io::Result<Self> {
+    pub fn new(jobs: impl Iterator<Item = JobMaker<'a>>, surroundings: Surroundings<'a>) -> io::Result<Self> {
         let Surroundings { workers, open, clock, deadline, recorder, watcher } = surroundings;
         let (sender, events) = mpsc::channel();
         let pool = Workers::new(workers, sender.clone(), clock.clone()).map_err(io::Error::other)?;
@@ -170,7 +172,8 @@ impl<'a> Scheduler<'a> {
             workers: pool,
             handle: Handle(sender),
             events,
-            waiting: Box::new(jobs),
+            waiting: jobs.collect(),
+            left_to_others: VecDeque::new(),
             next: 0,
             most_open: open.max(1),
             opening: 0,
@@ -250,9 +253,9 @@ impl<'a> Scheduler<'a> {
         while self.open.len() < self.most_open
             && (self.ending.is_some() || self.free > 0 && self.opening < MAX_OPENING)
         {
-            let Some(job) = self.waiting.next() else { break };
+            let Some(beginning) = self.waiting.pop_front() else { break };
             begun = true;
-            let job = match job {
+            let job = match beginning() {
                 Ok(job) => job,
                 Err(outcome) => {
                     ended(*outcome);
@@ -270,7 +273,39 @@ impl<'a> Scheduler<'a> {
             self.open.insert(self.next, Open::new(job, &self.clock, self.recorder.as_ref()));
             self.next += 1;
         }
-        begun
+        self.help_more() || begun
+    }
+
+    /// Helps with what is left to others, when there is nothing else to begin with, or no room for it. Whether there was any.
+    fn help_more(&mut self) -> bool {
+        let mut helps = false;
+        while self.free > 0
+            && self.opening < MAX_OPENING
+            && (self.waiting.is_empty() || self.open.len() >= self.most_open)
+        {
+            let Some(account) = self.left_to_others.pop_front() else { break };
+            let open = self.open.get_mut(&account).filter(|open| open.account.is_left_to_others());
+            let Some(open) = open else { continue };
+            open.account.help();
+            open.is_opening = true;
+            self.opening += 1;
+            self.places.join(account, open.account.settings.workers + 1);
+            self.look_at(account);
+            helps = true;
+        }
+        helps
+    }
+
+    /// Another process is at work on this account, or has done the work: it goes through the file from here on, and this one
+    /// from another place.
+    fn is_elsewhere(&mut self, account: usize) {
+        if self.open.get(&account).is_some_and(|open| open.account.is_left_to_others()) {
+            self.left_to_others.push_back(account);
+        }
+        self.places.quit(account);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let place = (self.clock.random() * self.waiting.len() as f64) as usize;
+        self.waiting.rotate_left(place.min(self.waiting.len()));
     }
 
     /// What came of an account's part.
@@ -336,7 +371,7 @@ impl<'a> Scheduler<'a> {
         let now = self.clock.now();
         let Some(open) = self.open.get_mut(&account) else { return };
         // One that is put off is in nobody's way.
-        if let Event::Stored(Reply::Opened(_)) | Event::PutOff = &event
+        if let Event::Stored(Reply::Opened(_) | Reply::Elsewhere(_)) | Event::PutOff = &event
             && std::mem::replace(&mut open.is_opening, false)
         {
             self.opening -= 1;
@@ -355,7 +390,11 @@ impl<'a> Scheduler<'a> {
             _ => {}
         }
         let mut actions = Vec::new();
+        let is_elsewhere = matches!(event, Event::Stored(Reply::Elsewhere(_)));
         open.account.on(event, now, &mut actions);
+        if is_elsewhere {
+            self.is_elsewhere(account);
+        }
         self.carry_out(account, actions);
         self.look_at(account);
     }
@@ -450,7 +489,11 @@ impl<'a> Scheduler<'a> {
             }
         }
         let is_starved = room.workers == 0 || room.records == 0;
-        if is_starved && !open.account.is_over() && !std::mem::replace(&mut open.is_starved, true) {
+        if is_starved
+            && !open.account.is_over()
+            && !open.account.is_left_to_others()
+            && !std::mem::replace(&mut open.is_starved, true)
+        {
             self.starved.push_back(account);
         }
         if open.account.is_over() && !std::mem::replace(&mut open.is_over, true) {

@@ -116,6 +116,7 @@ impl Account {
                     }
                 }
             }
+            Reply::Elsewhere(elsewhere) => self.elsewhere(elsewhere),
             Reply::Listing(Ok(checkpoint)) => self.take_on(checkpoint, now),
             Reply::Committed(committed) => self.on_committed(committed, now, actions),
             Reply::Finished(finished) => self.on_finished(finished, now, actions),

@@ -30,6 +30,7 @@ fn settings() -> Settings {
         retry: None,
         max_removed: 20,
         keep_history: None,
+        shares_since: None,
         keeps_token: true,
         tells_standing: false,
         patience,

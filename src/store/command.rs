@@ -2,7 +2,7 @@
 //! them out on Postgres, and the simulator's model of the store does the same in memory.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::closing::Closing;
@@ -25,6 +25,8 @@ pub enum Command {
         opening: Opening,
         /// The dead letters to put back: none, all, or those of these campaigns.
         retry: Option<Retry>,
+        /// How the account is shared with other processes that have it in their files.
+        sharing: Sharing,
     },
     /// Become the run's lister, if nobody is.
     TakeListing,
@@ -70,6 +72,24 @@ pub enum Command {
         /// Whether to look up how the account stands then.
         tells_standing: bool,
     },
+}
+
+/// How processes that have the same accounts in their files share them out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sharing {
+    /// An account that another process is at work on is left to that one.
+    pub yields: bool,
+    /// A run that another process has finished since this moment is as good as one of our own.
+    pub done_since: Option<Instant>,
+}
+
+/// Why no run was opened or joined.
+#[derive(Clone, Debug)]
+pub enum Elsewhere {
+    /// Another process is at work on the account.
+    AtWork,
+    /// Another process has done the work.
+    Done(Box<Left>),
 }
 
 /// Pages on their way into the database.
@@ -162,6 +182,8 @@ pub struct DeadTask {
 pub enum Reply {
     /// Of [`Command::Open`].
     Opened(Result<Opened, StoreError>),
+    /// Of [`Command::Open`] as well, where there is nothing to do at the moment.
+    Elsewhere(Elsewhere),
     /// Of [`Command::TakeListing`]: the page to go on from, if the listing is this process's.
     Listing(Result<Option<Checkpoint>, StoreError>),
     /// Of [`Command::CommitPages`]: nothing when this process does not list any more.
@@ -211,6 +233,7 @@ impl Reply {
             Self::TokenTurn(result) => result.as_ref().err(),
             Self::Closed(result) => result.as_ref().err(),
             Self::Left(result) => result.as_ref().err(),
+            Self::Elsewhere(_) => None,
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::closing::Closing;
-use super::command::{Checkpoint, Claimed, Command, Committed, Holding, Left, Opened, Pages, Part, Reply};
+use super::command::{
+    Checkpoint, Claimed, Command, Committed, Elsewhere, Holding, Left, Opened, Pages, Part, Reply, Sharing,
+};
 use super::dead_letters::Retry;
 use super::queue::Failed;
 use super::runs::Opening;
@@ -25,10 +27,10 @@ pub(crate) const PRUNED_BATCHES: u32 = 100;
 pub fn execute(store: &Store, sealing: &Sealing, part: &Part, command: &Command) -> Reply {
     let (run_id, worker) = (part.run_id, part.worker);
     match command {
-        Command::Open { opening, retry } => {
-            let open = || open(store, part, opening, retry.as_ref());
+        Command::Open { opening, retry, sharing } => {
+            let open = || open(store, part, opening, retry.as_ref(), *sharing);
             // Where another process opens the run at the same moment, it is there to be joined the next time.
-            let collided = |opened: &Result<Opened, StoreError>| matches!(opened, Err(StoreError::Row { sqlstate, .. }) if sqlstate == UNIQUE_VIOLATION);
+            let collided = |opened: &Result<_, StoreError>| matches!(opened, Err(StoreError::Row { sqlstate, .. }) if sqlstate == UNIQUE_VIOLATION);
             let mut opened = open();
             for _ in 1..MAX_COLLISIONS {
                 if !collided(&opened) {
@@ -36,7 +38,15 @@ pub fn execute(store: &Store, sealing: &Sealing, part: &Part, command: &Command)
                 }
                 opened = open();
             }
-            Reply::Opened(opened)
+            match opened {
+                Ok(Ok(opened)) => Reply::Opened(Ok(opened)),
+                Ok(Err(Elsewhere::Done(mut left))) => {
+                    left.standing = store.run(overview::standing).ok();
+                    Reply::Elsewhere(Elsewhere::Done(left))
+                }
+                Ok(Err(elsewhere)) => Reply::Elsewhere(elsewhere),
+                Err(error) => Reply::Opened(Err(error)),
+            }
         }
         Command::TakeListing => Reply::Listing(store.run(|client, account| {
             let place = leases::take_listing(client, account, run_id, worker)?;
@@ -108,13 +118,31 @@ pub fn execute(store: &Store, sealing: &Sealing, part: &Part, command: &Command)
     }
 }
 
-/// Joins the run, takes its listing if that is to be had, and looks around, all at one moment.
-fn open(store: &Store, part: &Part, opening: &Opening, retry: Option<&Retry>) -> Result<Opened, StoreError> {
+/// Joins the run, takes its listing if that is to be had, and looks around, all at one moment; unless the account is another
+/// process's to work on, or was.
+fn open(
+    store: &Store,
+    part: &Part,
+    opening: &Opening,
+    retry: Option<&Retry>,
+    sharing: Sharing,
+) -> Result<Result<Opened, Elsewhere>, StoreError> {
     // What a try has done of whose end nobody heard, the next one does not see.
     let (mut abandoned, mut requeued, mut ended) = (None, 0, Vec::new());
     let opened = store.run(|client, account| {
         let mut transaction = begin(client)?;
-        let joined = join::within(&mut transaction, account, opening, retry, part.worker)?;
+        let others = join::end_the_dead(&mut transaction, account, part.worker)?;
+        if sharing.yields && others.alive > 0 && !others.known {
+            transaction.commit()?;
+            return Ok(Err(Elsewhere::AtWork));
+        }
+        let joined = join::within(&mut transaction, account, opening, retry, part.worker, others)?;
+        if let Some(since) = sharing.done_since.filter(|_| joined.run.new)
+            && let Some(run) = runs::finished_within(&mut transaction, account, store.time_since(since))?
+        {
+            // Whoever held the run's row until now has closed it. What was opened here is undone.
+            return Ok(Err(Elsewhere::Done(Box::new(Left { run: Some(run), ..Left::default() }))));
+        }
         requeued = requeued.max(joined.requeued);
         abandoned = abandoned.take().or(joined.abandoned);
         if !joined.ended.is_empty() {
@@ -131,7 +159,7 @@ fn open(store: &Store, part: &Part, opening: &Opening, retry: Option<&Retry>) ->
         let (others, free_tasks) = queue::around(&mut transaction, account, run_id, part.worker)?;
         let (limit, gate) = quota::known(&mut transaction, account)?;
         transaction.commit()?;
-        Ok(Opened {
+        Ok(Ok(Opened {
             listing: listing.map(|(page, page_size)| Checkpoint { page, page_size }),
             others,
             free_tasks,
@@ -140,10 +168,11 @@ fn open(store: &Store, part: &Part, opening: &Opening, retry: Option<&Retry>) ->
             requeued,
             abandoned: abandoned.clone(),
             run: joined.run,
-        })
+        }))
     })?;
+    let run = opened.as_ref().ok().map(|opened| opened.run.run_id);
     for ended in ended {
-        log::info!(account = &*part.account, run = opened.run.run_id; "{ended}");
+        log::info!(account = &*part.account, run = run; "{ended}");
     }
     Ok(opened)
 }

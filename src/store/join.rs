@@ -54,12 +54,35 @@ pub fn join(
     worker: WorkerId,
 ) -> Result<Joined, Error> {
     let mut transaction = begin(client)?;
-    let joined = within(&mut transaction, account, opening, retry, worker)?;
+    let ended = end_the_dead(&mut transaction, account, worker)?;
+    let joined = within(&mut transaction, account, opening, retry, worker, ended)?;
     transaction.commit()?;
     Ok(joined)
 }
 
-/// The same within the caller's transaction.
+/// The other workers of an account: those whose leases are over by now, and how many are left.
+#[derive(Debug, Default)]
+pub struct Others {
+    ended: Vec<leases::Ended>,
+    /// How many are at work.
+    pub alive: usize,
+    /// This worker was registered before.
+    pub known: bool,
+}
+
+/// Ends the leases of the dead, within the caller's transaction.
+///
+/// # Errors
+/// The database's.
+pub fn end_the_dead(transaction: &mut Client, account: &str, worker: WorkerId) -> Result<Others, Error> {
+    let workers = leases::all(transaction, account)?;
+    let known = workers.contains(&worker);
+    let others = workers.len() - usize::from(known);
+    let ended = if others > 0 { leases::end(transaction, account, 0)?.0 } else { Vec::new() };
+    Ok(Others { alive: others.saturating_sub(ended.len()), ended, known })
+}
+
+/// The same within the caller's transaction, behind [`end_the_dead`].
 ///
 /// # Errors
 /// As [`join`].
@@ -69,20 +92,17 @@ pub fn within(
     opening: &Opening,
     retry: Option<&Retry>,
     worker: WorkerId,
+    others: Others,
 ) -> Result<Joined, Error> {
-    let workers = leases::all(transaction, account)?;
-    let known = workers.contains(&worker);
-    let ended =
-        if workers.len() > usize::from(known) { leases::end(transaction, account, 0)?.0 } else { Vec::new() };
     // Begun anew it was already, by the first try.
-    let opening = Opening { fresh: opening.fresh && !known, ..opening.clone() };
+    let opening = Opening { fresh: opening.fresh && !others.known, ..opening.clone() };
     let (run, abandoned) = open(transaction, account, &opening)?;
     let requeued = match retry {
         Some(retry) => dead_letters::requeue(transaction, account, run.run_id, retry.ids())?,
         None => 0,
     };
     leases::register(transaction, account, run.run_id, worker, Process::current())?;
-    Ok(Joined { run, abandoned, requeued, ended })
+    Ok(Joined { run, abandoned, requeued, ended: others.ended })
 }
 
 /// Opens a run, or finds the open one, within the caller's transaction.

@@ -160,6 +160,11 @@ impl Store {
         &self.scope
     }
 
+    /// How long ago that was.
+    pub(crate) fn time_since(&self, moment: Instant) -> Duration {
+        self.clock.now().saturating_duration_since(moment)
+    }
+
     /// Whether the account's part is to stop.
     pub(crate) fn stops(&self) -> bool {
         self.stop.requested()

@@ -126,6 +126,27 @@ pub fn progress(client: &mut Client, account: &str, run_id: i64) -> Result<Optio
     }))
 }
 
+/// The newest run that lists and was finished within this time. Of an account that has very many, only the last few are
+/// looked at.
+///
+/// # Errors
+/// The database's.
+pub fn finished_within(
+    client: &mut Client,
+    account: &str,
+    time: Duration,
+) -> Result<Option<Progress>, Error> {
+    let row = client.query_typed_opt(
+        "SELECT r.run_id
+         FROM (SELECT s.run_id, s.state, s.lists, s.finished_at FROM campaign_sync.sync_runs s
+               WHERE s.account = $1 ORDER BY s.run_id DESC LIMIT 20) r
+         WHERE r.state IN ('complete', 'partial') AND r.lists AND r.finished_at > now() - make_interval(secs => $2)
+         ORDER BY r.finished_at DESC LIMIT 1",
+        &[(&account, Type::TEXT), (&time.as_secs_f64(), Type::FLOAT8)],
+    )?;
+    row.map_or(Ok(None), |row| progress(client, account, row.get(0)))
+}
+
 /// The last of its processes leaves a run before its end: `stopped`, to be resumed.
 ///
 /// # Errors

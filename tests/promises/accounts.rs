@@ -169,6 +169,33 @@ fn accounts_that_do_not_answer_hold_up_none_that_do() {
 }
 
 #[test]
+fn processes_with_the_same_file_share_its_accounts_out_and_do_none_twice() {
+    // What was done before a process began, it does anew: nothing is, until all three have.
+    let settings = Settings { sync_latency: Duration::from_secs(5), ..Settings::fast(20) };
+    let server = mock_api::start(settings).unwrap();
+    let text: String = (0..40).map(|n| good(&format!("account-{n}"), &server, "workers = 2")).collect();
+    let (file, database) = (File::new(&text), Database::create());
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    let three = [(); 3].map(|()| file.program(&["sync", "--json"], &database).spawn());
+    let at_work = || database.count("(SELECT DISTINCT pid FROM workers) at_work") == 3;
+    eventually(PATIENCE, "all three are at work", at_work);
+    server.change(|settings| settings.sync_latency = Duration::from_millis(20));
+    for running in three {
+        let outcome = running.wait().expect_code(0);
+        let summaries = by_account(&outcome);
+        assert!(summaries.values().all(|summary| summary["state"] == "complete"), "{outcome}");
+        assert_eq!(summaries.len(), 40, "whoever did it, each process tells of all");
+    }
+    assert_eq!((database.count("sync_runs"), database.count("campaigns")), (40, 800));
+    let ledger = server.ledger();
+    let asked = ledger.syncs_asked();
+    assert!(asked.values().all(|times| *times == 40), "once for each account: {asked:?}");
+    // Another one that begins now does all of it anew.
+    file.program(&["sync"], &database).run().expect_code(0);
+    assert_eq!(database.count("sync_runs"), 80);
+}
+
+#[test]
 fn one_signal_ends_all_accounts_in_order_and_the_next_run_goes_on() {
     let slow = Settings { sync_latency: Duration::from_millis(50), ..Settings::fast(200) };
     let servers = [mock_api::start(slow.clone()).unwrap(), mock_api::start(slow).unwrap()];

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use campaign_sync::engine::account::Settings;
-use campaign_sync::engine::scheduler::{Handle, Job, Scheduler, Surroundings};
+use campaign_sync::engine::scheduler::{Handle, Job, JobMaker, Scheduler, Surroundings};
 use campaign_sync::http::agents::Agents;
 use campaign_sync::http::client::{Client as Http, ClientSettings};
 use campaign_sync::http::secret::Secret;
@@ -26,7 +26,7 @@ use campaign_sync::http::{Clock, RateLimit, Stop, SystemClock};
 use campaign_sync::platform::{Api, Campaign};
 use campaign_sync::rate::ledger::{Ask, Order};
 use campaign_sync::store::command::{
-    Command, DeadTask, NewCampaign, NewDeadLetter, NewTask, Pages, Part, Reply,
+    Command, DeadTask, NewCampaign, NewDeadLetter, NewTask, Pages, Part, Reply, Sharing,
 };
 use campaign_sync::store::dead_letters::Retry;
 use campaign_sync::store::execute::execute;
@@ -182,7 +182,7 @@ impl Play<'_> {
             });
             let retry =
                 retry.map(|ids| ids.map_or(Retry::All, |ids| Retry::Some(ids.into_iter().map(id).collect())));
-            let command = Command::Open { opening: opening(lists), retry };
+            let command = Command::Open { opening: opening(lists), retry, sharing: Sharing::default() };
             let reply = self.both(&part, &command);
             let Reply::Opened(Ok(opened)) = reply else { panic!("{reply:?}") };
             self.parts[act.worker] = Some(Part { run_id: opened.run.run_id, ..part });
@@ -463,6 +463,7 @@ fn job(pool: &Pool, url: &str, name: &str, rate_limit: Option<RateLimit>) -> Job
             retry: None,
             max_removed: 20,
             keep_history: None,
+            shares_since: None,
             keeps_token: false,
             tells_standing: false,
             patience: Patience {
@@ -514,7 +515,9 @@ fn work(jobs: Vec<Job>, begun: impl FnOnce(Handle)) -> Vec<Outcome> {
         recorder: None,
         watcher: &Unwatched,
     };
-    let scheduler = Scheduler::new(jobs.into_iter().map(Ok), surroundings).unwrap();
+    let scheduler =
+        Scheduler::new(jobs.into_iter().map(|job| -> JobMaker<'_> { Box::new(|| Ok(job)) }), surroundings)
+            .unwrap();
     begun(scheduler.handle());
     let mut outcomes = Vec::new();
     scheduler.run(&mut |outcome| outcomes.push(outcome));

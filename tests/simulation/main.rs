@@ -37,6 +37,7 @@ fn settings(limit: Option<(u32, Duration)>, page_size: i32, seed: u64) -> Accoun
         retry: None,
         max_removed: 20,
         keep_history: None,
+        shares_since: None,
         keeps_token: seed.is_multiple_of(3),
         tells_standing: false,
         patience: Patience {

@@ -126,7 +126,7 @@ impl Model {
         let next_run = self.next_run;
         ledger.reap(&workers);
         match command {
-            Command::Open { opening, retry } => {
+            Command::Open { opening, retry, .. } => {
                 Reply::Opened(Ok(ledger.open(part.worker, next_run, opening, retry.as_ref(), now)))
             }
             Command::TakeListing => Reply::Listing(Ok(if alive { ledger.take_listing(part) } else { None })),
