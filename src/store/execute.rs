@@ -132,22 +132,23 @@ fn open(
     let opened = store.run(|client, account| {
         let mut transaction = begin(client)?;
         let others = join::end_the_dead(&mut transaction, account, part.worker)?;
-        if sharing.yields && others.alive > 0 && !others.known {
+        if !others.ended.is_empty() {
+            ended = others.ended;
+        }
+        if sharing.yields && others.at_work && !others.known {
             transaction.commit()?;
             return Ok(Err(Elsewhere::AtWork));
         }
-        let joined = join::within(&mut transaction, account, opening, retry, part.worker, others)?;
+        let joined = join::within(&mut transaction, account, opening, retry, part.worker, others.known)?;
         if let Some(since) = sharing.done_since.filter(|_| joined.run.new)
             && let Some(run) = runs::finished_within(&mut transaction, account, store.time_since(since))?
         {
-            // Whoever held the run's row until now has closed it. What was opened here is undone.
+            // Whoever held the run's row until now has closed it. What was done here is undone.
+            ended.clear();
             return Ok(Err(Elsewhere::Done(Box::new(Left { run: Some(run), ..Left::default() }))));
         }
         requeued = requeued.max(joined.requeued);
         abandoned = abandoned.take().or(joined.abandoned);
-        if !joined.ended.is_empty() {
-            ended = joined.ended;
-        }
         if abandoned.is_some() || requeued > 0 || !ended.is_empty() {
             store.stay();
         }

@@ -22,8 +22,6 @@ pub struct Joined {
     pub abandoned: Option<Abandoned>,
     /// Dead letters that were put back.
     pub requeued: usize,
-    /// Processes whose tasks were taken over.
-    pub ended: Vec<leases::Ended>,
 }
 
 /// A run that was given up.
@@ -54,19 +52,20 @@ pub fn join(
     worker: WorkerId,
 ) -> Result<Joined, Error> {
     let mut transaction = begin(client)?;
-    let ended = end_the_dead(&mut transaction, account, worker)?;
-    let joined = within(&mut transaction, account, opening, retry, worker, ended)?;
+    let Others { known, .. } = end_the_dead(&mut transaction, account, worker)?;
+    let joined = within(&mut transaction, account, opening, retry, worker, known)?;
     transaction.commit()?;
     Ok(joined)
 }
 
-/// The other workers of an account: those whose leases are over by now, and how many are left.
+/// The workers of an account.
 #[derive(Debug, Default)]
 pub struct Others {
-    ended: Vec<leases::Ended>,
-    /// How many are at work.
-    pub alive: usize,
-    /// This worker was registered before.
+    /// Processes whose leases were ended, and whose tasks are free.
+    pub ended: Vec<leases::Ended>,
+    /// Whether another one is at work.
+    pub at_work: bool,
+    /// Whether this worker was registered before: by a first try, of which nobody heard.
     pub known: bool,
 }
 
@@ -79,10 +78,10 @@ pub fn end_the_dead(transaction: &mut Client, account: &str, worker: WorkerId) -
     let known = workers.contains(&worker);
     let others = workers.len() - usize::from(known);
     let ended = if others > 0 { leases::end(transaction, account, 0)?.0 } else { Vec::new() };
-    Ok(Others { alive: others.saturating_sub(ended.len()), ended, known })
+    Ok(Others { at_work: others > ended.len(), ended, known })
 }
 
-/// The same within the caller's transaction, behind [`end_the_dead`].
+/// The same within the caller's transaction, behind [`end_the_dead`], which tells whether the worker is `known`.
 ///
 /// # Errors
 /// As [`join`].
@@ -92,17 +91,17 @@ pub fn within(
     opening: &Opening,
     retry: Option<&Retry>,
     worker: WorkerId,
-    others: Others,
+    known: bool,
 ) -> Result<Joined, Error> {
     // Begun anew it was already, by the first try.
-    let opening = Opening { fresh: opening.fresh && !others.known, ..opening.clone() };
+    let opening = Opening { fresh: opening.fresh && !known, ..opening.clone() };
     let (run, abandoned) = open(transaction, account, &opening)?;
     let requeued = match retry {
         Some(retry) => dead_letters::requeue(transaction, account, run.run_id, retry.ids())?,
         None => 0,
     };
     leases::register(transaction, account, run.run_id, worker, Process::current())?;
-    Ok(Joined { run, abandoned, requeued, ended: others.ended })
+    Ok(Joined { run, abandoned, requeued })
 }
 
 /// Opens a run, or finds the open one, within the caller's transaction.
