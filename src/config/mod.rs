@@ -31,8 +31,7 @@ pub use self::password::Password;
 use self::setting::Source;
 use crate::cli::Flags;
 use crate::http::RateLimit;
-use crate::http::agents::check_trusted_roots;
-use crate::http::client::Proxy;
+use crate::http::agents::{Proxy, check_trusted_roots};
 use crate::settings_file::{self, CERTIFICATES_BYTES};
 use crate::store::SchemaName;
 

@@ -5,7 +5,7 @@ use ureq::http::Uri;
 
 use super::api_url::has_possible_port;
 use super::{ConfigError, Environment, value};
-use crate::http::client::Proxy;
+use crate::http::agents::Proxy;
 
 /// In the order in which they are looked at; the first that is set counts.
 const VARIABLES: [&str; 6] =

@@ -1,6 +1,7 @@
 //! The ureq agents of a process, with every limit set. Accounts whose agents would be the same share one, and so its
 //! connections: a file of a thousand accounts of one platform needs no more of them than there are workers.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,19 +9,33 @@ use ureq::Agent;
 use ureq::config::Config;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
-use super::client::{BadClientSettings, Proxy};
-use super::gather::GatherConnector;
+use super::gather::{BUFFER_BYTES, GatherConnector, MAX_HEADER_BYTES};
 use super::lock::lock;
 use super::resolver::CachingResolver;
 
-/// The largest response header, all fields together.
-pub(super) const MAX_HEADER_BYTES: usize = 64 << 10;
-/// Each connection's buffers; the default of 128 kB each would be most of our memory at 16 workers.
-pub(super) const BUFFER_BYTES: usize = 16 << 10;
 /// Neither a name look-up nor a connect takes longer: they cannot be abandoned.
 const LONGEST_CONNECT: Duration = Duration::from_secs(10);
 /// An idle connection older than this is not used again: many servers and balancers close theirs after a minute.
 const MAX_IDLE: Duration = Duration::from_secs(50);
+
+/// The proxy through which encrypted connections go.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// Where it is.
+    pub server: ureq::Proxy,
+    /// It, in a message: its address without credentials, and the variable that names it.
+    pub name: String,
+}
+
+/// Why no client could be made.
+#[derive(Debug)]
+pub struct BadClientSettings(pub String);
+
+impl fmt::Display for BadClientSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// Makes agents, and keeps them for whoever needs the same.
 pub struct Agents {

@@ -11,10 +11,11 @@ use ureq::Body;
 use ureq::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use ureq::http::{HeaderName, Method, Request, Response};
 
-use super::agents::{Agents, BUFFER_BYTES, Shared};
+use super::agents::{Agents, BadClientSettings, Proxy, Shared};
 use super::budget::{Memory, SMALL_PAGE};
 use super::clock::Clock;
 use super::coding::Coding;
+use super::gather::BUFFER_BYTES;
 use super::hints::{self, Hints};
 use super::secret::Secret;
 use super::tls_fault::TlsFault;
@@ -37,15 +38,6 @@ pub struct ClientSettings {
     pub client_id: Option<String>,
     /// Used for https only, whatever the environment says.
     pub proxy: Option<Proxy>,
-}
-
-/// The proxy through which encrypted connections go.
-#[derive(Clone, Debug)]
-pub struct Proxy {
-    /// Where it is.
-    pub server: ureq::Proxy,
-    /// It, in a message: its address without credentials, and the variable that names it.
-    pub name: String,
 }
 
 /// A client of one server.
@@ -123,16 +115,6 @@ impl fmt::Display for NoReply {
             }
             Self::TooLarge(most) => write!(f, "the reply has more than {} KiB", most >> 10),
         }
-    }
-}
-
-/// Why no client could be made.
-#[derive(Debug)]
-pub struct BadClientSettings(pub String);
-
-impl fmt::Display for BadClientSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

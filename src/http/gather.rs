@@ -12,9 +12,12 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
 };
 
-use super::agents::{BUFFER_BYTES, MAX_HEADER_BYTES};
 use super::connections::Permit;
 
+/// The largest response header, all fields together.
+pub(super) const MAX_HEADER_BYTES: usize = 64 << 10;
+/// Each connection's buffers; the default of 128 kB each would be most of our memory at 16 workers.
+pub(super) const BUFFER_BYTES: usize = 16 << 10;
 /// What is left of a timeout is rounded up to whole steps of this: most requests then find the one that is set already.
 const STEP: Duration = Duration::from_millis(10);
 /// The most that is read ahead of what ureq can use: more than the largest header that it takes.
