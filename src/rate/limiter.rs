@@ -375,8 +375,11 @@ impl Limiter {
     fn margin(&self, limit: RateLimit, now: Instant) -> Duration {
         let advance = if limit.requests.get() >= 2 * SHARE_AT_ONCE { TURNS_GOOD_FOR } else { Duration::ZERO };
         let trips = self.pacing.quickest().unwrap_or_default().min(limit.window / 400) * 2 + advance;
-        // Whoever has not asked for a while does not know how slow the ledger is with the others.
-        let unknown = if self.shared { CAUTION } else { Duration::ZERO };
+        // Whoever has not asked for a while does not know how slow the ledger is with the others. Who asks again as soon as there
+        // may be a turn does: more caution than the others have would leave it none.
+        let known = span_of_lags(limit) + 2 * CAUTION;
+        let knows = self.lags.back().is_some_and(|(_, at)| now <= *at + known);
+        let unknown = if self.shared && !knows { CAUTION } else { Duration::ZERO };
         let lag = self.lag(now).map_or(unknown, |lag| lag + MIN_MARGIN / 2);
         MIN_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)
     }

@@ -214,3 +214,29 @@ fn while_a_window_is_searched_for_the_ledger_is_asked_for_one_turn_at_a_time() {
     let turn = limiter.turn(50, 50, until);
     assert!(matches!(turn, Turn::Reserve(Ask { want: 1, .. })), "{turn:?}");
 }
+
+#[test]
+fn a_process_that_others_leave_no_turn_is_not_more_cautious_than_they_for_long() {
+    let limit = RateLimit::new(30, Duration::from_secs(1)).unwrap();
+    let (clock, mut margins) = (VirtualClock::new(7), Vec::new());
+    let mut limiter = Limiter::new(Some(limit), Duration::MAX);
+    limiter.begin(None, None, clock.now());
+    limiter.share(true, clock.now());
+    let end = clock.now() + Duration::from_secs(20);
+    while clock.now() < end {
+        match limiter.turn(8, 0, clock.now()) {
+            Turn::Reserve(ask) => {
+                margins.push(ask.margin);
+                limiter.asked(&ask, clock.now());
+                clock.sleep(MS);
+                // All that is on record was sent just now.
+                let wait = limit.window + ask.margin;
+                limiter.granted(Grant { granted: 0, wait, limit: None, gate: Gate::Open }, clock.now());
+            }
+            Turn::Wait(until, _) => clock.sleep(until - clock.now()),
+            turn => panic!("{turn:?}"),
+        }
+    }
+    assert!(margins[0] >= CAUTION, "it does not know the others: {margins:?}");
+    assert!(margins[margins.len() - 5..].iter().all(|margin| *margin < 50 * MS), "{margins:?}");
+}
