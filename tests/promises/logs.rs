@@ -10,7 +10,7 @@ use crate::support::{Database, Outcome, Program};
 /// Refusals of every kind: by status, by the limiter, of tokens, and connections that break.
 fn troubled() -> Server {
     let faults =
-        Faults { server_error: 0.05, reset: 0.03, refused_every: 10, revoke_every: 30, ..Faults::default() };
+        Faults { server_error: 0.05, reset: 0.1, refused_every: 10, revoke_every: 30, ..Faults::default() };
     let settings = Settings {
         list_503_every: 3,
         // Long enough that a busy machine meets it, too.
