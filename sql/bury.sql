@@ -26,7 +26,7 @@ WITH batch AS (
     WHERE w.account = $1 AND w.worker_id = $2
     RETURNING w.worker_id
 )
--- As in sql/complete/settle.sql.
+-- As in sql/complete.sql.
 SELECT (SELECT count(*) FROM done)
        + CASE WHEN (SELECT count(*) FROM buried) < (SELECT count(*) FROM done)
               THEN (SELECT 'campaign-sync: no row kept in dead_letters' FROM done LIMIT 1)::bigint

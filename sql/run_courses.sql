@@ -23,7 +23,7 @@ SELECT s.run_id, s.state, s.lists, s.listing_done, s.total, s.listed, s.removed,
                                WHEN s.sampled_at > s.started_at THEN s.sampled_at
                                ELSE coalesce(s.finished_at, s.started_at) END - s.started_at)::float8 AS lasted_s,
        s.started_at, s.finished_at, s.not_removed, s.not_removed_reason, s.last_error, s.binary_version, s.limit_requests, s.limit_window_ms,
-       CASE WHEN $2 IS NOT NULL THEN s.samples::text END AS samples
+       CASE WHEN $2::bigint IS NOT NULL THEN s.samples::text END AS samples
 FROM campaign_sync.sync_runs s
 LEFT JOIN LATERAL (
     SELECT sum(w.synced) AS synced, sum(w.failed) AS failed, sum(w.requests) AS requests, sum(w.limited) AS limited,

@@ -7,7 +7,7 @@
 //! workers and commands to committers, and is told what came of them.
 //!
 //! 1. The *lister* (`engine::lister`) has the page fetched that shows it ([`platform`] says what a page and a campaign are).
-//!    The page's campaigns become *tasks* together with the run's next page, in one statement (`sql/add_pages/`). After a
+//!    The page's campaigns become *tasks* together with the run's next page, in one statement (`sql/add_pages.sql`). After a
 //!    crash both are there, or neither. A process that is alone on its run hands the tasks out first and holds the commit
 //!    back for a moment (`engine::pages`): what is finished by then is stored with it and never becomes a row in the queue.
 //! 2. A process holds the task: its own lister's at once, others by claiming (`sql/claim.sql`). The hold is a *lease* that
@@ -17,7 +17,7 @@
 //!    by one pure function (`sync::decision`): it is done, comes back later, or becomes a *dead letter* with its reason.
 //! 4. A *committer* (`engine::committers`, [`store::execute`]) stores the pages, and results in batches (`engine::storing`):
 //!    the task is deleted, and only if it was still held by this process under this attempt number, the campaign is stored,
-//!    in one statement (`sql/complete/`). That makes the effect exactly once.
+//!    in one statement (`sql/complete.sql`). That makes the effect exactly once.
 //! 5. When the last page is in and no task is left, whoever sees it first closes the *run*, and marks what a complete
 //!    listing no longer showed.
 //!

@@ -86,7 +86,7 @@ impl Held {
 /// # Errors
 /// The database's.
 pub fn rows(client: &mut Client, account: &str) -> Result<Rows, Error> {
-    let row = client.query_typed_one(&counting(), &[(&account, Type::TEXT)])?;
+    let row = client.query_typed_one(counting(), &[(&account, Type::TEXT)])?;
     Ok(ACCOUNT_TABLES.iter().enumerate().map(|(place, table)| (*table, row.get(place))).collect())
 }
 
@@ -193,15 +193,15 @@ fn copying(table: &'static str, quoted_columns: &str) -> String {
 }
 
 fn delete(transaction: &mut Client, table: &'static str, account: &str) -> Result<i64, Error> {
-    let deleted = transaction.execute_typed(&deleting(table), &[(&account, Type::TEXT)])?;
+    let deleted = transaction.execute_typed(deleting(table), &[(&account, Type::TEXT)])?;
     Ok(i64::try_from(deleted).unwrap_or(i64::MAX))
 }
 
 /// Copies an account's rows of a table. A row's account is never updated: where tables are distributed by it, it cannot be.
 fn transfer(transaction: &mut Client, table: &'static str, old: &str, new: &str) -> Result<i64, Error> {
-    let columns = transaction.query_typed_one(&listing_columns(table), &[])?;
+    let columns = transaction.query_typed_one(listing_columns(table), &[])?;
     let columns: String = columns.get(0);
     let copied =
-        transaction.execute_typed(&copying(table, &columns), &[(&old, Type::TEXT), (&new, Type::TEXT)])?;
+        transaction.execute_typed(copying(table, &columns), &[(&old, Type::TEXT), (&new, Type::TEXT)])?;
     Ok(i64::try_from(copied).unwrap_or(i64::MAX))
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use postgres::config::{SslMode as DriverMode, SslNegotiation};
@@ -17,6 +17,7 @@ use super::conninfo::{Address, Conninfo, ConninfoError, Host, SslMode};
 use super::error::{StoreError, TOO_MANY_CONNECTIONS, may_depend_on_tls, unreachable_server};
 use super::line::{Dial, Encryption, Line};
 use super::place::Place;
+use super::prepared::Prepared;
 use super::tls;
 use crate::in_time::in_time;
 use crate::own_machine::{Shortage, spare_files};
@@ -119,6 +120,8 @@ pub(super) struct Connector {
     unanswered: Arc<AtomicUsize>,
     generation: Arc<AtomicU64>,
     open: Arc<AtomicUsize>,
+    /// Prepared statements were lost on one of the connections.
+    lost: Arc<AtomicBool>,
 }
 
 /// One server and the ways to connect to it, the preferred one first.
@@ -143,6 +146,7 @@ impl Connector {
             unanswered: Arc::default(),
             generation: Arc::default(),
             open: Arc::default(),
+            lost: Arc::default(),
         })
     }
 
@@ -199,7 +203,10 @@ impl ManageConnection for Connector {
     fn connect(&self) -> Result<Attempt, Infallible> {
         let generation = self.generation.load(Ordering::Relaxed);
         let (client, leash) = match self.connect_in_time() {
-            Ok((driver, leash)) => (Ok(Client::new(driver, self.place.clone())), leash),
+            Ok((driver, leash)) => {
+                let prepared = Prepared::new(leash.backend(), self.lost.clone());
+                (Ok(Client::new(driver, self.place.clone(), prepared)), leash)
+            }
             Err(refusal) => (Err(refusal), Leash::default()),
         };
         Ok(Attempt {

@@ -59,7 +59,7 @@ pub fn distribute(client: &mut Client) -> Result<Result<usize, String>, Error> {
                     transaction.place().schema()
                 )));
             }
-            None => transaction.query_typed(&distributing(table), &[])?,
+            None => transaction.query_typed(distributing(table), &[])?,
         };
         transaction.commit()?;
         done += 1;

@@ -123,8 +123,15 @@ pub(super) fn leaves_connection_usable(error: &postgres::Error) -> bool {
         matches!(said.severity(), "ERROR")
             && !code.starts_with("08")
             // Nor is a server of use that takes writes no longer: another one does.
-            && !matches!(code, "0A000" | "26000" | "42P05" | READ_ONLY)
+            && !matches!(code, "0A000" | READ_ONLY)
+            && !is_lost(code)
     })
+}
+
+/// Whether this code says that a prepared statement is not there, or another one is in its place: somebody else ended it, or
+/// uses the same session.
+pub(super) fn is_lost(sqlstate: &str) -> bool {
+    matches!(sqlstate, "26000" | "42P05")
 }
 
 /// Whether libpq would try again with (`allow`) or without (`prefer`) TLS.
@@ -165,12 +172,8 @@ fn from_server(said: &DbError) -> StoreError {
         // Whatever else is wrong in there.
         _ if users.is_some() && class == "42" => row(&text),
         "0A000" if text.contains("cached plan") => StoreError::Unavailable { message: text },
-        "26000" | "42P05" => StoreError::Refused {
-            message: with_cure(
-                &text,
-                "is a pooler in between? PgBouncer needs 1.21 and max_prepared_statements > 0",
-            ),
-        },
+        // From the next connection on nothing is prepared.
+        code if is_lost(code) => StoreError::Unavailable { message: text },
         READ_ONLY => StoreError::Unavailable {
             message: with_cure(&text, "is this a standby? target_session_attrs=read-write passes it over"),
         },

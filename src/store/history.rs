@@ -1,4 +1,4 @@
-//! What changed in campaigns: written with them (`sql/history.sql`), and pruned when a run is closed.
+//! What changed in campaigns: written with them (`sql/complete.sql`, `sql/add_pages.sql`), and pruned when a run is closed.
 
 use std::time::Duration;
 

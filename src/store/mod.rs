@@ -21,6 +21,7 @@ pub mod overview;
 mod patience;
 mod place;
 pub mod pool;
+mod prepared;
 pub mod process;
 pub mod queue;
 pub mod quota;

@@ -112,18 +112,6 @@ pub struct Pages<'a> {
 /// So often in a row a process may join a run while its pages are committed, before the lister takes them for refused.
 const JOINS_OUTWAITED: u32 = 10;
 
-/// A statement of its parts: what it need not do is not in it.
-macro_rules! statement {
-    ($folder:literal: $($part:literal),+) => {
-        concat!($(include_str!(concat!("../../sql/", $folder, "/", $part, ".sql"))),+)
-    };
-}
-const ADD_PAGES: &str =
-    statement!("add_pages": "fence", "tasks", "campaigns", "replace", "../history", "advance");
-const ADD_FINISHED_PAGES: &str =
-    statement!("add_pages": "fence", "no_tasks", "campaigns", "replace", "../history", "advance");
-const COMPLETE: &str = statement!("complete": "store", "../history", "settle");
-
 /// What became of committed pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Added {
@@ -135,10 +123,6 @@ pub struct Added {
     pub taken: Vec<(String, i32)>,
     /// Whether other workers are on the run.
     pub others: bool,
-}
-
-fn statement_for(pages: &Pages<'_>) -> &'static str {
-    if pages.tasks.is_empty() && pages.invalid.is_empty() { ADD_FINISHED_PAGES } else { ADD_PAGES }
 }
 
 /// Commits pages with their checkpoint; nothing when this worker does not list (any more).
@@ -170,7 +154,7 @@ pub fn add_pages(
     }
     let mut add = || {
         client.query_typed_one(
-            statement_for(pages),
+            include_str!("../../sql/add_pages.sql"),
             &[
                 (&account, Type::TEXT),
                 (&run_id, Type::INT8),
@@ -298,7 +282,7 @@ pub fn complete(
     let attempts: Vec<i32> = finished.iter().map(|(attempt, _)| *attempt).collect();
     let campaigns: Vec<&Campaign> = finished.iter().map(|(_, campaign)| *campaign).collect();
     let row = client.query_typed_opt(
-        COMPLETE,
+        include_str!("../../sql/complete.sql"),
         &[
             (&account, Type::TEXT),
             (&worker, Type::INT8),

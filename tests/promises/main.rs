@@ -42,6 +42,7 @@ mod resume;
 mod schemas;
 mod shell;
 mod signals;
+mod statements;
 #[path = "../support/mod.rs"]
 mod support;
 mod sync;

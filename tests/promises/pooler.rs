@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mock_api::{EMAIL, PASSWORD, Settings};
 
+use crate::statements::prepared_after;
 use crate::support::{Database, PATIENCE, Program, eventually, unpacked};
 
 /// PgBouncer in transaction mode before one database; ends with its value.
@@ -84,6 +85,11 @@ fn three_processes_sync_through_a_transaction_pooler() {
     let Some(bouncer) = Bouncer::before(&database) else {
         return;
     };
+    assert_eq!(
+        prepared_after(&bouncer.url(), 100),
+        0,
+        "they would be another session's by the next transaction"
+    );
     let latency = Duration::from_millis(20);
     let server = mock_api::start(Settings { sync_latency: latency, ..Settings::fast(1_000) }).unwrap();
     let three = [(); 3].map(|()| {

@@ -17,12 +17,6 @@ use proptest::test_runner::TestRunner;
 use crate::support::{Cluster, Database, PATIENCE, eventually};
 
 const ACCOUNT: &str = "default";
-const COMPLETE: &str = concat!(
-    include_str!("../../sql/complete/store.sql"),
-    include_str!("../../sql/history.sql"),
-    include_str!("../../sql/complete/settle.sql")
-);
-
 /// A run whose lister is a registered worker.
 fn run_with_lister(client: &mut Client) -> (i64, i64) {
     schema::migrate(client).unwrap().unwrap();
@@ -215,7 +209,9 @@ fn finished_tasks_are_found_by_key_even_before_the_first_analyze() {
     parameters.push((&texts, Type::TEXT_ARRAY));
     parameters.extend([(); 3].map(|()| (&counts as _, Type::INT8_ARRAY)));
     parameters.extend([(&times as _, Type::TIMESTAMPTZ_ARRAY), (&texts as _, Type::TEXT_ARRAY)]);
-    for (statement, parameters) in [(COMPLETE, parameters), (include_str!("../../sql/bury.sql"), burial)] {
+    let statements =
+        [(include_str!("../../sql/complete.sql"), parameters), (include_str!("../../sql/bury.sql"), burial)];
+    for (statement, parameters) in statements {
         let plan = plan(client, statement, &parameters);
         assert!(plan.contains("Index Scan on sync_tasks_pkey"), "{plan}");
         assert!(!plan.contains("Seq Scan on sync_tasks"), "{plan}");
@@ -1035,110 +1031,4 @@ fn whatever_syncs_and_retries_do_at_once_no_campaign_is_lost_and_the_listings_re
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
-}
-
-/// Every statement's text without comments, by file: whatever `sql/` and `src/store` have, migrations excepted.
-fn statements() -> Vec<(String, String)> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut statements = Vec::new();
-    for part in ["sql", "sql/add_pages", "sql/complete", "src/store"] {
-        for path in std::fs::read_dir(folder.join(part)).unwrap().map(|entry| entry.unwrap().path()) {
-            if path.is_file() {
-                let text = std::fs::read_to_string(&path).unwrap();
-                let code = text.lines().map(|line| {
-                    line.split("--").next().unwrap_or_default().split("//").next().unwrap_or_default()
-                });
-                let name = path.strip_prefix(folder).unwrap().display().to_string();
-                statements.push((name, code.collect::<Vec<_>>().join("\n")));
-            }
-        }
-    }
-    assert!(statements.len() > 40, "{}", statements.len());
-    statements
-}
-
-/// What follows each `start`, up to one of the `ends` or the parenthesis or quotation mark that closes what it stands in.
-fn parts<'a>(code: &'a str, start: &str, ends: &[&str]) -> Vec<&'a str> {
-    let part = |(at, _): (usize, &str)| {
-        let rest = &code[at + start.len()..];
-        let mut depth = 0;
-        let end = rest.char_indices().find(|(place, letter)| {
-            match letter {
-                '(' => depth += 1,
-                ')' => depth -= 1,
-                _ => {}
-            }
-            depth < 0
-                || *letter == '"'
-                || depth == 0 && ends.iter().any(|end| rest[*place..].starts_with(end))
-        });
-        &rest[..end.map_or(rest.len(), |(place, _)| place)]
-    };
-    code.match_indices(start).map(part).collect()
-}
-
-#[test]
-fn no_statement_relies_on_where_a_row_lies_or_on_the_order_of_numbers() {
-    for (name, code) in statements() {
-        for refused in ["ctid", "max(run_id)", "FOR UPDATE OF", "FOR NO KEY UPDATE OF"] {
-            assert!(!code.contains(refused), "{name}: {refused}");
-        }
-    }
-}
-
-/// What is not immutable, as a distributed Postgres sees it: it refuses these where a row is changed.
-const CHANGING: [&str; 8] = [
-    "now()",
-    "clock_timestamp",
-    "make_interval",
-    "interval '",
-    "random",
-    "jsonb_build",
-    "to_char",
-    "current_",
-];
-
-#[test]
-fn rows_are_changed_to_columns_that_were_computed_before() {
-    let mut seen = 0;
-    for (name, code) in statements() {
-        let sets = ["\n    SET ", "\nSET ", " SET "]
-            .map(|start| parts(&code, start, &["FROM ", "WHERE ", "RETURNING "]));
-        for set in sets.concat().into_iter().filter(|set| set.contains(" = ")) {
-            seen += 1;
-            for refused in CHANGING.into_iter().chain(["SELECT", "EXISTS"]) {
-                assert!(!set.contains(refused), "{name}: SET with {refused}: {set}");
-            }
-            for case in set.match_indices("CASE").map(|(at, _)| &set[at..]) {
-                let case = case.split(" END").next().unwrap_or_default();
-                assert!(!case.contains('$'), "{name}: SET with a parameter in {case}");
-            }
-        }
-        for (start, volatile) in [("UPDATE campaign_sync.", "clock_timestamp"), ("DO UPDATE", "now()")] {
-            for update in parts(&code, start, &["RETURNING "]) {
-                assert!(!update.contains(volatile), "{name}: {start} with {volatile}: {update}");
-                assert!(!update.contains("clock_timestamp"), "{name}: {update}");
-            }
-        }
-    }
-    assert!(seen > 30, "{seen}");
-}
-
-#[test]
-fn a_statement_names_its_account_to_every_table() {
-    for (name, code) in statements() {
-        // Of another table's rows the account is that of this one's by their parameter, and never by a comparison of the two.
-        let words: Vec<&str> = code.split_whitespace().collect();
-        for comparison in words.windows(3).filter(|words| words[1] == "=" && words[0].ends_with("account")) {
-            let other = comparison[2].trim_end_matches([')', ',', ';']).trim_start_matches('(');
-            let sql = other.starts_with(|letter: char| letter.is_ascii_lowercase());
-            assert!(!(sql && other.ends_with(".account")), "{name}: {}", comparison.join(" "));
-        }
-        assert!(!code.contains("USING (account)"), "{name}");
-        // What is inserted from a query has the account of the rows that it is made of.
-        for insertion in parts(&code, "INSERT INTO campaign_sync.", &["ON CONFLICT", "RETURNING "]) {
-            let from = insertion.split("SELECT ").nth(1).unwrap_or_default();
-            assert!(!from.starts_with("$1"), "{name}: {insertion}");
-        }
-    }
 }

@@ -57,10 +57,7 @@ impl Database {
     /// The default account's way into it, with its schema.
     pub fn store(&self) -> Store {
         schema::migrate(&mut self.connect()).unwrap().unwrap();
-        let url = self.url();
-        let conninfo =
-            Conninfo::from_environment(&|name| (name == "DATABASE_URL").then(|| url.clone().into()));
-        let pool = Pool::new(&conninfo.unwrap(), 2).unwrap();
+        let pool = pool(&self.url(), 2);
         let stop = Stop::new();
         let clock = Arc::new(SystemClock::new(stop.clone()));
         Store::new(pool, "default", clock, stop, Duration::from_secs(5))
@@ -113,6 +110,12 @@ impl Drop for Database {
             let _ = client.batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
         }
     }
+}
+
+/// A pool of the program's own.
+pub fn pool(url: &str, size: u32) -> Pool {
+    let conninfo = Conninfo::from_environment(&|name| (name == "DATABASE_URL").then(|| url.into()));
+    Pool::new(&conninfo.unwrap(), size).unwrap()
 }
 
 fn connect(url: &str) -> postgres::Client {

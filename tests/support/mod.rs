@@ -17,7 +17,7 @@ mod unpacked;
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
-pub use database::Database;
+pub use database::{Database, pool};
 pub use folder::Folder;
 pub use machine_clock::MachineClock;
 pub use part::Part;

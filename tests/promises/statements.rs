@@ -1,0 +1,207 @@
+//! The statements: whole ones that Postgres can explain, in forms that a Postgres distributed by account runs as well, and
+//! prepared where that pays and a session is our own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use campaign_sync::store::schema;
+use mock_api::Settings;
+use postgres::types::Type;
+
+use crate::support::{Database, Program, pool};
+
+fn files_of_sql() -> BTreeMap<String, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
+    let files =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    files
+        .map(|path| {
+            (path.file_name().unwrap().to_str().unwrap().into(), std::fs::read_to_string(&path).unwrap())
+        })
+        .collect()
+}
+
+/// What a statement does that is planned once for all values, on tables of which nothing is known.
+fn general_plan(client: &mut postgres::Client, statement: &str) -> String {
+    let mut transaction = client.transaction().unwrap();
+    transaction.batch_execute("SET LOCAL plan_cache_mode = force_generic_plan").unwrap();
+    let whole = transaction.batch_execute(&format!("PREPARE general AS {statement}"));
+    whole.unwrap_or_else(|error| panic!("{error:?}\n{statement}"));
+    let nulls: i64 = transaction
+        .query_one(
+            "SELECT cardinality(parameter_types)::bigint FROM pg_prepared_statements WHERE name = 'general'",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    let nulls = vec!["NULL"; usize::try_from(nulls).unwrap()].join(", ");
+    let rows = transaction
+        .query(
+            &format!(
+                "EXPLAIN EXECUTE general{}",
+                if nulls.is_empty() { nulls } else { format!("({nulls})") }
+            ),
+            &[],
+        )
+        .unwrap();
+    let plan = rows.iter().map(|row| row.get::<_, String>(0) + "\n").collect();
+    transaction.batch_execute("DEALLOCATE general").unwrap();
+    plan
+}
+
+#[test]
+fn every_file_is_a_whole_statement_and_reads_by_index_even_before_the_first_analyze() {
+    let database = Database::create();
+    let client = &mut database.connect();
+    schema::migrate(client).unwrap().unwrap();
+    let mut explained = 0;
+    // The others ask the catalogs of the server.
+    for (name, statement) in
+        files_of_sql().into_iter().filter(|(_, statement)| statement.contains(" campaign_sync."))
+    {
+        let plan = general_plan(client, &statement);
+        assert!(!plan.contains("Seq Scan on "), "{name}:\n{plan}");
+        explained += 1;
+    }
+    assert!(explained > 20, "{explained}");
+}
+
+/// How many statements a connection has prepared after one has come back that often.
+pub(crate) fn prepared_after(url: &str, times: i64) -> i64 {
+    let mut connection = pool(url, 1).get().unwrap();
+    for n in 0..times {
+        let row = connection.query_typed_one("SELECT 2 * $1", &[(&n, Type::INT8)]).unwrap();
+        assert_eq!(row.get::<_, i64>(0), 2 * n);
+    }
+    connection.query_typed_one("SELECT count(*) FROM pg_prepared_statements", &[]).unwrap().get(0)
+}
+
+#[test]
+fn a_statement_that_comes_back_on_a_connection_is_prepared() {
+    let database = Database::create();
+    assert_eq!(prepared_after(&database.url(), 2), 0, "a short run saves the round trip");
+    assert_eq!(prepared_after(&database.url(), 100), 1);
+}
+
+#[test]
+fn prepared_statements_that_are_lost_are_done_without() {
+    let database = Database::create();
+    schema::migrate(&mut database.connect()).unwrap().unwrap();
+    database.execute(
+        "CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DEALLOCATE ALL; RETURN NULL; END $$;
+         CREATE TRIGGER forget AFTER INSERT ON campaigns EXECUTE FUNCTION forget()",
+    );
+    let server = mock_api::start(Settings::fast(5_000)).unwrap();
+    let sync = Program::sync(&server, &database).args(&["--page-size", "10"]).env("RUST_LOG", "info");
+    let outcome = sync.run().expect_code(0);
+    let told = outcome.stderr.matches("going on without them").count();
+    assert_eq!(told, 1, "{}", outcome.stderr);
+    assert_eq!(database.count("campaigns"), 5_000);
+    assert!(server.ledger().syncs_asked().values().all(|times| *times == 1));
+}
+
+/// Every statement's text without comments, by file: whatever `sql/` and `src/store` have, migrations excepted.
+fn statements() -> Vec<(String, String)> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut statements = Vec::new();
+    for part in ["sql", "src/store"] {
+        for path in std::fs::read_dir(folder.join(part)).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_file() {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let code = text.lines().map(|line| {
+                    line.split("--").next().unwrap_or_default().split("//").next().unwrap_or_default()
+                });
+                let name = path.strip_prefix(folder).unwrap().display().to_string();
+                statements.push((name, code.collect::<Vec<_>>().join("\n")));
+            }
+        }
+    }
+    assert!(statements.len() > 40, "{}", statements.len());
+    statements
+}
+
+/// What follows each `start`, up to one of the `ends` or the parenthesis or quotation mark that closes what it stands in.
+fn parts<'a>(code: &'a str, start: &str, ends: &[&str]) -> Vec<&'a str> {
+    let part = |(at, _): (usize, &str)| {
+        let rest = &code[at + start.len()..];
+        let mut depth = 0;
+        let end = rest.char_indices().find(|(place, letter)| {
+            match letter {
+                '(' => depth += 1,
+                ')' => depth -= 1,
+                _ => {}
+            }
+            depth < 0
+                || *letter == '"'
+                || depth == 0 && ends.iter().any(|end| rest[*place..].starts_with(end))
+        });
+        &rest[..end.map_or(rest.len(), |(place, _)| place)]
+    };
+    code.match_indices(start).map(part).collect()
+}
+
+#[test]
+fn no_statement_relies_on_where_a_row_lies_or_on_the_order_of_numbers() {
+    for (name, code) in statements() {
+        for refused in ["ctid", "max(run_id)", "FOR UPDATE OF", "FOR NO KEY UPDATE OF"] {
+            assert!(!code.contains(refused), "{name}: {refused}");
+        }
+    }
+}
+
+/// What is not immutable, as a distributed Postgres sees it: it refuses these where a row is changed.
+const CHANGING: [&str; 8] = [
+    "now()",
+    "clock_timestamp",
+    "make_interval",
+    "interval '",
+    "random",
+    "jsonb_build",
+    "to_char",
+    "current_",
+];
+
+#[test]
+fn rows_are_changed_to_columns_that_were_computed_before() {
+    let mut seen = 0;
+    for (name, code) in statements() {
+        let sets = ["\n    SET ", "\nSET ", " SET "]
+            .map(|start| parts(&code, start, &["FROM ", "WHERE ", "RETURNING "]));
+        for set in sets.concat().into_iter().filter(|set| set.contains(" = ")) {
+            seen += 1;
+            for refused in CHANGING.into_iter().chain(["SELECT", "EXISTS"]) {
+                assert!(!set.contains(refused), "{name}: SET with {refused}: {set}");
+            }
+            for case in set.match_indices("CASE").map(|(at, _)| &set[at..]) {
+                let case = case.split(" END").next().unwrap_or_default();
+                assert!(!case.contains('$'), "{name}: SET with a parameter in {case}");
+            }
+        }
+        for (start, volatile) in [("UPDATE campaign_sync.", "clock_timestamp"), ("DO UPDATE", "now()")] {
+            for update in parts(&code, start, &["RETURNING "]) {
+                assert!(!update.contains(volatile), "{name}: {start} with {volatile}: {update}");
+                assert!(!update.contains("clock_timestamp"), "{name}: {update}");
+            }
+        }
+    }
+    assert!(seen > 30, "{seen}");
+}
+
+#[test]
+fn a_statement_names_its_account_to_every_table() {
+    for (name, code) in statements() {
+        // Of another table's rows the account is that of this one's by their parameter, and never by a comparison of the two.
+        let words: Vec<&str> = code.split_whitespace().collect();
+        for comparison in words.windows(3).filter(|words| words[1] == "=" && words[0].ends_with("account")) {
+            let other = comparison[2].trim_end_matches([')', ',', ';']).trim_start_matches('(');
+            let sql = other.starts_with(|letter: char| letter.is_ascii_lowercase());
+            assert!(!(sql && other.ends_with(".account")), "{name}: {}", comparison.join(" "));
+        }
+        assert!(!code.contains("USING (account)"), "{name}");
+        // What is inserted from a query has the account of the rows that it is made of.
+        for insertion in parts(&code, "INSERT INTO campaign_sync.", &["ON CONFLICT", "RETURNING "]) {
+            let from = insertion.split("SELECT ").nth(1).unwrap_or_default();
+            assert!(!from.starts_with("$1"), "{name}: {insertion}");
+        }
+    }
+}
