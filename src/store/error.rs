@@ -186,6 +186,12 @@ fn from_server(said: &DbError) -> StoreError {
         "42P01" | "42703" | "42883" | "3F000" => StoreError::Refused {
             message: with_cure(&text, "is the schema up to date? campaign-sync migrate"),
         },
+        "42804" | "42846" | "42P10" => StoreError::Refused {
+            message: with_cure(
+                &text,
+                "has somebody changed a table? It has to be as campaign-sync migrate made it",
+            ),
+        },
         "28P01" => StoreError::Refused { message: with_cure(&text, SET_PASSWORD) },
         "28000" => {
             StoreError::Refused { message: with_cure(&text, "check PGUSER, PGSSLMODE and pg_hba.conf") }

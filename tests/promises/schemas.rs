@@ -253,3 +253,17 @@ fn a_database_that_cannot_hold_every_campaign_is_refused() {
     }
     database.execute(&format!("DROP DATABASE {name} WITH (FORCE)"));
 }
+
+#[test]
+fn a_table_that_somebody_has_changed_is_no_internal_error() {
+    for change in [
+        "ALTER TABLE campaign_sync.sync_tasks ALTER attempt DROP DEFAULT, ALTER attempt TYPE boolean USING false",
+        "ALTER TABLE campaign_sync.campaigns DROP CONSTRAINT campaigns_pkey CASCADE",
+    ] {
+        let (server, database) = (server(), Database::create());
+        run(&server, &database.url(), &["migrate"]).expect_code(0);
+        database.execute(change);
+        let outcome = run(&server, &database.url(), &["sync"]).expect_code(2);
+        assert!(outcome.stderr.contains("campaign-sync migrate"), "{change}: {outcome}");
+    }
+}
