@@ -57,7 +57,7 @@ lint: ## Check format, lints, documentation and scripts
 rust-version: ## Check that the Rust version stated in Cargo.toml is enough
 	@tests/support/rust_version.sh
 
-bench: dist ## Measure speed, memory and limits as one table, in about 10 minutes (PARTS="a b c d e f" for some of it)
+bench: dist ## Measure speed, memory and limits as one table, in about 25 minutes (PARTS="a b c d e f g h" for some of it)
 	@$(POSTGRES) install
 	@cargo build --release --workspace --bins --examples --locked
 	@$(POSTGRES) with target/bench -- sh -c 'exec $${CARGO_TARGET_DIR:-target}/release/examples/bench "$$POSTGRES_URL" $(PARTS)'

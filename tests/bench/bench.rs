@@ -1,20 +1,20 @@
 //! Measures whole processes against mock-api and a real Postgres, and prints one table of medians and ratios.
 //!
-//! `bench DATABASE_URL [PART…]`, where a part is one of a, b, c, d, e, f; see `make bench`.
+//! `bench DATABASE_URL [PART…]`, where a part is one of a, b, c, d, e, f, g, h; see `make bench`.
 
 mod measured;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use measured::{Database, Mock, Result, Run, Tools, median};
+use measured::{Accounts, Database, Mock, Result, Run, Tools, median};
 
 /// Runs of each thing that is measured.
 const ROUNDS: usize = 5;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let server = arguments.next().ok_or("usage: bench DATABASE_URL [a|b|c|d|e|f]…")?;
+    let server = arguments.next().ok_or("usage: bench DATABASE_URL [a|b|c|d|e|f|g|h]…")?;
     let parts: Vec<String> = arguments.collect();
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|other| other == part);
     let tools = Tools::find(server)?;
@@ -36,6 +36,12 @@ fn main() -> Result<()> {
     }
     if wanted("f") {
         queue(&tools)?;
+    }
+    if wanted("g") {
+        accounts(&tools)?;
+    }
+    if wanted("h") {
+        limited_accounts(&tools)?;
     }
     Ok(())
 }
@@ -187,5 +193,79 @@ fn queue(tools: &Tools) -> Result<()> {
         &format!("{:.2} of the first", last / first),
         &format!("{first:.2} s and {last:.2} s, median {:.2} s", median(&tenths)),
     );
+    Ok(())
+}
+
+/// Rounds of what takes minutes.
+const FEW_ROUNDS: usize = 3;
+/// As many campaigns in all, however many accounts they are spread over.
+const IN_ALL: u32 = 100_000;
+
+/// Two runs of each: into an empty database, and over the rows that are there.
+fn accounts(tools: &Tools) -> Result<()> {
+    let counts = [1, 20, 200, 1_000, 5_000];
+    let mut rounds: Vec<[Vec<Run>; 2]> = vec![Default::default(); counts.len()];
+    let mut commits: Vec<[Vec<f64>; 2]> = vec![Default::default(); counts.len()];
+    for _ in 0..FEW_ROUNDS {
+        for (place, count) in counts.into_iter().enumerate() {
+            let each = (IN_ALL / count).to_string();
+            let mock = Mock::start(tools, &["--profile", "fast", "--campaigns", &each, "--count-only"])?;
+            let (database, accounts) =
+                (Database::create(tools)?, Accounts::write(tools, &mock, count, None)?);
+            for time in 0..2 {
+                let before = database.commits()?;
+                rounds[place][time].push(tools.sync_all(&accounts, &database).spawn()?.wait()?);
+                commits[place][time].push((database.commits()? - before) / f64::from(count));
+            }
+        }
+    }
+    let seconds =
+        |runs: &[Run]| median(&runs.iter().map(|run| run.elapsed.as_secs_f64()).collect::<Vec<_>>());
+    for (place, count) in counts.into_iter().enumerate() {
+        for (time, over) in ["an empty database", "rows that are there"].into_iter().enumerate() {
+            let runs = &rounds[place][time];
+            let (took, one) = (seconds(runs), seconds(&rounds[0][time]));
+            let peak = median(&runs.iter().map(|run| run.peak_mb).collect::<Vec<_>>());
+            let threads = runs.iter().map(|run| run.threads).max().unwrap_or(0);
+            row(
+                &format!("{count} accounts of {} campaigns, into {over}", IN_ALL / count),
+                &format!("{:.1} times one account of as many", took / one),
+                &format!(
+                    "{took:.1} s, {peak:.0} MB, {threads} threads, {:.0} commits an account",
+                    median(&commits[place][time])
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Each account is under 10 requests in 3 s, and needs 41 of them: the last one is sent after 12 s.
+fn limited_accounts(tools: &Tools) -> Result<()> {
+    const BOUND: f64 = 12.0;
+    for count in [1, 100, 1_000] {
+        let mock = Mock::start(
+            tools,
+            &["--profile", "fast", "--campaigns", "40", "--count-only", "--rate-limit", "10/3s"],
+        )?;
+        let accounts = Accounts::write(tools, &mock, count, Some("10/3s"))?;
+        let mut ratios = [Vec::new(), Vec::new()];
+        let mut refused = 0.0_f64;
+        for _ in 0..FEW_ROUNDS {
+            let database = Database::create(tools)?;
+            for ratios in &mut ratios {
+                // What the platform counts of the run before is over.
+                std::thread::sleep(Duration::from_secs(4));
+                let run = tools.sync_all(&accounts, &database).spawn()?.wait()?;
+                ratios.push(run.elapsed.as_secs_f64() / BOUND);
+            }
+            refused = refused.max(mock.ledger("refused")?);
+        }
+        row(
+            &format!("{count} accounts of 40 campaigns, each at 10 requests in 3 s"),
+            &format!("{:.2} and {:.2} of the bound", median(&ratios[0]), median(&ratios[1])),
+            &format!("first and second run; {refused} refusals"),
+        );
+    }
     Ok(())
 }

@@ -52,6 +52,13 @@ impl Tools {
             .env("DATABASE_URL", &database.url)
     }
 
+    pub fn sync_all(&self, accounts: &Accounts, database: &Database) -> Program {
+        Program::new(&self.folder.join("campaign-sync"))
+            .args(&["sync", "--accounts", &accounts.path])
+            .env("BENCH_PASSWORD", PASSWORD)
+            .env("DATABASE_URL", &database.url)
+    }
+
     /// The seconds of each tenth of a million tasks.
     pub fn million(&self, database: &Database) -> Result<Vec<f64>> {
         let output = Command::new(self.folder.join("examples/million")).arg(&database.url).output()?;
@@ -72,6 +79,34 @@ impl Tools {
             Some(database) => program.args(&[&database.url]),
             None => program,
         }
+    }
+}
+
+/// An accounts file, gone after the run.
+pub struct Accounts {
+    pub path: String,
+}
+
+impl Accounts {
+    /// Of so many, each with its own client id, by which the mock keeps their limits apart.
+    pub fn write(tools: &Tools, mock: &Mock, count: u32, limit: Option<&str>) -> Result<Self> {
+        let path = tools.scratch("accounts.toml");
+        let limit = limit.map_or(String::new(), |limit| format!("rate_limit = \"{limit}\"\n"));
+        let account = |n: u32| {
+            format!(
+                "[[account]]\nname = \"a{n}\"\nclient_id = \"a{n}\"\napi_url = \"{}\"\nemail = \"{EMAIL}\"\n\
+                 password_env = \"BENCH_PASSWORD\"\npage_size = 100\n{limit}",
+                mock.url
+            )
+        };
+        std::fs::write(&path, (0..count).map(account).collect::<String>())?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Accounts {
+    fn drop(&mut self) {
+        let _gone_already = std::fs::remove_file(&self.path);
     }
 }
 
@@ -116,6 +151,7 @@ pub struct Run {
     pub elapsed: Duration,
     pub cpu: Duration,
     pub peak_mb: f64,
+    pub threads: u32,
 }
 
 impl Running {
@@ -123,7 +159,7 @@ impl Running {
     /// reaped.
     pub fn wait(mut self) -> Result<Run> {
         let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let mut peak_mb = 0.0;
+        let (mut peak_mb, mut threads) = (0.0, 0);
         let (elapsed, cpu) = loop {
             let stat = std::fs::read_to_string(folder.join("stat"))?;
             // Behind the name, which may hold anything: the state, and from the 12th on the times.
@@ -136,16 +172,19 @@ impl Running {
                 );
             }
             let status = std::fs::read_to_string(folder.join("status")).unwrap_or_default();
-            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kb = peak.and_then(|text| text.trim().split(' ').next()?.parse::<f64>().ok());
-            peak_mb = kb.map_or(peak_mb, |kb| kb / 1024.0);
+            let number = |name: &str| {
+                let text = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+                text.and_then(|text| text.split_whitespace().next()?.parse::<u32>().ok())
+            };
+            peak_mb = number("VmHWM").map_or(peak_mb, |kb| f64::from(kb) / 1024.0);
+            threads = threads.max(number("Threads").unwrap_or(0));
             std::thread::sleep(Duration::from_millis(1));
         };
         let status = self.child.wait()?;
         if !status.success() {
             return Err(format!("{}: {status}", self.line).into());
         }
-        Ok(Run { elapsed, cpu, peak_mb })
+        Ok(Run { elapsed, cpu, peak_mb, threads })
     }
 }
 
@@ -200,6 +239,18 @@ impl Database {
         let migrate = Program::new(&tools.folder.join("campaign-sync")).args(&["migrate"]);
         migrate.env("DATABASE_URL", &url).spawn()?.wait()?;
         Ok(Self { server: tools.server.clone(), name, url })
+    }
+}
+
+impl Database {
+    /// The transactions that were committed in it.
+    pub fn commits(&self) -> Result<f64> {
+        let mut client = postgres::Client::connect(&self.server, postgres::NoTls)?;
+        let row = client.query_one(
+            "SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = $1",
+            &[&self.name],
+        )?;
+        Ok(row.get(0))
     }
 }
 
