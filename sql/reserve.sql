@@ -3,8 +3,9 @@
 -- only; its clock is the database's. Where many small batches would make the row long, a send is joined to one that is at most
 -- a five-hundredth of the window older, and counts as of now.
 --
--- Sends that lie in the future are there because the database's clock was turned back: they count as made now, and a gate
--- closed in the future opens as much earlier. So nobody waits for the clock to catch up.
+-- They are on record as of the latest moment at which they may be made, $6 seconds from now and never more than five. Sends that
+-- lie farther in the future are there because the database's clock was turned back: they count as made now, and a gate closed in
+-- the future opens as much earlier. So nobody waits for the clock to catch up.
 --
 -- A gate that is doubted (gate_asked_s) lets one send through when it opens, and closes again for 5 seconds: within these its
 -- answer says whether the gate is to be opened for all.
@@ -18,25 +19,29 @@ WITH row AS (
 ), clock AS MATERIALIZED (
     -- Read only when the row is ours: waiting for its lock takes time.
     SELECT sent_at, sent_count, most, seconds, now, doubted, gate_set_at,
-           make_interval(secs => coalesce(seconds, 120) + $5) AS span,
+           make_interval(secs => coalesce(seconds, 120) + $5) AS span, now + make_interval(secs => $6) AS by,
            gate_until - greatest(gate_set_at - now, interval '0') AS gate_until
     FROM (SELECT *, clock_timestamp() AS now FROM row) r
 ), sends AS MATERIALIZED (
-    SELECT least(u.at, c.now) AS at, u.count,
-           sum(u.count) OVER (ORDER BY u.place) AS up_to_here
-    FROM clock c, unnest(c.sent_at, c.sent_count) WITH ORDINALITY AS u (at, count, place)
-    WHERE u.at + c.span > c.now
+    SELECT s.at, s.count, sum(s.count) OVER (ORDER BY s.at, s.place) AS up_to_here
+    FROM (SELECT CASE WHEN u.at > c.now + interval '5 seconds' THEN c.now ELSE u.at END AS at, u.count, u.place, c.now - c.span AS gone
+          FROM clock c, unnest(c.sent_at, c.sent_count) WITH ORDINALITY AS u (at, count, place)) s
+    WHERE s.at > s.gone
 ), used AS (
     SELECT coalesce(sum(count), 0)::bigint AS sends FROM sends
 ), turn AS MATERIALIZED (
-    SELECT c.*, u.sends, coalesce(c.gate_until > c.now, false) AS closed,
-           CASE WHEN c.gate_until > c.now THEN 0
-                WHEN c.most IS NULL THEN CASE WHEN c.doubted THEN 1 ELSE $2 END
-                ELSE greatest(0, least(CASE WHEN c.doubted THEN 1 ELSE $2::bigint END, c.most - u.sends)) END AS granted,
+    SELECT c.*, u.sends, coalesce(c.gate_until > c.now, false) AS closed, g.granted,
            CASE WHEN c.gate_until > c.now THEN c.gate_until
                 WHEN c.most IS NULL THEN c.now
-                ELSE (SELECT min(s.at) + c.span FROM sends s WHERE u.sends - s.up_to_here < c.most) END AS free_at
-    FROM clock c, used u
+                -- Those granted now are the last to leave the window.
+                ELSE (SELECT coalesce(min(s.at), c.by) + c.span FROM sends s
+                      WHERE u.sends + g.granted - s.up_to_here < c.most) END AS free_at
+    FROM clock c CROSS JOIN used u CROSS JOIN LATERAL (
+        SELECT CASE WHEN c.gate_until > c.now THEN 0
+                    WHEN c.most IS NULL THEN CASE WHEN c.doubted THEN 1 ELSE $2 END
+                    ELSE greatest(0, least(CASE WHEN c.doubted THEN 1 ELSE $2::bigint END, c.most - u.sends))
+               END AS granted
+    ) g
 ), kept AS (
     SELECT coalesce(array_agg(s.at ORDER BY s.up_to_here), '{}') AS ats,
            coalesce(array_agg(s.count ORDER BY s.up_to_here), '{}') AS counts
@@ -44,8 +49,8 @@ WITH row AS (
 ), written AS (
     UPDATE campaign_sync.quotas q
     SET sent_at = CASE WHEN t.granted = 0 THEN k.ats
-                       WHEN x.joins THEN k.ats[:cardinality(k.ats) - 1] || t.now
-                       ELSE k.ats || t.now END,
+                       WHEN x.joins THEN k.ats[:cardinality(k.ats) - 1] || greatest(t.by, k.ats[cardinality(k.ats)])
+                       ELSE k.ats || t.by END,
         sent_count = CASE WHEN t.granted = 0 THEN k.counts
                           WHEN x.joins THEN k.counts[:cardinality(k.counts) - 1]
                                             || (k.counts[cardinality(k.counts)] + t.granted)::integer

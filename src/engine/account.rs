@@ -88,7 +88,7 @@ pub struct Account {
     pub(super) unknown: Vec<(String, i32)>,
     /// Tasks in hand that the database has under another attempt number: they were put back before the listing showed them.
     pub(super) taken: HashMap<String, i32>,
-    /// What the database said of tasks here that were not in hand, and how often.
+    /// Tasks that the database said are held here, and that were not in hand: how often each was taken again since.
     pub(super) retaken: HashMap<String, u8>,
     /// Campaigns that can be written in no form: how many, and the first one with the database's words.
     pub(super) unstorable: (usize, Option<(String, String)>),
@@ -116,6 +116,8 @@ pub struct Account {
     /// The time of the latest `advance`.
     now: Instant,
     jitter: u64,
+    /// When its part began.
+    begun: Instant,
     /// What is in flight is not waited for any more.
     abandoned: bool,
     /// Another process is at work on it: it waits until this process has nothing else to begin with.
@@ -185,6 +187,7 @@ impl Account {
             due: None,
             now,
             jitter: settings.seed,
+            begun: now,
             abandoned: false,
             is_left_to_others: false,
             helps: false,
@@ -289,7 +292,8 @@ impl Account {
             Event::Called(Done::Page { generation, page, answer, result }) => {
                 self.on_page((generation, page), answer, result, now, actions);
             }
-            Event::Called(Done::PagesOver) => self.listing.fetching = false,
+            // A sign of life that was asked for too late to be sent is asked for anew.
+            Event::Called(Done::PagesOver) => (self.listing.fetching, self.probing) = (false, false),
             Event::Called(Done::Sync { generation, done, unsent }) => {
                 self.on_synced(generation, done, unsent, now, actions);
             }
@@ -402,9 +406,14 @@ impl Account {
         let retry = self.settings.retry.clone().filter(|_| self.run.is_none());
         let mut opening = self.settings.opening.clone();
         opening.fresh &= self.run.is_none();
-        // An account that joins its run again shares it already.
-        let since = self.settings.shares_since.filter(|_| self.run.is_none() && !opening.fresh);
-        let sharing = Sharing { yields: since.is_some() && !self.helps, done_since: since };
+        let sharing = match self.run {
+            None => {
+                let since = self.settings.shares_since.filter(|_| !opening.fresh);
+                Sharing { yields: since.is_some() && !self.helps, done_since: since }
+            }
+            // An account that joins its run again shares it already, and others may have brought it to its end.
+            Some(_) => Sharing { yields: false, done_since: Some(self.begun) },
+        };
         actions.push(Action::Store(Command::Open { opening, retry, sharing }));
     }
 
@@ -454,7 +463,9 @@ impl Account {
 
     /// Ends the part when nothing moves although nothing is left to be done: somebody keeps the run's rows from being changed.
     fn stand_still(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let seen = (self.is_empty_handed() && !self.others).then_some(self.seen);
+        // Others may be at work, unless they wait for what is held here.
+        let alone = !self.others || self.outstanding.stuck;
+        let seen = (self.is_empty_handed() && alone).then_some(self.seen);
         if let Some(time) = self.standstill.look(now, seen) {
             match self.outstanding.left_tasks.take() {
                 Some(pending) => self.end(standstill::ending(time, self.listing.done, pending)),

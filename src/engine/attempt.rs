@@ -16,8 +16,8 @@ pub(super) struct Attempt {
     pub error: CallError,
 }
 
-/// A task that has failed as often as it may, with nothing that proves whose fault it is: it waits for a sign of life of the
-/// listing.
+/// A task that may fail once more at the most, or not at all, with nothing that proves whose fault it is: it waits for a sign of
+/// life of the listing.
 pub(super) struct Suspect {
     pub task: Task,
     pub attempt: Attempt,

@@ -75,6 +75,8 @@ pub struct Outstanding {
     pub(super) compared_at: Option<Instant>,
     /// All tasks that the run had left when it was looked at last were this process's.
     pub(super) holds_the_rest: bool,
+    /// Of the tasks that the database says are held here, some were taken again and again, and to no avail.
+    pub(super) stuck: bool,
     /// How many tasks the run had left when that was asked for to name them.
     pub left_tasks: Option<i64>,
     /// The run is being given up, for this reason.

@@ -325,6 +325,9 @@ impl Account {
         };
         self.free_tasks |= !claimed.is_empty();
         for task in claimed {
+            if let Some(times) = self.retaken.get_mut(&task.id) {
+                *times = times.saturating_add(1);
+            }
             let invalid = match RawValue::from_string(task.payload).map(|raw| read_record(&raw)) {
                 Ok(Listed::Valid(campaign)) if campaign.id == task.id => {
                     if self.phase == Phase::Working {
@@ -452,11 +455,14 @@ impl Account {
             Ok(mut holding) => {
                 self.outstanding.holds_the_rest = holding.held.len() == holding.left;
                 self.outstanding.left_tasks = i64::try_from(holding.left).ok();
-                let retaken = &self.retaken;
+                let (retaken, held) = (&self.retaken, holding.held.len());
                 holding.held.retain(|(id, _)| retaken.get(id).is_none_or(|times| *times < MAX_RETAKEN));
+                self.outstanding.stuck = holding.held.len() < held;
                 if self.is_idle() && !holding.held.is_empty() && self.unstorable.0 == 0 {
                     let retaken = &mut self.retaken;
-                    holding.held.iter().for_each(|(id, _)| *retaken.entry(id.clone()).or_default() += 1);
+                    for (id, _) in &holding.held {
+                        retaken.entry(id.clone()).or_default();
+                    }
                     actions.push(Action::Tell(Told::Found(holding.held.len())));
                     self.unknown = holding.held;
                 }

@@ -146,7 +146,7 @@ impl Account {
             let first_failed = *task.history.first_failed.get_or_insert(now);
             if self.health.succeeded_since(Lane::Sync, first_failed) {
                 history.proof = Some(Proof::Others);
-            } else if task.history.tries >= self.settings.patience.max_attempts
+            } else if task.history.tries + 1 >= self.settings.patience.max_attempts
                 && history.given_up.is_none()
                 && self.may_ask_the_listing(now)
             {
@@ -220,8 +220,12 @@ impl Account {
     pub(super) fn probed(&mut self, answers: bool, now: Instant, actions: &mut Vec<Action>) -> bool {
         let probed = std::mem::take(&mut self.probing);
         if probed {
-            for Suspect { task, attempt, mut history } in std::mem::take(&mut self.suspects) {
-                history.proof = answers.then_some(Proof::Listing);
+            for Suspect { mut task, attempt, mut history } in std::mem::take(&mut self.suspects) {
+                // An API that was down until now answers as well: it has to have answered before the campaign failed, too.
+                let before = task.history.listing_answered.is_some_and(|at| at <= attempt.answer.sent_at);
+                let only_once = self.settings.patience.max_attempts == 1;
+                history.proof = (answers && (before || only_once)).then_some(Proof::Listing);
+                task.history.listing_answered = answers.then_some(now);
                 self.settle(task, attempt, &history, now, actions);
             }
         }

@@ -15,6 +15,8 @@ pub struct Ask {
     pub margin: Duration,
     /// How many sends.
     pub want: u32,
+    /// How much later than now they may be made at the latest: as of then they are on record.
+    pub late: Duration,
 }
 
 /// What the ledger answers.
@@ -22,7 +24,7 @@ pub struct Ask {
 pub struct Grant {
     /// Sends that are on record now, to be made at once.
     pub granted: u32,
-    /// When none was granted: how long until one can be.
+    /// When fewer were granted than asked for: how long until the next can be.
     pub wait: Duration,
     /// The limit on record, when it is another one.
     pub limit: Option<RateLimit>,
@@ -71,13 +73,12 @@ pub struct MemoryLedger {
 impl MemoryLedger {
     /// Puts sends on record, as many as the limit permits now.
     pub fn reserve(&mut self, ask: &Ask, now: Instant) -> Grant {
-        let reserved = match ask.limit.or(self.limit) {
-            Some(limit) => self.sends.reserve(limit, ask.margin, now, ask.want),
-            None => Ok(ask.want),
+        let (granted, wait) = match ask.limit.or(self.limit) {
+            Some(limit) => self.sends.reserve(limit, ask.margin, (now, ask.late), ask.want),
+            None => (ask.want, Duration::ZERO),
         };
-        let granted = reserved.unwrap_or(0);
         let limit = self.limit.filter(|_| ask.limit.is_none());
-        Grant { granted, wait: reserved.err().unwrap_or_default(), limit, gate: Gate::Open }
+        Grant { granted, wait, limit, gate: Gate::Open }
     }
 
     /// Takes an order; gives the ages of the sends on record where it is to tell them.

@@ -9,6 +9,7 @@ mod answers;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::lags::Lags;
 use super::learning::Refusals;
 use super::ledger::{Ask, Gate, Grant};
 use super::pacing::Pacing;
@@ -33,6 +34,9 @@ const SENT_WITHIN: Duration = Duration::from_millis(10);
 const LATEST: Duration = Duration::from_millis(100);
 /// By so much the sends of other processes may be later than they are on record, those of earlier ones among them.
 const CAUTION: Duration = Duration::from_millis(250);
+/// Where others send, what is granted is good for twice what the ledger has taken to answer, within these bounds.
+const LEAST_LATE: Duration = Duration::from_millis(6);
+const MAX_LATE: Duration = Duration::from_secs(4);
 /// A process knows at the latest after this time that another one has come: two heartbeats, and what they take.
 const UNAWARE: Duration = Duration::from_secs(5);
 /// Turns of a limit so generous that the ledger is asked for many at once: a hundredth of it.
@@ -103,9 +107,10 @@ pub struct Limiter {
     next_try: Option<Instant>,
     accepted: VecDeque<Instant>,
     extra_margin: Duration,
-    /// How much later than they are on record sends were made, each larger than those behind it: the first one is the worst
-    /// of all that may still be in the window.
-    lags: VecDeque<(Duration, Instant)>,
+    /// How much later than they are on record sends were made that may still be in the window.
+    lags: Lags,
+    /// How long the ledger took to answer.
+    replies: Lags,
     /// Other processes send under the limit as well.
     shared: bool,
     /// When a learned limit was last corrected: refusals of requests sent before say nothing new.
@@ -123,7 +128,7 @@ struct Turns {
     until: Option<Instant>,
     /// When the ledger was asked for those that are there.
     asked_at: Option<Instant>,
-    /// When the ledger was asked, and by which margin.
+    /// When the ledger was asked, and how late what it grants may be sent.
     asked: Option<(Instant, Duration)>,
     /// How late the last ones were, if they were given up for that.
     surprise: Duration,
@@ -239,7 +244,7 @@ impl Limiter {
             return Turn::Wait(at, why);
         }
         let Some(limit) = limit else {
-            return Turn::Reserve(Ask { limit: None, margin: MIN_MARGIN, want });
+            return Turn::Reserve(Ask { limit: None, margin: MIN_MARGIN, want, late: Duration::ZERO });
         };
         let generous = limit.requests.get() / SHARE_AT_ONCE;
         // While a window is searched for, each send is a try of its own.
@@ -249,12 +254,13 @@ impl Limiter {
             1
         };
         let want = want.saturating_add(more).max(advance).min(limit.requests.get()).min(MAX_AT_ONCE);
-        Turn::Reserve(Ask { limit: Some(limit), margin: self.margin(limit, now), want })
+        let (margin, late) = (self.margin(limit, now), self.late(limit, now));
+        Turn::Reserve(Ask { limit: Some(limit), margin, want, late })
     }
 
     /// The ledger is being asked.
     pub fn asked(&mut self, ask: &Ask, now: Instant) {
-        self.turns.asked = Some((now, ask.margin));
+        self.turns.asked = Some((now, ask.late));
     }
 
     /// When what is taken now has to be sent, if it is under a limit.
@@ -273,7 +279,7 @@ impl Limiter {
 
     /// The ledger's answer.
     pub fn granted(&mut self, grant: Grant, now: Instant) {
-        let (asked, margin) = self.turns.asked.take().unwrap_or((now, MIN_MARGIN));
+        let (asked, late) = self.turns.asked.take().unwrap_or((now, Duration::ZERO));
         if self.configured.is_none() && grant.limit.is_some() {
             self.learned = grant.limit;
         }
@@ -284,8 +290,7 @@ impl Limiter {
             return;
         }
         self.turns.surprise = Duration::ZERO;
-        // They are on record since before the answer was on its way.
-        self.lagged(lag, now);
+        self.replied(lag, now);
         if matches!(grant.gate, Gate::Probe | Gate::Doubted) {
             self.doubted_since.get_or_insert(now);
         }
@@ -295,12 +300,15 @@ impl Limiter {
             self.turns.until = Some(match grant.gate {
                 // The one request that is to find out has time.
                 Gate::Probe => now + PROBE,
-                // Others' windows allow for no more.
-                _ if self.shared => asked + margin,
+                // They are on record as of then. What was asked for by a process that thought to be alone is not: others allow
+                // for as much, as they have come just now.
+                _ if self.shared => asked + if late.is_zero() { CAUTION } else { late },
                 // The next windows allow for whatever it was.
                 _ => now + LATEST,
             });
-            (self.turns.left, self.turns.not_before) = (grant.granted, None);
+            self.turns.left = grant.granted;
+            // Fewer than wanted: then there is nothing to ask for before the next one can be had.
+            self.turns.not_before = (!grant.wait.is_zero()).then(|| (now + grant.wait, Why::RateLimit));
             self.turns.size = if used { grant.granted.saturating_mul(2) } else { grant.granted };
         } else {
             let why = match grant.gate {
@@ -315,7 +323,12 @@ impl Limiter {
     /// Whether an answer of the ledger is so late that this process may have been suspended: then another one may have come, and
     /// allows for sends that are as late as usual. A ledger that is slow is so the next time as well.
     fn surprises(&self, lag: Duration, now: Instant) -> bool {
-        !self.shared && lag > CAUTION && lag > 2 * self.lag(now).unwrap_or_default().max(self.turns.surprise)
+        !self.shared && lag > CAUTION && lag > 2 * self.usual_reply(now).max(self.turns.surprise)
+    }
+
+    fn usual_reply(&self, now: Instant) -> Duration {
+        let span = self.limit().map_or(Duration::ZERO, span_of_lags);
+        self.lags.worst(now, span).unwrap_or_default()
     }
 
     /// The ledger did not answer.
@@ -337,7 +350,7 @@ impl Limiter {
     pub fn take(&mut self, count: u32, now: Instant) {
         if self.limit().is_some() || self.doubted_since.is_some() {
             self.turns.left = self.turns.left.saturating_sub(count);
-            if let Some(asked) = self.turns.asked_at {
+            if let Some(asked) = self.turns.asked_at.filter(|_| !self.shared) {
                 self.lagged(now.saturating_duration_since(asked) + SENT_WITHIN, now);
             }
         } else if !self.pacing.over() {
@@ -350,39 +363,48 @@ impl Limiter {
         }
     }
 
+    /// The ledger's answer took this long.
+    fn replied(&mut self, lag: Duration, now: Instant) {
+        let span = self.limit().map_or(Duration::ZERO, span_of_lags);
+        self.replies.saw(lag, now, span);
+        if !self.shared {
+            // The turns are on record since before the answer was on its way.
+            self.lagged(lag, now);
+        }
+    }
+
     /// A turn is used this much later than it is on record at the earliest: the window has to allow for it, until its sends
     /// have left the window.
     fn lagged(&mut self, lag: Duration, now: Instant) {
         let span = self.limit().map_or(Duration::ZERO, span_of_lags);
-        while self.lags.back().is_some_and(|(other, _)| *other <= lag) {
-            self.lags.pop_back();
-        }
-        while self.lags.front().is_some_and(|(_, at)| now > *at + span) {
-            self.lags.pop_front();
-        }
-        self.lags.push_back((lag, now));
+        self.lags.saw(lag, now, span);
     }
 
-    /// The most that a turn of the last window was late, if there was one.
-    fn lag(&self, now: Instant) -> Option<Duration> {
-        let span = self.limit().map_or(Duration::ZERO, span_of_lags);
-        self.lags.iter().find(|(_, at)| now <= *at + span).map(|(lag, _)| *lag)
+    /// How late what is asked for now may be sent. Alone, a process knows how late its sends were; where others send, each puts
+    /// them on record as of the latest moment, so that nobody needs to know of anybody's lateness.
+    fn late(&self, limit: RateLimit, now: Instant) -> Duration {
+        if !self.shared {
+            return Duration::ZERO;
+        }
+        let reply = self.replies.worst(now, span_of_lags(limit)).unwrap_or(CAUTION / 2);
+        (reply * 2).clamp(LEAST_LATE, MAX_LATE) + advance(limit)
     }
 
     /// The time by which a window is lengthened: requests need different times to the platform, and it counts arrivals. A
     /// two-hundredth of the window, at least 10 ms (at 11 windows a job that is 0.5 % of its time), and more on a machine that
     /// is seen to be slow with its turns.
     fn margin(&self, limit: RateLimit, now: Instant) -> Duration {
-        let advance = if limit.requests.get() >= 2 * SHARE_AT_ONCE { TURNS_GOOD_FOR } else { Duration::ZERO };
+        let advance = if self.shared { Duration::ZERO } else { advance(limit) };
         let trips = self.pacing.quickest().unwrap_or_default().min(limit.window / 400) * 2 + advance;
-        // Whoever has not asked for a while does not know how slow the ledger is with the others. Who asks again as soon as there
-        // may be a turn does: more caution than the others have would leave it none.
-        let known = span_of_lags(limit) + 2 * CAUTION;
-        let knows = self.lags.back().is_some_and(|(_, at)| now <= *at + known);
-        let unknown = if self.shared && !knows { CAUTION } else { Duration::ZERO };
-        let lag = self.lag(now).map_or(unknown, |lag| lag + MIN_MARGIN / 2);
+        let lag =
+            self.lags.worst(now, span_of_lags(limit)).map_or(Duration::ZERO, |lag| lag + MIN_MARGIN / 2);
         MIN_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)
     }
+}
+
+/// Turns of a generous limit are taken in advance.
+fn advance(limit: RateLimit) -> Duration {
+    if limit.requests.get() >= 2 * SHARE_AT_ONCE { TURNS_GOOD_FOR } else { Duration::ZERO }
 }
 
 /// Sends of so long ago have left the window.

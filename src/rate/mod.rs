@@ -4,6 +4,7 @@
 pub mod alone;
 pub mod breaker;
 pub mod concurrency;
+pub(crate) mod lags;
 pub(crate) mod learning;
 pub mod ledger;
 pub mod limiter;

@@ -12,32 +12,31 @@ pub struct Window {
 }
 
 impl Window {
-    /// Reserves up to `want` sends at `now`, such that no stretch of `limit.window + margin` ever holds more than the limit; gives
-    /// how many.
-    ///
-    /// # Errors
-    /// The time until one can be reserved, when none can be now.
+    /// Reserves up to `want` sends, to be made from `now` to `late` later, such that no stretch of `limit.window + margin` ever
+    /// holds more than the limit; gives how many and, when fewer than wanted, the time until the next one can be.
     pub fn reserve(
         &mut self,
         limit: RateLimit,
         margin: Duration,
-        now: Instant,
+        (now, late): (Instant, Duration),
         want: u32,
-    ) -> Result<u32, Duration> {
+    ) -> (u32, Duration) {
         let span = limit.window + margin;
         while self.sends.front().is_some_and(|(at, _)| *at + span <= now) {
             self.sends.pop_front();
         }
         let used: u32 = self.sends.iter().map(|(_, count)| count).sum();
         let granted = limit.requests.get().saturating_sub(used).min(want);
-        self.record(now, granted);
-        if granted == 0 { Err(self.until_free(limit, span, now, used)) } else { Ok(granted) }
+        self.record(now + late, granted);
+        let full = granted < want;
+        (granted, if full { self.until_free(limit, span, now, used + granted) } else { Duration::ZERO })
     }
 
-    /// Adds sends that were made at `now`.
+    /// Adds sends that were made, or may be, at this moment.
     pub fn record(&mut self, now: Instant, count: u32) {
         if count > 0 {
-            self.sends.push_back((now, count));
+            let place = self.sends.iter().rposition(|(at, _)| *at <= now).map_or(0, |place| place + 1);
+            self.sends.insert(place, (now, count));
         }
     }
 
@@ -71,36 +70,40 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against a server that counts by arrival, each request being under way for up to `margin`: nothing is refused,
-        /// and no send waits longer than the limit demands.
+        /// Against a server that counts by arrival, each request being sent up to `late` after it was granted, and under way for
+        /// up to `margin`: nothing is refused, and no send waits longer than the limit demands.
         #[test]
         fn a_sliding_window_server_refuses_nothing_and_no_time_is_lost(
             requests in 1u32..12,
             window_ms in 1u64..500,
             margin_ms in 0u64..20,
-            steps in prop::collection::vec((0u64..40, 1u32..5, 0.0f64..1.0), 1..120),
+            steps in prop::collection::vec((0u64..40, 1u32..5, 0.0f64..1.0, 0u64..30, 0.0f64..1.0), 1..120),
         ) {
             let limit = RateLimit::new(requests, Duration::from_millis(window_ms)).unwrap();
             let margin = Duration::from_millis(margin_ms);
             let start = Instant::now();
             let (mut now, mut window) = (start, Window::default());
             let (mut arrivals, mut sends): (Vec<Instant>, Vec<Instant>) = Default::default();
-            for (pause, want, jitter) in steps {
+            for (pause, want, jitter, late, lateness) in steps {
+                let late = Duration::from_millis(late);
                 now += Duration::from_millis(pause);
-                let reserved = window.reserve(limit, margin, now, want).or_else(|wait| {
+                let (mut granted, wait) = window.reserve(limit, margin, (now, late), want);
+                if granted < want {
                     // Exactly at the end of the wait there is room, and not a nanosecond before.
-                    let early = now + wait - Duration::from_nanos(1);
-                    assert!(window.clone().reserve(limit, margin, early, 1).is_err());
+                    let (early, then) = (now + wait - Duration::from_nanos(1), now + wait);
+                    prop_assert_eq!(window.clone().reserve(limit, margin, (early, late), 1).0, 0);
+                    prop_assert!(window.clone().reserve(limit, margin, (then, late), 1).0 == 1);
+                }
+                if granted == 0 {
                     now += wait;
-                    window.reserve(limit, margin, now, want)
-                });
-                let granted = reserved.unwrap();
+                    granted = window.reserve(limit, margin, (now, late), want).0;
+                }
                 let in_window = |t: &&Instant| **t + limit.window + margin > now;
                 let used = u32::try_from(sends.iter().filter(in_window).count()).unwrap();
                 prop_assert_eq!(granted, want.min(requests - used));
                 for _ in 0..granted {
-                    sends.push(now);
-                    arrivals.push(now + margin.mul_f64(jitter));
+                    sends.push(now + late);
+                    arrivals.push(now + late.mul_f64(lateness) + margin.mul_f64(jitter));
                 }
             }
             for (i, arrival) in arrivals.iter().enumerate() {

@@ -11,6 +11,8 @@ use crate::rate::ledger::{Ask, Gate, Grant};
 
 /// A longer wait than ten years is none that a clock could reckon with.
 const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// The short way is tried when what is asked for is a smaller part of the limit than one in so many.
+const ROOM: u32 = 20;
 /// A turn that is refused without a time is asked for again after this one.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -113,16 +115,20 @@ pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Resul
     let most = asking.limit.map(|limit| i32::try_from(limit.requests.get()).unwrap_or(i32::MAX));
     let seconds = asking.limit.map(|limit| limit.window.as_secs_f64());
     let (margin, count) = (asking.margin.as_secs_f64(), i64::from(asking.want));
+    let late = (&asking.late.as_secs_f64() as &(dyn ToSql + Sync), Type::FLOAT8);
     let ask = [
         (&account as &(dyn ToSql + Sync), Type::TEXT),
         (&count, Type::INT8),
         (&most, Type::INT4),
         (&seconds, Type::FLOAT8),
         (&margin, Type::FLOAT8),
+        late.clone(),
     ];
-    // The short way, where they fit in any case: beside what is on record, which is never nothing there.
-    if asking.limit.is_some_and(|limit| asking.want < limit.requests.get())
-        && client.query_typed_opt(include_str!("../../sql/fits.sql"), &ask[..3])?.is_some()
+    let short = [&ask[..3], &[late]].concat();
+    // The short way, where they fit in any case: beside what is on record, which is never nothing there. Under a small limit
+    // it is full as a rule.
+    if asking.limit.is_some_and(|limit| asking.want.saturating_mul(ROOM) < limit.requests.get())
+        && client.query_typed_opt(include_str!("../../sql/fits.sql"), &short)?.is_some()
     {
         let (granted, wait) = (asking.want, Duration::ZERO);
         return Ok(Grant { granted, wait, limit: None, gate: Gate::Open });
@@ -146,8 +152,12 @@ pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Resul
     let granted = whole(row.get("granted"));
     // What is no time that could be waited for is longer than any.
     let wait = Duration::try_from_secs_f64(row.get("wait_s")).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
-    // A row that somebody else has written may permit nothing and tell no time: never ask again without a pause.
-    let wait = if granted == 0 && wait.is_zero() { PAUSE } else { wait };
+    let wait = match granted < asking.want {
+        // A row that somebody else has written may permit nothing and tell no time: never ask again without a pause.
+        true if wait.is_zero() => PAUSE,
+        true => wait,
+        false => Duration::ZERO,
+    };
     let gate = match (row.get::<_, bool>("doubted"), row.get::<_, bool>("closed")) {
         (true, true) => Gate::Doubted,
         (true, false) if granted > 0 => Gate::Probe,

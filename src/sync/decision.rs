@@ -9,8 +9,9 @@ use super::ending::Ending;
 use crate::http::retry::{Backoff, Cause};
 use crate::platform::CallError;
 
-/// So many 401s for one campaign, each with another token, and it is the campaign that is refused.
-const MOST_UNAUTHORIZED: u32 = 3;
+/// So many 401s for one campaign, each with another token, and it is the campaign that is refused: a platform that ends its
+/// tokens early may meet the same campaign twice or thrice.
+const MOST_UNAUTHORIZED: u32 = 5;
 /// A wait beyond `--max-wait` is believed once nothing has succeeded for so long, or for `--give-up-after`: one such word may
 /// be senseless, and most windows are no longer than a minute.
 pub(crate) const DOUBTED: Duration = Duration::from_secs(60);

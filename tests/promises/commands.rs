@@ -244,9 +244,12 @@ impl Play<'_> {
                 let ids = distinct(ids.into_iter().map(id));
                 Command::Release(ids.into_iter().map(|id| (id.clone(), attempt(&id))).collect())
             }
-            What::Reserve(want) => {
-                Command::Reserve(Ask { limit: Some(hourly()), margin: Duration::from_millis(20), want })
-            }
+            What::Reserve(want) => Command::Reserve(Ask {
+                limit: Some(hourly()),
+                margin: Duration::from_millis(20),
+                want,
+                late: Duration::ZERO,
+            }),
             What::Learn => {
                 let ages = [2, 1].map(Duration::from_secs).to_vec();
                 Command::Tell(Order::Learn(hourly(), ages))
@@ -385,8 +388,7 @@ fn told(reply: &Reply) -> String {
             format!("{holding:?}")
         }
         Reply::Reserved(Ok(grant)) => {
-            let waits = grant.granted == 0 && long(grant.wait);
-            format!("{} {waits} {:?}", grant.granted, grant.limit)
+            format!("{} {} {:?}", grant.granted, long(grant.wait), grant.limit)
         }
         Reply::Sends(Ok(ages)) => format!("{} sends", ages.len()),
         Reply::TokenTurn(Ok((Turn::Use(kept), _))) => {

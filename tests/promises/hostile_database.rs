@@ -321,20 +321,23 @@ fn no_statement_is_put_together_from_texts() {
                 ]
                 .iter()
                 .chain(&[
-                    "&counting()",
-                    "&deleting(table)",
-                    "&listing_columns(table)",
-                    "&copying(table, &columns)",
+                    "counting()",
+                    "deleting(table)",
+                    "listing_columns(table)",
+                    "copying(table, &columns)",
                     // Of src/store/distribution.rs; and a `&'static str`.
-                    "&distributing(table)",
+                    "distributing(table)",
                     "fixed, parameters",
                 ])
-                .chain(&["COMPLETE,", "FIRST_CHECKSUM", "statement_for(", "&found.schema.creation()"])
+                .chain(&["FIRST_CHECKSUM", "&found.schema.creation()"])
                 .chain(&["&self.place.schema().statement(", "&name.statement(FIRST_CHECKSUM)"])
                 .any(|it| first.starts_with(it));
                 assert!(constant, "{call}({first}");
             }
         }
+        // What src/store/prepared.rs has prepared: the type says that its text is `'static`.
+        let code =
+            code.replace("driver.query(found, values)", "").replace("driver.execute(found, values)", "");
         assert!(!code.contains(".query(") && !code.contains(".execute(") && !code.contains("simple_query"));
     }
     assert!(statements > 30, "{statements} statements were found");

@@ -1,15 +1,15 @@
-//! Two machines on one run, one of which loses its network for longer than its lease lasts.
+//! Several machines, one of which loses its network for longer than its lease lasts.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use mock_api::{EMAIL, PASSWORD, Settings};
 
-use crate::support::{Cluster, Database, PATIENCE, Program, Running, eventually};
+use crate::support::{Cluster, Database, Folder, PATIENCE, Program, Running, Signal, eventually};
 
 const CAMPAIGNS: u32 = 800;
 const WORKERS: usize = 4;
@@ -29,7 +29,9 @@ fn ip(words: &str) -> bool {
 
 impl Machine {
     /// A namespace, where the kernel permits it; else a relayed process.
-    fn new(number: u32, api_port: u16, database_port: u16) -> Self {
+    fn new(api_port: u16, database_port: u16) -> Self {
+        static MACHINES: AtomicU32 = AtomicU32::new(0);
+        let number = MACHINES.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}n{number}", std::process::id());
         let (name, link, peer) = (format!("cs{id}"), format!("ca{id}"), format!("cb{id}"));
         // Each has a small network of its own with this machine.
@@ -53,8 +55,9 @@ impl Machine {
         Self::Relayed { cut, api, database }
     }
 
-    fn sync(&self, api_port: u16, database: &Database) -> Running {
-        let arguments = ["sync", "--json", "--allow-http", "--workers", &WORKERS.to_string()];
+    fn sync(&self, api_port: u16, database: &Database, further: &[&str]) -> Running {
+        let workers = WORKERS.to_string();
+        let arguments = [&["sync", "--json", "--allow-http", "--workers", &workers], further].concat();
         let url = database.url();
         let (front, rest) = url.split_once("@127.0.0.1:").unwrap();
         let (port, name) = rest.split_once('/').unwrap();
@@ -126,22 +129,42 @@ fn pass(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool) {
     let _closed_already = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
 
+/// Machines, and what they all reach over their cables.
+struct World {
+    machines: Vec<Machine>,
+    server: mock_api::Server,
+    database: Database,
+    api_port: u16,
+    _cluster: Cluster,
+}
+
+impl World {
+    fn of(machines: u32, settings: Settings) -> Self {
+        let cluster = Cluster::with_options(&[
+            "-c",
+            "listen_addresses=*",
+            "--hba",
+            "host all all 0.0.0.0/0 scram-sha-256",
+        ]);
+        let database = Database::create_in(&cluster);
+        let server = mock_api::start(Settings { address: "0.0.0.0:0".into(), ..settings }).unwrap();
+        let port =
+            |url: &str| url.rsplit(':').next().unwrap().split('/').next().unwrap().parse::<u16>().unwrap();
+        let api_port = port(&server.url());
+        let machines = (0..machines).map(|_| Machine::new(api_port, port(&database.url())));
+        Self { machines: machines.collect(), server, database, api_port, _cluster: cluster }
+    }
+}
+
 #[test]
 fn a_machine_that_is_cut_off_for_longer_than_its_lease_loses_and_doubles_nothing() {
-    let cluster =
-        Cluster::with_options(&["-c", "listen_addresses=*", "--hba", "host all all 0.0.0.0/0 scram-sha-256"]);
-    let database = Database::create_in(&cluster);
-    let latency = Duration::from_millis(100);
-    let settings = Settings { sync_latency: latency, ..Settings::fast(CAMPAIGNS) };
-    let server = mock_api::start(Settings { address: "0.0.0.0:0".into(), ..settings }).unwrap();
-    let port = |url: &str| url.rsplit(':').next().unwrap().split('/').next().unwrap().parse::<u16>().unwrap();
-    let api_port = port(&server.url());
-    let machines: Vec<Machine> =
-        (0..2).map(|number| Machine::new(number, api_port, port(&database.url()))).collect();
+    let world =
+        World::of(2, Settings { sync_latency: Duration::from_millis(100), ..Settings::fast(CAMPAIGNS) });
+    let World { machines, server, database, api_port, .. } = &world;
 
-    let first = machines[0].sync(api_port, &database);
+    let first = machines[0].sync(*api_port, database, &[]);
     eventually(PATIENCE, "the first machine works", || server.ledger().syncs_done().len() > 10);
-    let second = machines[1].sync(api_port, &database);
+    let second = machines[1].sync(*api_port, database, &[]);
     let at_work = || database.column::<i64>("SELECT synced FROM workers ORDER BY worker_id");
     eventually(PATIENCE, "both machines work", || at_work().len() == 2 && at_work().iter().all(|n| *n > 10));
     machines[1].cut();
@@ -160,4 +183,44 @@ fn a_machine_that_is_cut_off_for_longer_than_its_lease_loses_and_doubles_nothing
     // What was under way when the cable was cut, and what had just been answered.
     assert!(doubled <= 2 * WORKERS, "{doubled} syncs were made twice\n{}", outcomes[1]);
     assert_eq!(done.len(), CAMPAIGNS as usize);
+}
+
+#[test]
+fn of_three_machines_with_one_file_one_is_killed_one_is_cut_off_and_the_third_completes_all_accounts() {
+    const ACCOUNTS: usize = 24;
+    let world = World::of(3, Settings { sync_latency: Duration::from_secs(5), ..Settings::fast(40) });
+    let World { machines, server, database, api_port, .. } = &world;
+    let folder = Folder::new("machines");
+    let account = |n| {
+        format!(
+            "[[account]]\nname = \"account-{n}\"\nclient_id = \"client-{n}\"\npassword_env = \"AD_PLATFORM_PASSWORD\"\nworkers = 2\n"
+        )
+    };
+    let file = folder.file("accounts.toml", &(0..ACCOUNTS).map(account).collect::<String>(), 0o600);
+    Program::new(&["migrate"]).database(&database.url()).run().expect_code(0);
+    let further = ["--accounts", file.as_str()];
+    let [mut first, second, third] =
+        [0, 1, 2].map(|number: usize| machines[number].sync(*api_port, database, &further));
+    let at_work = || database.count("(SELECT DISTINCT pid FROM workers) at_work");
+    eventually(PATIENCE, "all three are at work", || at_work() == 3);
+    server.change(|settings| settings.sync_latency = Duration::from_millis(200));
+    eventually(PATIENCE, "rows are stored", || database.count("campaigns") > 100);
+    first.signal(Signal::Kill);
+    machines[1].cut();
+    let outcome = third.wait().expect_code(0);
+    let complete = outcome.stdout.matches(r#""state":"complete""#).count();
+    assert_eq!(complete, ACCOUNTS, "whoever began it, it is complete\n{outcome}");
+    let rows = i64::try_from(ACCOUNTS * 40).unwrap();
+    assert_eq!((database.count("campaigns"), database.count("sync_tasks")), (rows, 0));
+    // The one that comes back finds nothing left to do.
+    machines[1].mend();
+    second.wait().expect_code(0);
+    assert_eq!(database.count("sync_runs"), i64::try_from(ACCOUNTS).unwrap());
+    assert_eq!(database.column::<i64>("SELECT DISTINCT synced FROM sync_runs"), [40]);
+    assert_eq!((database.count("dead_letters"), database.count("workers")), (0, 0));
+    // At most what the one that was killed had in hand, and the other one when it was cut off and learnt of it.
+    let in_hand = 2 * ACCOUNTS / 3 * 32;
+    let doubled: usize =
+        server.ledger().syncs_done().values().map(|times| times.saturating_sub(ACCOUNTS)).sum();
+    assert!(doubled <= in_hand, "{doubled} syncs were made twice");
 }

@@ -9,7 +9,8 @@ use campaign_sync::http::token::{Kept, Turn};
 use campaign_sync::rate::ledger::{Ask, Gate, Grant, Order};
 use campaign_sync::store::closing::{Closing, NotRemoved, Reason};
 use campaign_sync::store::command::{
-    Checkpoint, Claimed, Command, Committed, Finished, Holding, Left, Opened, Pages, Part, Reply,
+    Checkpoint, Claimed, Command, Committed, Elsewhere, Finished, Holding, Left, Opened, Pages, Part, Reply,
+    Sharing,
 };
 use campaign_sync::store::dead_letters::Retry;
 use campaign_sync::store::queue::{Totals, UNLISTED};
@@ -80,6 +81,7 @@ pub struct Run {
     pub listed: i64,
     unnamed: i64,
     pub members: BTreeSet<i64>,
+    finished: Option<Instant>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -117,15 +119,22 @@ impl Model {
 
     /// Carries a command out.
     pub fn execute(&mut self, part: &Part, command: &Command, retried: bool, now: Instant) -> Reply {
-        let alive = self.workers.contains_key(&part.worker);
         let workers = self.workers.clone();
         let ledger = self.accounts.entry(part.account.to_string()).or_default();
+        // Whoever has left the account has no part in it, though its process is at work on others.
+        let alive = workers.contains_key(&part.worker)
+            && ledger.runs.iter().any(|run| run.members.contains(&part.worker));
         if matches!(command, Command::Open { .. }) && ledger.open_run().is_none() {
             self.next_run += 1;
         }
         let next_run = self.next_run;
         ledger.reap(&workers);
         match command {
+            Command::Open { sharing, .. }
+                if let Some(elsewhere) = ledger.elsewhere(part.worker, *sharing) =>
+            {
+                Reply::Elsewhere(elsewhere)
+            }
             Command::Open { opening, retry, .. } => {
                 Reply::Opened(Ok(ledger.open(part.worker, next_run, opening, retry.as_ref(), now)))
             }
@@ -195,7 +204,10 @@ impl Model {
             }
             Command::Reserve(ask) => Reply::Reserved(Ok(ledger.reserve(ask, now))),
             Command::Tell(Order::TellSends) => {
-                let ages = ledger.sends.iter().flat_map(|(at, count)| vec![now - *at; *count as usize]);
+                let ages = ledger
+                    .sends
+                    .iter()
+                    .flat_map(|(at, count)| vec![now.saturating_duration_since(*at); *count as usize]);
                 Reply::Sends(Ok(ages.collect()))
             }
             Command::Tell(order) => {
@@ -212,7 +224,7 @@ impl Model {
                 (ledger.token.refresher, ledger.token.until) = (0, None);
                 Reply::Kept(Ok(ledger.token.generation))
             }
-            Command::Close { max_removed, .. } => Reply::Closed(Ok(ledger.close(part, *max_removed))),
+            Command::Close { max_removed, .. } => Reply::Closed(Ok(ledger.close(part, *max_removed, now))),
             Command::Abandon { .. } => {
                 let left = ledger.tasks.values().filter(|task| task.run_id == part.run_id).count();
                 if let Some(run) = ledger
@@ -271,6 +283,20 @@ impl Ledger {
         }
     }
 
+    /// Why no run is opened or joined, if so.
+    fn elsewhere(&self, worker: i64, sharing: Sharing) -> Option<Elsewhere> {
+        let open = self.open_run();
+        if let Some(run) = open.filter(|_| sharing.yields)
+            && !run.members.is_empty()
+            && !run.members.contains(&worker)
+        {
+            return Some(Elsewhere::AtWork);
+        }
+        let since = sharing.done_since.filter(|_| open.is_none())?;
+        let done = self.runs.iter().any(|run| run.lists && run.finished.is_some_and(|at| at > since));
+        done.then(|| Elsewhere::Done(Box::default()))
+    }
+
     fn open(
         &mut self,
         worker: i64,
@@ -293,6 +319,7 @@ impl Ledger {
                 listed: 0,
                 unnamed: 0,
                 members: BTreeSet::new(),
+                finished: None,
             });
         }
         let place = self.runs.iter().position(|run| matches!(run.state, "running" | "stopped")).unwrap();
@@ -510,9 +537,11 @@ impl Ledger {
         let granted = limit.requests.get().saturating_sub(used).min(ask.want);
         let mut wait = Duration::ZERO;
         if granted > 0 {
-            self.sends.push((now, granted));
-        } else {
-            let mut left = used;
+            self.sends.push((now + ask.late, granted));
+            self.sends.sort();
+        }
+        if granted < ask.want {
+            let mut left = used + granted;
             for (at, count) in &self.sends {
                 left -= count;
                 if left < limit.requests.get() {
@@ -540,7 +569,7 @@ impl Ledger {
         }
     }
 
-    fn close(&mut self, part: &Part, max_removed: u8) -> Closing {
+    fn close(&mut self, part: &Part, max_removed: u8, now: Instant) -> Closing {
         let Some(run) = self.run(part.run_id).cloned() else { return Closing::Over };
         if !matches!(run.state, "running" | "stopped") {
             return Closing::Over;
@@ -555,6 +584,7 @@ impl Ledger {
         let partial = self.dead_letters.values().any(|letter| letter.run_id == run.run_id);
         let closed = self.run_mut(run.run_id).unwrap();
         (closed.state, closed.lister) = (if partial { "partial" } else { "complete" }, 0);
+        closed.finished = Some(now);
         Closing::Closed(if run.lists { self.remove(&run, max_removed) } else { None })
     }
 

@@ -9,7 +9,7 @@ use campaign_sync::engine::account::{Account, Settings as AccountSettings};
 use campaign_sync::engine::{Action, Answer, Call, Done, Event, News, Room};
 use campaign_sync::http::token::Token;
 use campaign_sync::platform::CallError;
-use campaign_sync::store::command::{Command, Part, Reply};
+use campaign_sync::store::command::{Command, Elsewhere, Part, Reply};
 use campaign_sync::sync::Ending;
 
 use super::chance::Chance;
@@ -68,6 +68,7 @@ enum What {
     Burst { process: usize, account: usize, burst: Burst },
     Beat { process: usize },
     Tick { process: usize },
+    Help { process: usize, account: usize },
 }
 
 /// A worker's calls in a row, between two of them.
@@ -109,7 +110,13 @@ impl World {
         let process = self.processes.len();
         let worker = self.model.register(self.now);
         self.processes.push(Process {
-            accounts: settings.iter().map(|settings| Account::new(settings.clone(), self.now)).collect(),
+            accounts: settings
+                .iter()
+                .map(|settings| {
+                    let shares_since = settings.shares_since.map(|_| self.now);
+                    Account::new(AccountSettings { shares_since, ..settings.clone() }, self.now)
+                })
+                .collect(),
             worker,
             free_workers: workers,
             alive: true,
@@ -181,6 +188,7 @@ impl World {
             | What::Execute { process, .. }
             | What::Burst { process, .. }
             | What::Beat { process }
+            | What::Help { process, .. }
             | What::Tick { process } => *process,
         };
         // A command that has reached the database is carried out, whatever becomes of its process.
@@ -204,8 +212,16 @@ impl World {
         }
         match what {
             What::Deliver { account, event, .. } => {
-                if let Event::Stored(Reply::Opened(Ok(opened))) = &event {
-                    self.processes[process].runs[account] = opened.run.run_id;
+                match &event {
+                    Event::Stored(Reply::Opened(Ok(opened))) => {
+                        self.processes[process].runs[account] = opened.run.run_id;
+                    }
+                    Event::Stored(Reply::Elsewhere(Elsewhere::AtWork)) => {
+                        // By then it has nothing else to begin with.
+                        let after = Duration::from_millis(self.chance.below(20_000));
+                        self.push(after, What::Help { process, account });
+                    }
+                    _ => {}
                 }
                 self.give(process, account, event);
             }
@@ -214,6 +230,12 @@ impl World {
             }
             What::Burst { account, burst, .. } => self.step(process, account, burst),
             What::Beat { .. } => self.beat(process),
+            What::Help { account, .. } => {
+                if self.processes[process].accounts[account].is_left_to_others() {
+                    self.processes[process].accounts[account].help();
+                    self.advance(process);
+                }
+            }
             What::Tick { .. } => {
                 self.processes[process].tick = None;
                 self.advance(process);

@@ -35,7 +35,7 @@ impl Part {
     /// Asks for sends.
     #[track_caller]
     pub fn reserve(&self, limit: Option<RateLimit>, margin: Duration, want: u32) -> Granted {
-        match self.carry_out(&Command::Reserve(Ask { limit, margin, want })) {
+        match self.carry_out(&Command::Reserve(Ask { limit, margin, want, late: Duration::ZERO })) {
             Reply::Reserved(Ok(granted)) => granted,
             other => panic!("{other:?}"),
         }

@@ -170,7 +170,7 @@ impl Limiter {
         }
         if self.limit().is_some() {
             // The platform counts differently than we do: keep a little more distance.
-            self.extra_margin = (self.extra_margin * 2).max(MIN_MARGIN);
+            self.extra_margin = self.extra_margin.saturating_mul(2).max(MIN_MARGIN);
         }
         self.disproved |= self.hint_until.is_some_and(|until| seen.sent_at >= until);
         let own = Wait::own(jittered(self.refusals.wait(seen.answered_at)));

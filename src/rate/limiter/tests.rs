@@ -96,6 +96,28 @@ fn turns_from_a_slow_and_fitful_ledger_never_exceed_the_limit() {
 }
 
 #[test]
+fn a_process_far_from_the_ledger_and_one_near_it_keep_a_limit_together() {
+    for seed in 0..50 {
+        let (mut ledger, clock) = (MemoryLedger::default(), VirtualClock::new(seed));
+        let (window, most) = (Duration::from_secs(4), 12);
+        let mut both = [(); 2].map(|()| Process::new(RateLimit::new(most, window)));
+        both.iter_mut().for_each(|process| process.limiter.share(true, clock.now()));
+        let mut sent: VecDeque<Instant> = VecDeque::new();
+        for n in 0..200 {
+            let far = clock.random() < 0.5;
+            let delay = if far { 150 * MS + (100 * MS).mul_f64(clock.random()) } else { MS };
+            both[usize::from(far)].take(&mut ledger, &clock, || delay);
+            let now = clock.now();
+            sent.push_back(now);
+            while sent.front().is_some_and(|at| *at + window <= now) {
+                sent.pop_front();
+            }
+            assert!(sent.len() <= most as usize, "seed {seed}, send {n}: {} within a window", sent.len());
+        }
+    }
+}
+
+#[test]
 fn turns_that_grew_old_are_not_used() {
     let limit = RateLimit::new(1_000_000, Duration::from_secs(1));
     for shared in [false, true] {

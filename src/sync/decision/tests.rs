@@ -101,8 +101,8 @@ fn each_situation_has_its_decision() {
         (PAGE, CallError::Unauthorized, refusals(6, true), Credentials),
         (CAMPAIGN, CallError::Unauthorized, refusals(1, false), FreshToken),
         (CAMPAIGN, CallError::Unauthorized, refusals(2, false), Credentials),
-        (CAMPAIGN, CallError::Unauthorized, refusals(2, true), FreshToken),
-        (CAMPAIGN, CallError::Unauthorized, refusals(3, true), Dead("unauthorized")),
+        (CAMPAIGN, CallError::Unauthorized, refusals(4, true), FreshToken),
+        (CAMPAIGN, CallError::Unauthorized, refusals(5, true), Dead("unauthorized")),
         (TOKEN, CallError::Unauthorized, refusals(1, true), Credentials),
         // 403: final for what was never permitted, tried again for what was.
         (PAGE, refused(403), History { forbidden: 1, ..none }, Credentials),
