@@ -1,5 +1,6 @@
-//! One account's part in its run, from opening to leaving. What it does with pages is in `lister.rs`, with commits in
-//! `storing.rs`, with campaigns in `syncing.rs`, with the token in `login.rs`; what comes of an attempt is settled in `attempts.rs`.
+//! One account's part in its run, from opening (`opening.rs`) to leaving. What it does with pages is in `lister.rs`, with commits in
+//! `storing.rs`, with campaigns in `syncing.rs`, with the token in `login.rs`, under the rate limit in `turns.rs`; what comes of an
+//! attempt is settled in `attempts.rs`.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -7,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::attempt::Suspect;
-use super::calls::{Action, Answer, Done, Event, News, Room, Told};
+use super::calls::{Action, Done, Event, News, Room, Told};
 use super::listing::Listing;
 use super::outstanding::{Outstanding, Results};
 use super::pages::PageQueue;
@@ -17,10 +18,9 @@ use super::token::TokenState;
 use crate::http::RateLimit;
 use crate::rate::breaker::Health;
 use crate::rate::concurrency::Concurrency;
-use crate::rate::ledger::Order;
-use crate::rate::limiter::{Limiter, Observation, Turn, Why};
+use crate::rate::limiter::{Limiter, Why};
 use crate::store::closing::NotRemoved;
-use crate::store::command::{Command, Elsewhere, Left, Opened, Sharing};
+use crate::store::command::Left;
 use crate::store::dead_letters::Retry;
 use crate::store::runs::{OpenRun, Opening};
 use crate::sync::{Ending, Pace, Patience};
@@ -107,25 +107,25 @@ pub struct Account {
     pub(super) free_tasks: bool,
     /// Committed results a second.
     pub(super) pace: f64,
-    ending: Option<Ending>,
+    pub(super) ending: Option<Ending>,
     /// Since when, and for what, the limiter has let nothing through.
-    blocked: Option<(Instant, Instant, Why)>,
+    pub(super) blocked: Option<(Instant, Instant, Why)>,
     /// The listing is asked as a sign of life, for the sake of the last few tasks.
     pub(super) probing: bool,
     due: Option<Instant>,
     /// The time of the latest `advance`.
     now: Instant,
-    jitter: u64,
+    pub(super) jitter: u64,
     /// When its part began.
-    begun: Instant,
+    pub(super) begun: Instant,
     /// What is in flight is not waited for any more.
     abandoned: bool,
     /// Another process is at work on it: it waits until this process has nothing else to begin with.
-    is_left_to_others: bool,
+    pub(super) is_left_to_others: bool,
     /// It is not left to others any more.
-    helps: bool,
+    pub(super) helps: bool,
     /// How long it has waited for the rate limit.
-    waited: Duration,
+    pub(super) waited: Duration,
     /// What a standstill is noticed by.
     pub(super) seen: Seen,
     standstill: Standstill,
@@ -358,75 +358,6 @@ impl Account {
         }
     }
 
-    /// Nothing that it holds is its own any more: joins the run again.
-    fn begin_again(&mut self) {
-        if !matches!(self.phase, Phase::Working | Phase::Stopping) {
-            return;
-        }
-        self.drop_pages();
-        self.ready = ReadyQueue::default();
-        self.suspects.clear();
-        self.taken = HashMap::new();
-        self.results = Results::default();
-        self.listing.begin_again();
-        // What is in flight will find no task.
-        if self.phase == Phase::Working {
-            self.phase = Phase::Opening;
-        }
-    }
-
-    /// Whether it waits for [`Self::help`].
-    #[must_use]
-    pub fn is_left_to_others(&self) -> bool {
-        self.is_left_to_others && !self.is_over()
-    }
-
-    /// Has it joined in what others are at work on.
-    pub fn help(&mut self) {
-        (self.is_left_to_others, self.helps) = (false, true);
-    }
-
-    pub(super) fn elsewhere(&mut self, elsewhere: Elsewhere) {
-        self.outstanding.opening = false;
-        match elsewhere {
-            Elsewhere::AtWork => self.is_left_to_others = true,
-            Elsewhere::Done(left) => self.has_left(*left),
-        }
-        if self.ending.is_some() {
-            self.phase = Phase::Over;
-        }
-    }
-
-    fn open(&mut self, actions: &mut Vec<Action>) {
-        if self.outstanding.opening || self.is_left_to_others {
-            return;
-        }
-        self.outstanding.opening = true;
-        // Put back once: an account that joins its run again has nothing to put back.
-        let retry = self.settings.retry.clone().filter(|_| self.run.is_none());
-        let mut opening = self.settings.opening.clone();
-        opening.fresh &= self.run.is_none();
-        let sharing = match self.run {
-            None => {
-                let since = self.settings.shares_since.filter(|_| !opening.fresh);
-                Sharing { yields: since.is_some() && !self.helps, done_since: since }
-            }
-            // An account that joins its run again shares it already, and others may have brought it to its end.
-            Some(_) => Sharing { yields: false, done_since: Some(self.begun) },
-        };
-        actions.push(Action::Store(Command::Open { opening, retry, sharing }));
-    }
-
-    pub(super) fn opened(&mut self, opened: Opened, now: Instant, actions: &mut Vec<Action>) {
-        self.listing.begin(opened.run.listing_done, !opened.run.new, now);
-        self.take_on(opened.listing, now);
-        self.limiter.begin(opened.limit, opened.gate, now);
-        (self.others, self.free_tasks) = (opened.others, opened.free_tasks || opened.requeued > 0);
-        self.run = Some(opened.run.clone());
-        self.phase = if self.ending.is_some() { Phase::Stopping } else { Phase::Working };
-        actions.push(Action::Tell(Told::Opened(Box::new(opened))));
-    }
-
     fn on_news(&mut self, news: News, actions: &mut Vec<Action>) {
         self.seen.beats += 1;
         self.others = news.others;
@@ -499,81 +430,6 @@ impl Account {
             && self.pages.is_empty()
             && self.results.is_empty()
             && !self.outstanding.committing
-    }
-
-    /// Whether up to `want` requests that count may be sent now, and so many `more` at the same moment; asks the ledger if it has to be asked.
-    pub(super) fn turn(
-        &mut self,
-        want: usize,
-        more: usize,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) -> usize {
-        let whole = |count| u32::try_from(count).unwrap_or(u32::MAX);
-        match self.limiter.turn(whole(want), whole(more), now) {
-            Turn::Go(count) => {
-                if let Some((since, _, why)) = self.blocked.take()
-                    && why != Why::Pacing
-                {
-                    // A wait that the platform asked for is no time of failing.
-                    let wait = now.saturating_duration_since(since);
-                    self.health.excuse(wait, now);
-                    self.waited += wait;
-                }
-                count as usize
-            }
-            Turn::Reserve(ask) => {
-                self.limiter.asked(&ask, now);
-                actions.push(Action::Store(Command::Reserve(ask)));
-                0
-            }
-            Turn::Asked => 0,
-            Turn::Wait(at, why) => {
-                let (wait, allowed) = (at.saturating_duration_since(now), self.settings.patience.max_wait);
-                let (limit, own) = (self.limiter.limit(), self.limiter.is_configured());
-                if let Some(ending) = Ending::of_wait(wait, why, allowed, limit, own) {
-                    self.end(ending);
-                }
-                let since = self.blocked.map_or(now, |(since, _, _)| since);
-                self.blocked = Some((since, at, why));
-                self.due_at(at);
-                0
-            }
-        }
-    }
-
-    /// Takes a look at an answer that counts towards the limit.
-    pub(super) fn observe(&mut self, answer: &Answer, actions: &mut Vec<Action>) {
-        // Without an answer it is not known whether it arrived; it counts as sent.
-        if answer.status.is_none() {
-            return;
-        }
-        let jitter = self.jitter();
-        let orders = self.limiter.observe(
-            &Observation {
-                sent_at: answer.sent_at,
-                answered_at: answer.answered_at,
-                refused: answer.refused,
-                hints: &answer.hints,
-            },
-            jitter,
-        );
-        self.tell(orders, actions);
-    }
-
-    pub(super) fn tell(&mut self, orders: Vec<Order>, actions: &mut Vec<Action>) {
-        actions.extend(orders.into_iter().map(|order| Action::Store(Command::Tell(order))));
-    }
-
-    /// A number between 0 and 1, another one each time.
-    pub(super) fn jitter(&mut self) -> f64 {
-        self.jitter = self.jitter.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.jitter;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        #[allow(clippy::cast_precision_loss)]
-        let fraction = ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
-        fraction
     }
 
     pub(super) fn has_left(&mut self, left: Left) {

@@ -6,9 +6,10 @@ use std::time::Instant;
 use super::account::Account;
 use super::attempt::Attempt;
 use super::calls::{Action, Answer, Asked, Call, Room};
-use crate::http::token::{Grant, Token};
+use crate::http::token::{Grant, Token, Turn};
 use crate::platform::CallError;
 use crate::rate::breaker::Lane;
+use crate::store::StoreError;
 use crate::store::command::Command;
 
 impl Account {
@@ -90,5 +91,18 @@ impl Account {
         self.token.history = history;
         let decision = self.conclude(attempt, &history, now, actions);
         self.token.not_before = Self::next_attempt(&decision, now);
+    }
+
+    pub(super) fn on_token_turn(&mut self, turn: Result<(Turn, u64), StoreError>, now: Instant) {
+        self.token.pending = false;
+        if let Ok((_, generation)) = &turn {
+            self.token.heard_of(*generation);
+        }
+        match turn.map(|(turn, _)| turn) {
+            Ok(Turn::Use(kept)) => self.token.shared(&kept, now),
+            Ok(Turn::Fetch) => self.token.may_fetch(self.others, now),
+            Ok(Turn::Wait(wait)) => self.token.not_before = Some(now + wait),
+            Err(error) => self.failed(error),
+        }
     }
 }

@@ -7,15 +7,21 @@
 //! all accounts and hands out what they want done.
 
 pub mod account;
+mod agenda;
 mod attempt;
 mod attempts;
 mod calls;
+mod closing;
 mod committers;
 mod heartbeat;
+mod holding;
+pub mod job;
 mod journal;
 mod lister;
 mod listing;
 mod login;
+mod open;
+mod opening;
 mod orders;
 mod outstanding;
 pub mod pages;
@@ -28,6 +34,7 @@ pub mod task;
 #[cfg(test)]
 mod tests;
 mod token;
+mod turns;
 mod watch;
 mod workers;
 
@@ -35,8 +42,8 @@ mod workers;
 pub(crate) use account::MAX_HELD;
 pub use calls::{Action, Answer, Asked, Call, Done, Event, Failure, News, Page, Room, Told};
 #[cfg(test)]
+pub(crate) use holding::MAX_RETAKEN;
+#[cfg(test)]
 pub(crate) use lister::{MAX_PAGES, MAX_UNCOMMITTED};
 #[cfg(test)]
 pub(crate) use scheduler::MAX_RECORDS_HELD;
-#[cfg(test)]
-pub(crate) use storing::MAX_RETAKEN;

@@ -7,30 +7,25 @@
 //! committers ┘            └───────────┘             └──▶ heartbeat    leases to keep
 //! ```
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::account::{Account, Settings};
+use super::agenda::Agenda;
 use super::calls::{ALL, Action, Done, Event, Message, Room};
-use super::committers::{Books, COMMITTERS, Committers, Shown};
+use super::committers::{COMMITTERS, Committers, Shown};
 use super::heartbeat::Heartbeat;
-use super::journal::{Beginning, Journal};
+use super::job::{Handle, JobMaker, Surroundings};
+use super::open::Open;
 use super::places::Places;
 use super::watch::{self, Watched};
-use super::workers::{Line, Workers};
+use super::workers::Workers;
+use crate::http::Clock;
 use crate::http::lock::lock;
-use crate::http::stats::Stats;
-use crate::http::{Clock, Stop};
-use crate::platform::Api;
-use crate::store::Store;
-use crate::store::command::{Command, Left, Part, Reply};
+use crate::store::command::{Command, Left, Reply};
 use crate::store::process::new_worker_id;
-use crate::store::tokens::Sealing;
-use crate::sync::trace::Trace;
 use crate::sync::{Ending, GRACE, Outcome, Recorder, Watcher, closed, lower_bound};
 
 /// Records of pages that all accounts together hold, by their weight.
@@ -41,60 +36,6 @@ pub const MAX_OPEN: usize = 1_000;
 const MAX_OPENING: usize = 2 * COMMITTERS;
 /// The longest sleep: a clock that is set on is noticed within it.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
-/// A request that took this long and came to nothing has held its worker without an answer. What fails sooner holds up nobody.
-const SILENCE: Duration = Duration::from_millis(500);
-
-/// One account to work on.
-pub struct Job {
-    /// How.
-    pub settings: Settings,
-    /// Its platform.
-    pub api: Api,
-    /// What is counted of its calls.
-    pub stats: Arc<Stats>,
-    /// Its way into the database.
-    pub store: Store,
-    /// What its tokens are sealed with.
-    pub sealing: Sealing,
-    /// Ends its waits.
-    pub stop: Stop,
-    /// When this process began with it.
-    pub begun: Instant,
-}
-
-/// What all accounts have in common.
-pub struct Surroundings<'a> {
-    /// How many workers there are.
-    pub workers: usize,
-    /// How many accounts are worked on at once.
-    pub open: usize,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// When all is to end.
-    pub deadline: Option<Instant>,
-    /// Who keeps traces, if anybody does.
-    pub recorder: Option<Arc<dyn Recorder>>,
-    /// Who shows progress.
-    pub watcher: &'a dyn Watcher,
-}
-
-/// Puts an end to the work on all accounts.
-#[derive(Clone)]
-pub struct Handle(Sender<Message>);
-
-impl Handle {
-    /// Nothing new is begun; what is in flight is awaited and committed.
-    pub fn stop(&self, ending: Ending) {
-        // When all is over there is nothing to stop.
-        let _over = self.0.send(Message { account: ALL, event: Event::Stop(ending) });
-    }
-
-    /// What is in flight is not waited for any more.
-    pub fn abandon(&self) {
-        let _over = self.0.send(Message { account: ALL, event: Event::Abandon });
-    }
-}
-
 /// The scheduler, with what carries out its orders.
 pub struct Scheduler<'a> {
     clock: Arc<dyn Clock>,
@@ -120,42 +61,12 @@ pub struct Scheduler<'a> {
     free: usize,
     /// Records held by all accounts.
     weight: usize,
-    /// Moments at which to look at accounts; one that has been put off since is in here twice.
-    due: BinaryHeap<Reverse<(Instant, usize)>>,
-    /// Accounts to look at now, in turn.
-    ready: VecDeque<usize>,
-    /// Accounts that found no free worker, or no room for records.
-    starved: VecDeque<usize>,
+    agenda: Agenda,
     /// Accounts whose part is over, and not told of yet.
     over: Vec<usize>,
     /// Why nothing more is begun, if so.
     ending: Option<Ending>,
 }
-
-/// An account that is worked on.
-struct Open {
-    account: Account,
-    part: Part,
-    run_key: Arc<str>,
-    line: Arc<Line>,
-    books: Arc<Books>,
-    stop: Stop,
-    begun: Instant,
-    /// When its part was told to stop.
-    stopped_at: Option<Instant>,
-    is_abandoned: bool,
-    is_opening: bool,
-    /// Its last page was answered, or came to nothing soon.
-    page_answered: bool,
-    /// Its part of the weight.
-    weight: usize,
-    is_ready: bool,
-    is_starved: bool,
-    is_over: bool,
-}
-
-/// Makes an account's job. It may turn out that there is none.
-pub type JobMaker<'a> = Box<dyn FnOnce() -> Result<Job, Box<Outcome>> + 'a>;
 
 impl<'a> Scheduler<'a> {
     /// Nothing is begun yet; a job is made when there is room for it.
@@ -181,9 +92,7 @@ impl<'a> Scheduler<'a> {
             places: Places::new(workers.max(1)),
             free: workers.max(1),
             weight: 0,
-            due: BinaryHeap::new(),
-            ready: VecDeque::new(),
-            starved: VecDeque::new(),
+            agenda: Agenda::default(),
             over: Vec::new(),
             ending: None,
             clock,
@@ -229,8 +138,7 @@ impl<'a> Scheduler<'a> {
                 return;
             }
             let now = self.clock.now();
-            let due = self.due.peek().map(|Reverse((at, _))| *at);
-            let due = due.into_iter().chain(self.committers.go_on(now)).min();
+            let due = self.agenda.next_due().into_iter().chain(self.committers.go_on(now)).min();
             let sleep = due.map_or(MAX_SLEEP, |at| at.saturating_duration_since(now));
             match self.events.recv_timeout(sleep.min(MAX_SLEEP)) {
                 Ok(message) => {
@@ -242,7 +150,7 @@ impl<'a> Scheduler<'a> {
                 // This end is kept by the handle of its own.
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
-            self.wake(self.clock.now());
+            self.agenda.wake(self.clock.now());
         }
     }
 
@@ -269,7 +177,7 @@ impl<'a> Scheduler<'a> {
             }
             self.opening += 1;
             self.places.join(self.next, job.settings.workers + 1);
-            self.ready.push_back(self.next);
+            self.agenda.look_at(self.next);
             self.open.insert(self.next, Open::new(job, &self.clock, self.recorder.as_ref()));
             self.next += 1;
         }
@@ -290,7 +198,7 @@ impl<'a> Scheduler<'a> {
             open.is_opening = true;
             self.opening += 1;
             self.places.join(account, open.account.settings.workers + 1);
-            self.look_at(account);
+            self.agenda.look_at(account);
             helps = true;
         }
         helps
@@ -354,7 +262,7 @@ impl<'a> Scheduler<'a> {
             // A token came when its account needed none any more.
             if let Event::Called(Done::Token(..) | Done::PagesOver | Done::Sync { .. }) = &event {
                 self.free += 1;
-                self.call_starved();
+                self.agenda.call_starved();
             }
             return;
         };
@@ -362,7 +270,7 @@ impl<'a> Scheduler<'a> {
             self.free += 1;
             self.places.leave(account, answered);
             // Before the account that has just had it.
-            self.call_starved();
+            self.agenda.call_starved();
         }
         self.tell(account, event);
     }
@@ -396,7 +304,7 @@ impl<'a> Scheduler<'a> {
             self.is_elsewhere(account);
         }
         self.carry_out(account, actions);
-        self.look_at(account);
+        self.agenda.look_at(account);
     }
 
     /// Nothing waits any more for what is in flight.
@@ -405,51 +313,25 @@ impl<'a> Scheduler<'a> {
         if !open.is_over && !std::mem::replace(&mut open.is_abandoned, true) {
             open.account.abandon();
             open.line.api.abandon();
-            self.look_at(account);
-        }
-    }
-
-    fn look_at(&mut self, account: usize) {
-        let Some(open) = self.open.get_mut(&account) else { return };
-        if !open.is_over && !std::mem::replace(&mut open.is_ready, true) {
-            self.ready.push_back(account);
-        }
-    }
-
-    /// Looks at those whose time has come.
-    fn wake(&mut self, now: Instant) {
-        while let Some(Reverse((_, account))) = self.due.peek().copied().filter(|Reverse((at, _))| *at <= now)
-        {
-            self.due.pop();
-            self.look_at(account);
+            self.agenda.look_at(account);
         }
     }
 
     fn advance_all(&mut self) {
         self.advance_ready();
         // One that was called has perhaps not taken what is free.
-        for _ in 0..self.starved.len() {
+        for _ in 0..self.agenda.starved() {
             if self.free == 0 {
                 return;
             }
-            self.call_starved();
+            self.agenda.call_starved();
             self.advance_ready();
         }
     }
 
     fn advance_ready(&mut self) {
-        while let Some(account) = self.ready.pop_front() {
+        while let Some(account) = self.agenda.next() {
             self.advance(account);
-        }
-    }
-
-    /// Has whoever has waited longest for a worker, or for room for records, look again.
-    fn call_starved(&mut self) {
-        if let Some(account) = self.starved.pop_front() {
-            if let Some(open) = self.open.get_mut(&account) {
-                open.is_starved = false;
-            }
-            self.look_at(account);
         }
     }
 
@@ -460,7 +342,6 @@ impl<'a> Scheduler<'a> {
         let mut room = Room { workers, records: MAX_RECORDS_HELD.saturating_sub(self.weight) };
         let mut actions = Vec::new();
         let Some(open) = self.open.get_mut(&account) else { return };
-        open.is_ready = false;
         if open.is_over {
             return;
         }
@@ -474,7 +355,7 @@ impl<'a> Scheduler<'a> {
         *lock(&open.books.shown) =
             Shown { pace: open.account.pace(now), waits_for_others: open.account.waits_for_others() };
         if let Some(at) = open.account.due() {
-            self.due.push(Reverse((at, account)));
+            self.agenda.look_at_by(at, account);
         }
         let mut abandons = false;
         if open.account.ending().is_some() {
@@ -485,16 +366,12 @@ impl<'a> Scheduler<'a> {
             });
             abandons = now >= stopped_at + GRACE;
             if !abandons {
-                self.due.push(Reverse((stopped_at + GRACE, account)));
+                self.agenda.look_at_by(stopped_at + GRACE, account);
             }
         }
         let is_starved = room.workers == 0 || room.records == 0;
-        if is_starved
-            && !open.account.is_over()
-            && !open.account.is_left_to_others()
-            && !std::mem::replace(&mut open.is_starved, true)
-        {
-            self.starved.push_back(account);
+        if is_starved && !open.account.is_over() && !open.account.is_left_to_others() {
+            self.agenda.starve(account);
         }
         if open.account.is_over() && !std::mem::replace(&mut open.is_over, true) {
             self.over.push(account);
@@ -524,59 +401,6 @@ impl<'a> Scheduler<'a> {
                     self.committers.carry_out(account, open.books.clone(), open.part.clone(), command);
                 }
                 Action::Tell(told) => open.line.journal.told(told),
-            }
-        }
-    }
-}
-
-impl Open {
-    fn new(job: Job, clock: &Arc<dyn Clock>, recorder: Option<&Arc<dyn Recorder>>) -> Self {
-        let Job { settings, api, stats, store, sealing, stop, begun } = job;
-        let name: Arc<str> = store.account().into();
-        let mut trace = Trace::new(clock.clone());
-        if let Some(recorder) = recorder {
-            trace.keep(recorder.clone(), &name, api.base_url());
-        }
-        let trace = Arc::new(trace);
-        let of = Beginning {
-            max_age: settings.opening.max_age,
-            is_fresh: settings.opening.fresh,
-            is_retry: settings.retry.is_some(),
-            give_up_after: settings.patience.give_up_after,
-        };
-        let journal = Journal::new(stats.clone(), trace.clone(), store.scope().clone(), api.base_url(), &of);
-        Self {
-            account: Account::new(settings, clock.now()),
-            part: Part { account: name.clone(), run_id: 0, worker: new_worker_id() },
-            run_key: "".into(),
-            line: Arc::new(Line { account: name, api, journal }),
-            books: Arc::new(Books::new(store, sealing, stats, trace)),
-            stop,
-            begun,
-            stopped_at: None,
-            is_abandoned: false,
-            is_opening: true,
-            page_answered: true,
-            weight: 0,
-            is_ready: true,
-            is_starved: false,
-            is_over: false,
-        }
-    }
-
-    /// Whether the event says that a worker is free again, and whether its last request was answered.
-    fn worker_is_free(&mut self, event: &Event) -> Option<bool> {
-        let Event::Called(done) = event else { return None };
-        match done {
-            Done::Token(answer, result) => Some(result.is_ok() || answer.latency() < SILENCE),
-            Done::Page { answer, result, .. } => {
-                self.page_answered = result.is_ok() || answer.latency() < SILENCE;
-                None
-            }
-            Done::PagesOver => Some(self.page_answered),
-            Done::Sync { done, .. } => {
-                let last = done.last();
-                Some(last.is_none_or(|(_, answer, result)| result.is_ok() || answer.latency() < SILENCE))
             }
         }
     }

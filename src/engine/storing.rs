@@ -3,34 +3,19 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use serde_json::value::RawValue;
-
 use super::account::{Account, Phase};
 use super::calls::{Action, Told};
-use super::outstanding::{Comparing, Results};
+use super::outstanding::Results;
 use super::pages::{self, Lot};
 use super::task::Task;
-use crate::http::token::Turn;
-use crate::platform::{Listed, read_record};
 use crate::store::StoreError;
-use crate::store::closing::Closing;
-use crate::store::command::{Claimed, Command, Committed, DeadTask, Finished, Holding, Reply};
+use crate::store::command::{Command, Committed, DeadTask, Finished, Reply};
 use crate::sync::Ending;
 
 /// What can be committed waits at most this much longer for more.
 const LINGER: Duration = Duration::from_millis(20);
 /// Records that are committed without waiting for more.
 const ENOUGH: usize = 1_000;
-/// How often to ask for free tasks of which nobody has told.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How often to look whether others have come to the end, when nothing is in hand: the pause doubles from the first to the second,
-/// and begins anew when they are near it.
-const LOOK_FOR_THE_END: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
-/// How often a task is worked again that the database says is still held: a database that forgets does so rarely, and one that
-/// never lets the task go is to be told.
-pub const MAX_RETAKEN: u8 = 2;
-/// How often to compare what the database says is held here with what is in hand, when that is nothing.
-const COMPARE: Duration = Duration::from_secs(1);
 
 impl Account {
     /// A task is synced: with its lot, when that waits for its commit.
@@ -163,7 +148,7 @@ impl Account {
     }
 
     /// The database cannot or will not: this process's part ends, and what is not committed is done again by the next run.
-    fn failed(&mut self, error: StoreError) {
+    pub(super) fn failed(&mut self, error: StoreError) {
         self.end(Ending::from(error));
         self.drop_pages();
         self.results = Results::default();
@@ -206,7 +191,7 @@ impl Account {
     }
 
     /// Why campaigns are left to the next run, if some are.
-    fn refusal(&self) -> Option<Ending> {
+    pub(super) fn refusal(&self) -> Option<Ending> {
         let (id, error) = self.unstorable.1.as_ref()?;
         let others = match self.unstorable.0 - 1 {
             0 => String::new(),
@@ -293,223 +278,5 @@ impl Account {
         let dropped = |task: &Task| task.origin.is_some_and(|(number, _)| (first..=last).contains(&number));
         self.ready.retain(|task| !dropped(task));
         self.doomed_lots.push(first..=last);
-    }
-
-    /// Takes free tasks while there are any and there is room.
-    pub(super) fn claim(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let room = self.capacity().saturating_sub(self.ready.weight());
-        if self.outstanding.claiming || self.is_comparing() || room < self.capacity() / 2 {
-            return;
-        }
-        let due = self.outstanding.asked_at.map_or(now, |at| at + ASK_AGAIN);
-        if !self.free_tasks && now < due {
-            // A lone process knows of all free tasks.
-            if self.others {
-                self.due_at(due);
-            }
-            return;
-        }
-        // If it does not, it is told so when it means to close the run.
-        if !self.free_tasks && !self.others {
-            return;
-        }
-        (self.outstanding.claiming, self.outstanding.asked_at, self.free_tasks) = (true, Some(now), false);
-        actions.push(Action::Store(Command::Claim(room)));
-    }
-
-    fn on_claimed(&mut self, claimed: Result<Vec<Claimed>, StoreError>) {
-        self.outstanding.claiming = false;
-        let claimed = match claimed {
-            Ok(claimed) => claimed,
-            Err(error) => return self.failed(error),
-        };
-        self.free_tasks |= !claimed.is_empty();
-        for task in claimed {
-            if let Some(times) = self.retaken.get_mut(&task.id) {
-                *times = times.saturating_add(1);
-            }
-            let invalid = match RawValue::from_string(task.payload).map(|raw| read_record(&raw)) {
-                Ok(Listed::Valid(campaign)) if campaign.id == task.id => {
-                    if self.phase == Phase::Working {
-                        self.taken.remove(&campaign.id);
-                        self.ready.push(Task::new(campaign, task.attempt));
-                    }
-                    continue;
-                }
-                Ok(Listed::Invalid(invalid)) => invalid.reason,
-                Ok(Listed::Valid(_)) | Err(_) => "the stored record is not this campaign's".to_owned(),
-            };
-            let dead =
-                DeadTask { id: task.id, attempt: task.attempt, cause: "invalid", reason: invalid, tries: 0 };
-            self.results.dead.push(dead);
-        }
-    }
-
-    /// Closes the run when all of it is done.
-    pub(super) fn close(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if !self.is_idle() || self.outstanding.closing || self.is_comparing() || self.outstanding.abandoning {
-            return;
-        }
-        if let Some(refusal) = self.refusal().filter(|_| !self.free_tasks) {
-            return self.end(refusal);
-        }
-        if let Some(broken) = self.listing.broken() {
-            if self.free_tasks {
-                return;
-            }
-            if let Ending::ListingMoved { again: true, .. } = broken {
-                self.outstanding.abandoning = true;
-                let reason = broken.to_string();
-                return actions.push(Action::Store(Command::Abandon { reason }));
-            }
-            return self.end_as_the_listing();
-        }
-        if !self.listing.done {
-            return;
-        }
-        if let Some(at) = self.outstanding.looks_at.filter(|at| now < *at) {
-            self.due_at(at);
-            return;
-        }
-        self.outstanding.closing = true;
-        let (max_removed, keep_history) = (self.settings.max_removed, self.settings.keep_history);
-        actions.push(Action::Store(Command::Close { max_removed, keep_history }));
-    }
-
-    fn on_closed(&mut self, closed: Result<Closing, StoreError>, now: Instant) {
-        self.outstanding.closing = false;
-        match closed {
-            Ok(Closing::Closed(not_removed)) => {
-                self.not_removed = not_removed;
-                self.finish();
-            }
-            Ok(Closing::Over) => self.finish(),
-            Ok(Closing::Open { near }) => {
-                self.seen.refusals += 1;
-                let begins = near && !self.outstanding.near;
-                let pause = if begins { LOOK_FOR_THE_END.0 } else { self.outstanding.pause * 2 };
-                self.outstanding.pause = pause.clamp(LOOK_FOR_THE_END.0, LOOK_FOR_THE_END.1);
-                self.outstanding.near = near;
-                self.outstanding.looks_at = Some(now + self.outstanding.pause);
-                // What this process holds without knowing, nobody else will do.
-                let compared = self.outstanding.compared_at.get_or_insert(now);
-                if now >= *compared + COMPARE {
-                    self.outstanding.compared_at = Some(now);
-                    self.outstanding.comparing = Comparing::Wanted;
-                }
-                self.free_tasks |= self.outstanding.asked_at.is_none_or(|at| now >= at + ASK_AGAIN);
-            }
-            Err(error) => self.failed(error),
-        }
-    }
-
-    /// The listing cannot be brought to its end, and all else is done.
-    fn end_as_the_listing(&mut self) {
-        if let Some(ending) = self.listing.broken().cloned() {
-            self.end(ending);
-        }
-    }
-
-    fn finish(&mut self) {
-        if self.phase == Phase::Working {
-            self.phase = Phase::Leaving;
-        }
-    }
-
-    /// Asks which tasks the database says are held here, when that was found to be worth it.
-    pub(super) fn compare(&mut self, actions: &mut Vec<Action>) {
-        if self.outstanding.comparing == Comparing::Wanted {
-            self.outstanding.comparing = Comparing::Asked;
-            actions.push(Action::Store(Command::Held));
-        }
-    }
-
-    /// Whether all tasks that the run has left are this process's, as far as is known; finds out, if that may have changed.
-    pub(super) fn holds_the_rest(&mut self, now: Instant) -> bool {
-        if !self.others || self.outstanding.holds_the_rest {
-            return true;
-        }
-        let due = self.outstanding.compared_at.is_none_or(|at| now >= at + COMPARE);
-        if due && self.outstanding.comparing == Comparing::No {
-            self.outstanding.compared_at = Some(now);
-            self.outstanding.comparing = Comparing::Wanted;
-        }
-        false
-    }
-
-    /// Asks how many tasks the run has left.
-    pub(super) fn count_tasks(&mut self, actions: &mut Vec<Action>) {
-        if self.outstanding.comparing == Comparing::No {
-            self.outstanding.comparing = Comparing::Asked;
-            actions.push(Action::Store(Command::Held));
-        }
-    }
-
-    fn is_comparing(&self) -> bool {
-        self.outstanding.comparing != Comparing::No
-    }
-
-    fn on_held(&mut self, holding: Result<Holding, StoreError>, actions: &mut Vec<Action>) {
-        self.outstanding.comparing = Comparing::No;
-        match holding {
-            Ok(mut holding) => {
-                self.outstanding.holds_the_rest = holding.held.len() == holding.left;
-                self.outstanding.left_tasks = i64::try_from(holding.left).ok();
-                let (retaken, held) = (&self.retaken, holding.held.len());
-                holding.held.retain(|(id, _)| retaken.get(id).is_none_or(|times| *times < MAX_RETAKEN));
-                self.outstanding.stuck = holding.held.len() < held;
-                if self.is_idle() && !holding.held.is_empty() && self.unstorable.0 == 0 {
-                    let retaken = &mut self.retaken;
-                    for (id, _) in &holding.held {
-                        retaken.entry(id.clone()).or_default();
-                    }
-                    actions.push(Action::Tell(Told::Found(holding.held.len())));
-                    self.unknown = holding.held;
-                }
-            }
-            Err(error) => self.failed(error),
-        }
-    }
-
-    /// Frees what this process holds without having it in hand.
-    pub(super) fn release(&mut self, actions: &mut Vec<Action>) {
-        let unknown = std::mem::take(&mut self.unknown);
-        if !unknown.is_empty() && self.is_idle() {
-            actions.push(Action::Store(Command::Release(unknown)));
-        }
-    }
-
-    fn on_token_turn(&mut self, turn: Result<(Turn, u64), StoreError>, now: Instant) {
-        self.token.pending = false;
-        if let Ok((_, generation)) = &turn {
-            self.token.heard_of(*generation);
-        }
-        match turn.map(|(turn, _)| turn) {
-            Ok(Turn::Use(kept)) => self.token.shared(&kept, now),
-            Ok(Turn::Fetch) => self.token.may_fetch(self.others, now),
-            Ok(Turn::Wait(wait)) => self.token.not_before = Some(now + wait),
-            Err(error) => self.failed(error),
-        }
-    }
-
-    /// Leaves when nothing is in flight and all is committed.
-    pub(super) fn stop(&mut self) {
-        self.acquit();
-        let waits = self.awaits_calls()
-            || self.outstanding.committing
-            || self.outstanding.claiming
-            || !self.pages.is_empty()
-            || !self.results.is_empty();
-        if !waits {
-            self.phase = Phase::Leaving;
-        }
-    }
-
-    pub(super) fn leave(&mut self, actions: &mut Vec<Action>) {
-        if !self.outstanding.keeping && !std::mem::replace(&mut self.outstanding.leaving, true) {
-            let reason = self.ending().map(ToString::to_string);
-            let tells_standing = self.settings.tells_standing;
-            actions.push(Action::Store(Command::Leave { reason, tells_standing }));
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! The limiter does not ask the ledger: it says what to ask ([`Turn::Reserve`], [`Order`](super::ledger::Order)) and is told what came of it.
 
 mod answers;
+mod lateness;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -26,19 +27,12 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub(crate) const PROBE: Duration = Duration::from_secs(5);
 /// Sends that are remembered to learn a limit from.
 pub const REMEMBERED: usize = 10_000;
-/// Turns from the ledger are good for this long; the margin allows for it.
-const TURNS_GOOD_FOR: Duration = Duration::from_millis(25);
 /// Where no other process sends, what is taken is sent within this time, …
 const SENT_WITHIN: Duration = Duration::from_millis(10);
 /// … and what is granted is good for this long.
 const LATEST: Duration = Duration::from_millis(100);
 /// By so much the sends of other processes may be later than they are on record, those of earlier ones among them.
 const CAUTION: Duration = Duration::from_millis(250);
-/// Where others send, what is granted is good for twice what the ledger has taken to answer, within these bounds.
-const LEAST_LATE: Duration = Duration::from_millis(6);
-const MAX_LATE: Duration = Duration::from_secs(4);
-/// A process knows at the latest after this time that another one has come: two heartbeats, and what they take.
-const UNAWARE: Duration = Duration::from_secs(5);
 /// Turns of a limit so generous that the ledger is asked for many at once: a hundredth of it.
 const SHARE_AT_ONCE: u32 = 100;
 /// The most turns that are reserved at once.
@@ -320,30 +314,10 @@ impl Limiter {
         }
     }
 
-    /// Whether an answer of the ledger is so late that this process may have been suspended: then another one may have come, and
-    /// allows for sends that are as late as usual. A ledger that is slow is so the next time as well.
-    fn surprises(&self, lag: Duration, now: Instant) -> bool {
-        !self.shared && lag > CAUTION && lag > 2 * self.usual_reply(now).max(self.turns.surprise)
-    }
-
-    fn usual_reply(&self, now: Instant) -> Duration {
-        let span = self.limit().map_or(Duration::ZERO, span_of_lags);
-        self.lags.worst(now, span).unwrap_or_default()
-    }
-
     /// The ledger did not answer.
     pub fn not_granted(&mut self, now: Instant) {
         self.turns.asked = None;
         self.turns.not_before = Some((now + SETTLE, Why::RateLimit));
-    }
-
-    /// Whether other processes send as well.
-    pub fn share(&mut self, shared: bool, now: Instant) {
-        if shared && !self.shared && self.limit().is_some() {
-            // One that did not know of this process may have sent what it was granted as late as that.
-            self.lagged(CAUTION, now + UNAWARE);
-        }
-        self.shared = shared;
     }
 
     /// This many requests are being sent.
@@ -362,54 +336,6 @@ impl Limiter {
             self.next_try = Some(now + SETTLE);
         }
     }
-
-    /// The ledger's answer took this long.
-    fn replied(&mut self, lag: Duration, now: Instant) {
-        let span = self.limit().map_or(Duration::ZERO, span_of_lags);
-        self.replies.saw(lag, now, span);
-        if !self.shared {
-            // The turns are on record since before the answer was on its way.
-            self.lagged(lag, now);
-        }
-    }
-
-    /// A turn is used this much later than it is on record at the earliest: the window has to allow for it, until its sends
-    /// have left the window.
-    fn lagged(&mut self, lag: Duration, now: Instant) {
-        let span = self.limit().map_or(Duration::ZERO, span_of_lags);
-        self.lags.saw(lag, now, span);
-    }
-
-    /// How late what is asked for now may be sent. Alone, a process knows how late its sends were; where others send, each puts
-    /// them on record as of the latest moment, so that nobody needs to know of anybody's lateness.
-    fn late(&self, limit: RateLimit, now: Instant) -> Duration {
-        if !self.shared {
-            return Duration::ZERO;
-        }
-        let reply = self.replies.worst(now, span_of_lags(limit)).unwrap_or(CAUTION / 2);
-        (reply * 2).clamp(LEAST_LATE, MAX_LATE) + advance(limit)
-    }
-
-    /// The time by which a window is lengthened: requests need different times to the platform, and it counts arrivals. A
-    /// two-hundredth of the window, at least 10 ms (at 11 windows a job that is 0.5 % of its time), and more on a machine that
-    /// is seen to be slow with its turns.
-    fn margin(&self, limit: RateLimit, now: Instant) -> Duration {
-        let advance = if self.shared { Duration::ZERO } else { advance(limit) };
-        let trips = self.pacing.quickest().unwrap_or_default().min(limit.window / 400) * 2 + advance;
-        let lag =
-            self.lags.worst(now, span_of_lags(limit)).map_or(Duration::ZERO, |lag| lag + MIN_MARGIN / 2);
-        MIN_MARGIN.max(limit.window / 200 + trips).max(lag) + self.extra_margin.min(limit.window / 10)
-    }
-}
-
-/// Turns of a generous limit are taken in advance.
-fn advance(limit: RateLimit) -> Duration {
-    if limit.requests.get() >= 2 * SHARE_AT_ONCE { TURNS_GOOD_FOR } else { Duration::ZERO }
-}
-
-/// Sends of so long ago have left the window.
-fn span_of_lags(limit: RateLimit) -> Duration {
-    limit.window + limit.window / 10 + SENT_WITHIN * 5
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use campaign_sync::engine::account::Settings;
-use campaign_sync::engine::scheduler::{Handle, Job, JobMaker, Scheduler, Surroundings};
+use campaign_sync::engine::job::{Handle, Job, JobMaker, Surroundings};
+use campaign_sync::engine::scheduler::Scheduler;
 use campaign_sync::http::agents::Agents;
 use campaign_sync::http::client::{Client as Http, ClientSettings};
 use campaign_sync::http::secret::Secret;
