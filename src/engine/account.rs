@@ -309,7 +309,6 @@ impl Account {
     /// Gives the actions that can be carried out now, within `room`, which it lessens.
     pub fn advance(&mut self, now: Instant, room: &mut Room, actions: &mut Vec<Action>) {
         (self.due, self.now) = (None, now);
-        self.limiter.share(self.others, now);
         let orders = self.limiter.settle(now);
         self.tell(orders, actions);
         if self.phase == Phase::Opening {

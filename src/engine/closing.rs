@@ -14,6 +14,8 @@ use crate::sync::Ending;
 /// How often to look whether others have come to the end, when nothing is in hand: the pause doubles from the first to the second,
 /// and begins anew when they are near it.
 const LOOK_FOR_THE_END: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
+/// The longest pause when others are near the end.
+const LOOK_NEAR_THE_END: Duration = Duration::from_millis(200);
 
 impl Account {
     /// Closes the run when all of it is done.
@@ -59,7 +61,8 @@ impl Account {
                 self.seen.refusals += 1;
                 let begins = near && !self.outstanding.near;
                 let pause = if begins { LOOK_FOR_THE_END.0 } else { self.outstanding.pause * 2 };
-                self.outstanding.pause = pause.clamp(LOOK_FOR_THE_END.0, LOOK_FOR_THE_END.1);
+                let longest = if near { LOOK_NEAR_THE_END } else { LOOK_FOR_THE_END.1 };
+                self.outstanding.pause = pause.clamp(LOOK_FOR_THE_END.0, longest);
                 self.outstanding.near = near;
                 self.outstanding.looks_at = Some(now + self.outstanding.pause);
                 // What this process holds without knowing, nobody else will do.

@@ -74,7 +74,7 @@ impl Account {
         self.seen.moves += 1;
         self.listing.attempts += 1;
         let (page, page_size) = (seeks.unwrap_or(position.page), position.page_size);
-        let (until, attempt) = (self.limiter.good_until(now), self.listing.attempts);
+        let (until, attempt) = (self.limiter.good_until(), self.listing.attempts);
         actions.push(Action::Call(Call::Pages { token, page, page_size, most: turns, attempt, until }));
     }
 

@@ -44,7 +44,7 @@ impl Account {
             self.in_flight += 1;
             self.seen.moves += 1;
             room.workers -= 1;
-            let until = self.limiter.good_until(now);
+            let until = self.limiter.good_until();
             actions.push(Action::Call(Call::Sync { token, tasks, until }));
         }
         if let Some(due) = self.ready.next_due() {
@@ -212,7 +212,7 @@ impl Account {
         (self.probing, self.listing.fetching) = (true, true);
         room.workers -= 1;
         let page_size = self.settings.opening.page_size;
-        let until = self.limiter.good_until(now);
+        let until = self.limiter.good_until();
         actions.push(Action::Call(Call::Pages { token, page: 1, page_size, most: 1, attempt: 1, until }));
     }
 

@@ -27,12 +27,6 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub(crate) const PROBE: Duration = Duration::from_secs(5);
 /// Sends that are remembered to learn a limit from.
 pub const REMEMBERED: usize = 10_000;
-/// Where no other process sends, what is taken is sent within this time, …
-const SENT_WITHIN: Duration = Duration::from_millis(10);
-/// … and what is granted is good for this long.
-const LATEST: Duration = Duration::from_millis(100);
-/// By so much the sends of other processes may be later than they are on record, those of earlier ones among them.
-const CAUTION: Duration = Duration::from_millis(250);
 /// Turns of a limit so generous that the ledger is asked for many at once: a hundredth of it.
 const SHARE_AT_ONCE: u32 = 100;
 /// The most turns that are reserved at once.
@@ -101,12 +95,8 @@ pub struct Limiter {
     next_try: Option<Instant>,
     accepted: VecDeque<Instant>,
     extra_margin: Duration,
-    /// How much later than they are on record sends were made that may still be in the window.
+    /// How long it took until what was asked for could be sent.
     lags: Lags,
-    /// How long the ledger took to answer.
-    replies: Lags,
-    /// Other processes send under the limit as well.
-    shared: bool,
     /// When a learned limit was last corrected: refusals of requests sent before say nothing new.
     corrected: Option<Instant>,
     /// The refusal under a known limit that is being looked into, and its hint.
@@ -120,12 +110,10 @@ struct Turns {
     left: u32,
     /// They have to be sent before this moment: it is what the margin allows for.
     until: Option<Instant>,
-    /// When the ledger was asked for those that are there.
-    asked_at: Option<Instant>,
+    /// How much later than they were asked for they are on record.
+    late: Duration,
     /// When the ledger was asked, and how late what it grants may be sent.
     asked: Option<(Instant, Duration)>,
-    /// How late the last ones were, if they were given up for that.
-    surprise: Duration,
     not_before: Option<(Instant, Why)>,
     /// How many to ask for at once: doubled when the last ones were used in time, fewer when not.
     size: u32,
@@ -150,9 +138,6 @@ impl Limiter {
     /// is doubted.
     pub fn begin(&mut self, learned: Option<RateLimit>, gate: Option<(Duration, bool)>, now: Instant) {
         self.learned = learned.or(self.learned);
-        if self.limit().is_some() {
-            self.lagged(CAUTION, now);
-        }
         let Some((wait, doubted)) = gate else { return };
         if doubted {
             self.doubted_since.get_or_insert(now);
@@ -238,7 +223,8 @@ impl Limiter {
             return Turn::Wait(at, why);
         }
         let Some(limit) = limit else {
-            return Turn::Reserve(Ask { limit: None, margin: MIN_MARGIN, want, late: Duration::ZERO });
+            let late = lateness::LEAST_LATE;
+            return Turn::Reserve(Ask { limit: None, margin: MIN_MARGIN, want, late });
         };
         let generous = limit.requests.get() / SHARE_AT_ONCE;
         // While a window is searched for, each send is a try of its own.
@@ -248,7 +234,7 @@ impl Limiter {
             1
         };
         let want = want.saturating_add(more).max(advance).min(limit.requests.get()).min(MAX_AT_ONCE);
-        let (margin, late) = (self.margin(limit, now), self.late(limit, now));
+        let (margin, late) = (self.margin(limit), self.late(limit, now));
         Turn::Reserve(Ask { limit: Some(limit), margin, want, late })
     }
 
@@ -259,15 +245,17 @@ impl Limiter {
 
     /// When what is taken now has to be sent, if it is under a limit.
     #[must_use]
-    pub fn good_until(&self, now: Instant) -> Option<Instant> {
-        let until = self.turns.until.filter(|_| self.limit().is_some())?;
-        Some(if self.shared { until } else { now + SENT_WITHIN })
+    pub fn good_until(&self) -> Option<Instant> {
+        self.turns.until.filter(|_| self.limit().is_some())
     }
 
     /// These were not sent in time, or not at all.
     pub fn untake(&mut self, count: u32, now: Instant) {
-        if !self.shared && self.turns.until.is_some_and(|until| now < until) {
+        if self.turns.until.is_some_and(|until| now < until) {
             self.turns.left = self.turns.left.saturating_add(count);
+        } else if count > 0 {
+            // The next ones are to be good for longer.
+            self.lagged(self.turns.late, now);
         }
     }
 
@@ -277,28 +265,18 @@ impl Limiter {
         if self.configured.is_none() && grant.limit.is_some() {
             self.learned = grant.limit;
         }
-        let lag = now.saturating_duration_since(asked);
-        if grant.granted > 0 && grant.gate == Gate::Open && self.surprises(lag, now) {
-            // They count all the same.
-            self.turns.surprise = lag;
-            return;
-        }
-        self.turns.surprise = Duration::ZERO;
-        self.replied(lag, now);
+        self.lagged(now.saturating_duration_since(asked), now);
         if matches!(grant.gate, Gate::Probe | Gate::Doubted) {
             self.doubted_since.get_or_insert(now);
         }
         if grant.granted > 0 {
             let used = self.turns.left == 0;
-            self.turns.asked_at = Some(asked);
+            self.turns.late = late;
             self.turns.until = Some(match grant.gate {
                 // The one request that is to find out has time.
                 Gate::Probe => now + PROBE,
-                // They are on record as of then. What was asked for by a process that thought to be alone is not: others allow
-                // for as much, as they have come just now.
-                _ if self.shared => asked + if late.is_zero() { CAUTION } else { late },
-                // The next windows allow for whatever it was.
-                _ => now + LATEST,
+                // They are on record as of then.
+                _ => asked + late,
             });
             self.turns.left = grant.granted;
             // Fewer than wanted: then there is nothing to ask for before the next one can be had.
@@ -324,9 +302,6 @@ impl Limiter {
     pub fn take(&mut self, count: u32, now: Instant) {
         if self.limit().is_some() || self.doubted_since.is_some() {
             self.turns.left = self.turns.left.saturating_sub(count);
-            if let Some(asked) = self.turns.asked_at.filter(|_| !self.shared) {
-                self.lagged(now.saturating_duration_since(asked) + SENT_WITHIN, now);
-            }
         } else if !self.pacing.over() {
             (0..count).for_each(|_| self.pacing.sent(now));
         }

@@ -34,6 +34,8 @@ impl Client {
     }
 
     /// Runs a statement: as it was prepared if it comes back often, else as a text, parsed and planned for this once.
+    // Each of a hundred callers would have a copy else.
+    #[inline(never)]
     fn run<T>(
         &mut self,
         statement: Cow<'static, str>,

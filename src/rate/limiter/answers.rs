@@ -122,7 +122,7 @@ impl Limiter {
         let limit = learned.filter(|_| self.configured.is_none())?;
         self.learned = Some(limit);
         self.turns = Turns { asked: self.turns.asked, ..Turns::default() };
-        let span = limit.window + self.margin(limit, now);
+        let span = limit.window + self.margin(limit);
         let ages = self.ages(now).into_iter().filter(|age| *age < span).collect();
         Some(Order::Learn(limit, ages))
     }

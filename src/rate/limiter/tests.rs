@@ -71,7 +71,6 @@ fn turns_from_a_slow_and_fitful_ledger_never_exceed_the_limit() {
         let (window, most) = (Duration::from_secs(1), 2_000);
         let mut working: Vec<Process> =
             (0..processes).map(|_| Process::new(RateLimit::new(most, window))).collect();
-        working.iter_mut().for_each(|process| process.limiter.share(processes > 1, clock.now()));
         let (mut sent, mut in_all) = (VecDeque::new(), 0_usize);
         while in_all < 3 * most as usize {
             let process = &mut working[in_all / 64 % processes];
@@ -101,7 +100,6 @@ fn a_process_far_from_the_ledger_and_one_near_it_keep_a_limit_together() {
         let (mut ledger, clock) = (MemoryLedger::default(), VirtualClock::new(seed));
         let (window, most) = (Duration::from_secs(4), 12);
         let mut both = [(); 2].map(|()| Process::new(RateLimit::new(most, window)));
-        both.iter_mut().for_each(|process| process.limiter.share(true, clock.now()));
         let mut sent: VecDeque<Instant> = VecDeque::new();
         for n in 0..200 {
             let far = clock.random() < 0.5;
@@ -120,19 +118,16 @@ fn a_process_far_from_the_ledger_and_one_near_it_keep_a_limit_together() {
 #[test]
 fn turns_that_grew_old_are_not_used() {
     let limit = RateLimit::new(1_000_000, Duration::from_secs(1));
-    for shared in [false, true] {
-        let (mut ledger, clock) = (MemoryLedger::default(), VirtualClock::new(7));
-        let mut process = Process::new(limit);
-        process.limiter.share(shared, clock.now());
-        while process.limiter.turns.left < 8 {
-            process.take(&mut ledger, &clock, || Duration::ZERO);
-        }
-        assert!(matches!(process.limiter.turn(1, 0, clock.now()), Turn::Go(1)));
-        clock.sleep(process.limiter.turns.until.unwrap() - clock.now());
-        let asks = process.asks;
+    let (mut ledger, clock) = (MemoryLedger::default(), VirtualClock::new(7));
+    let mut process = Process::new(limit);
+    while process.limiter.turns.left < 8 {
         process.take(&mut ledger, &clock, || Duration::ZERO);
-        assert_eq!(process.asks, asks + 1, "new ones are asked for, shared: {shared}");
     }
+    assert!(matches!(process.limiter.turn(1, 0, clock.now()), Turn::Go(1)));
+    clock.sleep(process.limiter.turns.until.unwrap() - clock.now());
+    let asks = process.asks;
+    process.take(&mut ledger, &clock, || Duration::ZERO);
+    assert_eq!(process.asks, asks + 1, "new ones are asked for");
 }
 
 #[test]
@@ -235,30 +230,4 @@ fn while_a_window_is_searched_for_the_ledger_is_asked_for_one_turn_at_a_time() {
     let Turn::Wait(until, Why::Backoff) = limiter.turn(1, 0, now + MS) else { panic!("it was refused") };
     let turn = limiter.turn(50, 50, until);
     assert!(matches!(turn, Turn::Reserve(Ask { want: 1, .. })), "{turn:?}");
-}
-
-#[test]
-fn a_process_that_others_leave_no_turn_is_not_more_cautious_than_they_for_long() {
-    let limit = RateLimit::new(30, Duration::from_secs(1)).unwrap();
-    let (clock, mut margins) = (VirtualClock::new(7), Vec::new());
-    let mut limiter = Limiter::new(Some(limit), Duration::MAX);
-    limiter.begin(None, None, clock.now());
-    limiter.share(true, clock.now());
-    let end = clock.now() + Duration::from_secs(20);
-    while clock.now() < end {
-        match limiter.turn(8, 0, clock.now()) {
-            Turn::Reserve(ask) => {
-                margins.push(ask.margin);
-                limiter.asked(&ask, clock.now());
-                clock.sleep(MS);
-                // All that is on record was sent just now.
-                let wait = limit.window + ask.margin;
-                limiter.granted(Grant { granted: 0, wait, limit: None, gate: Gate::Open }, clock.now());
-            }
-            Turn::Wait(until, _) => clock.sleep(until - clock.now()),
-            turn => panic!("{turn:?}"),
-        }
-    }
-    assert!(margins[0] >= CAUTION, "it does not know the others: {margins:?}");
-    assert!(margins[margins.len() - 5..].iter().all(|margin| *margin < 50 * MS), "{margins:?}");
 }
