@@ -36,6 +36,7 @@ pub const MAX_OPEN: usize = 1_000;
 const MAX_OPENING: usize = 2 * COMMITTERS;
 /// The longest sleep: a clock that is set on is noticed within it.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
+
 /// The scheduler, with what carries out its orders.
 pub struct Scheduler<'a> {
     clock: Arc<dyn Clock>,

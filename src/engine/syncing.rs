@@ -144,6 +144,9 @@ impl Account {
         (task.history.tries, task.history.unauthorized) = (history.failures, history.unauthorized);
         if failed {
             let first_failed = *task.history.first_failed.get_or_insert(now);
+            if self.health.succeeded_since(Lane::List, first_failed) {
+                task.history.listing_answered.get_or_insert(now);
+            }
             if self.health.succeeded_since(Lane::Sync, first_failed) {
                 history.proof = Some(Proof::Others);
             } else if task.history.tries + 1 >= self.settings.patience.max_attempts

@@ -27,7 +27,7 @@ pub struct History {
     pub tries: u32,
     /// When the first of them failed.
     pub first_failed: Option<Instant>,
-    /// When the listing answered, with this campaign failing and no other left to prove whose fault that is.
+    /// When the listing was seen to answer, after the first of them.
     pub listing_answered: Option<Instant>,
     /// How often the API had recovered when the last one failed.
     pub recoveries: u64,
