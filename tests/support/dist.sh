@@ -15,7 +15,7 @@ cd "$support/../.."
 . "$support/package.sh"
 
 readonly native=x86_64-unknown-linux-musl foreign=aarch64-unknown-linux-musl out=target/dist
-readonly most_bytes=6500000
+readonly most_bytes=6000000
 
 die() {
     printf 'dist.sh: %s\n' "$*" >&2
