@@ -1,5 +1,5 @@
--- Puts sends on record, as of $4 seconds from now, that fit under a limit of $3 in any case: together with all that is on record, old or not.
--- The short way of sql/reserve.sql under a generous limit. No row means that the long way has to be gone: they may not fit, a
+-- Puts sends on record, as of $4 seconds from now, that fit under a limit of $3 in any case: together with all that is on
+-- record, old or not. The short way of sql/reserve.sql under a generous limit. No row means that the long way has to be gone: they may not fit, a
 -- gate is on record, or no row at all, or there is something to clean up, or the clock was turned back.
 WITH row AS (
     SELECT sent_at, sent_count, gate_until, gate_asked_s FROM campaign_sync.quotas WHERE account = $1 FOR UPDATE

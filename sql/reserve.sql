@@ -1,9 +1,9 @@
--- Sends for now, under a limit that all processes of the account share: the given one ($3 in $4 seconds), else the one
+-- Sends, under a limit that all processes of the account share: the given one ($3 in $5 seconds), else the one
 -- that was learned less than a day ago, else none: then every send is granted and recorded. The row is locked for this statement
 -- only; its clock is the database's. Where many small batches would make the row long, a send is joined to one that is at most
 -- a five-hundredth of the window older, and counts as of now.
 --
--- They are on record as of the latest moment at which they may be made, $6 seconds from now and never more than five. Sends that
+-- They are on record as of the latest moment at which they may be made, $4 seconds from now and never more than five. Sends that
 -- lie farther in the future are there because the database's clock was turned back: they count as made now, and a gate closed in
 -- the future opens as much earlier. So nobody waits for the clock to catch up.
 --
@@ -12,14 +12,14 @@
 WITH row AS (
     SELECT sent_at, sent_count, gate_until, gate_set_at, gate_asked_s IS NOT NULL AS doubted,
            coalesce($3, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
-           coalesce($4, limit_window_ms / 1000.0::float8) AS seconds
+           coalesce($5, limit_window_ms / 1000.0::float8) AS seconds
     FROM campaign_sync.quotas
     WHERE account = $1
     FOR UPDATE
 ), clock AS MATERIALIZED (
     -- Read only when the row is ours: waiting for its lock takes time.
     SELECT sent_at, sent_count, most, seconds, now, doubted, gate_set_at,
-           make_interval(secs => coalesce(seconds, 120) + $5) AS span, now + make_interval(secs => $6) AS by,
+           make_interval(secs => coalesce(seconds, 120) + $6) AS span, now + make_interval(secs => $4) AS by,
            gate_until - greatest(gate_set_at - now, interval '0') AS gate_until
     FROM (SELECT *, clock_timestamp() AS now FROM row) r
 ), sends AS MATERIALIZED (

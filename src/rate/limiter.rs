@@ -108,7 +108,7 @@ pub struct Limiter {
 #[derive(Debug, Default)]
 struct Turns {
     left: u32,
-    /// They have to be sent before this moment: it is what the margin allows for.
+    /// They have to be sent before this moment: as of then they are on record.
     until: Option<Instant>,
     /// How much later than they were asked for they are on record.
     late: Duration,

@@ -114,21 +114,20 @@ pub(super) fn known(
 pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Result<Grant, Error> {
     let most = asking.limit.map(|limit| i32::try_from(limit.requests.get()).unwrap_or(i32::MAX));
     let seconds = asking.limit.map(|limit| limit.window.as_secs_f64());
-    let (margin, count) = (asking.margin.as_secs_f64(), i64::from(asking.want));
-    let late = (&asking.late.as_secs_f64() as &(dyn ToSql + Sync), Type::FLOAT8);
+    let (margin, late) = (asking.margin.as_secs_f64(), asking.late.as_secs_f64());
+    let count = i64::from(asking.want);
     let ask = [
         (&account as &(dyn ToSql + Sync), Type::TEXT),
         (&count, Type::INT8),
         (&most, Type::INT4),
+        (&late, Type::FLOAT8),
         (&seconds, Type::FLOAT8),
         (&margin, Type::FLOAT8),
-        late.clone(),
     ];
-    let short = [&ask[..3], &[late]].concat();
     // The short way, where they fit in any case: beside what is on record, which is never nothing there. Under a small limit
     // it is full as a rule.
     if asking.limit.is_some_and(|limit| asking.want.saturating_mul(ROOM) < limit.requests.get())
-        && client.query_typed_opt(include_str!("../../sql/fits.sql"), &short)?.is_some()
+        && client.query_typed_opt(include_str!("../../sql/fits.sql"), &ask[..4])?.is_some()
     {
         let (granted, wait) = (asking.want, Duration::ZERO);
         return Ok(Grant { granted, wait, limit: None, gate: Gate::Open });

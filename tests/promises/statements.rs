@@ -2,7 +2,7 @@
 //! prepared where that pays and a session is our own.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use campaign_sync::store::schema;
 use mock_api::Settings;
@@ -10,43 +10,32 @@ use postgres::types::Type;
 
 use crate::support::{Database, Program, pool};
 
-fn files_of_sql() -> BTreeMap<String, String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
-    let files =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-    files
-        .map(|path| {
-            (path.file_name().unwrap().to_str().unwrap().into(), std::fs::read_to_string(&path).unwrap())
-        })
-        .collect()
+/// The text of each file of a folder, by its path.
+fn files(folder: &str) -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let paths = std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let text = |path: PathBuf| {
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        (name, std::fs::read_to_string(&path).unwrap())
+    };
+    paths.filter(|path| path.is_file()).map(text).collect()
 }
 
-/// What a statement does that is planned once for all values, on tables of which nothing is known.
+/// How a statement is carried out that is planned once for all values, on tables of which nothing is known.
 fn general_plan(client: &mut postgres::Client, statement: &str) -> String {
     let mut transaction = client.transaction().unwrap();
     transaction.batch_execute("SET LOCAL plan_cache_mode = force_generic_plan").unwrap();
     let whole = transaction.batch_execute(&format!("PREPARE general AS {statement}"));
     whole.unwrap_or_else(|error| panic!("{error:?}\n{statement}"));
-    let nulls: i64 = transaction
-        .query_one(
-            "SELECT cardinality(parameter_types)::bigint FROM pg_prepared_statements WHERE name = 'general'",
-            &[],
-        )
-        .unwrap()
-        .get(0);
-    let nulls = vec!["NULL"; usize::try_from(nulls).unwrap()].join(", ");
-    let rows = transaction
-        .query(
-            &format!(
-                "EXPLAIN EXECUTE general{}",
-                if nulls.is_empty() { nulls } else { format!("({nulls})") }
-            ),
-            &[],
-        )
-        .unwrap();
-    let plan = rows.iter().map(|row| row.get::<_, String>(0) + "\n").collect();
+    let count = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = 'general'";
+    let count: i32 = transaction.query_one(count, &[]).unwrap().get(0);
+    let nulls = match vec!["NULL"; usize::try_from(count).unwrap()].join(", ") {
+        none if none.is_empty() => none,
+        some => format!("({some})"),
+    };
+    let rows = transaction.query(&format!("EXPLAIN EXECUTE general{nulls}"), &[]).unwrap();
     transaction.batch_execute("DEALLOCATE general").unwrap();
-    plan
+    rows.iter().map(|row| row.get::<_, String>(0) + "\n").collect()
 }
 
 #[test]
@@ -56,10 +45,8 @@ fn every_file_is_a_whole_statement_and_reads_by_index_even_before_the_first_anal
     schema::migrate(client).unwrap().unwrap();
     let mut explained = 0;
     // The others ask the catalogs of the server.
-    for (name, statement) in
-        files_of_sql().into_iter().filter(|(_, statement)| statement.contains(" campaign_sync."))
-    {
-        let plan = general_plan(client, &statement);
+    for (name, statement) in files("sql").iter().filter(|(_, text)| text.contains(" campaign_sync.")) {
+        let plan = general_plan(client, statement);
         assert!(!plan.contains("Seq Scan on "), "{name}:\n{plan}");
         explained += 1;
     }
@@ -102,22 +89,31 @@ fn prepared_statements_that_are_lost_are_done_without() {
 
 /// Every statement's text without comments, by file: whatever `sql/` and `src/store` have, migrations excepted.
 fn statements() -> Vec<(String, String)> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut statements = Vec::new();
-    for part in ["sql", "src/store"] {
-        for path in std::fs::read_dir(folder.join(part)).unwrap().map(|entry| entry.unwrap().path()) {
-            if path.is_file() {
-                let text = std::fs::read_to_string(&path).unwrap();
-                let code = text.lines().map(|line| {
-                    line.split("--").next().unwrap_or_default().split("//").next().unwrap_or_default()
-                });
-                let name = path.strip_prefix(folder).unwrap().display().to_string();
-                statements.push((name, code.collect::<Vec<_>>().join("\n")));
-            }
-        }
-    }
+    let without_comment = |line: &str| {
+        line.split("--").next().unwrap_or_default().split("//").next().unwrap_or_default().to_owned()
+    };
+    let code = |(name, text): (String, String)| {
+        (name, text.lines().map(without_comment).collect::<Vec<_>>().join("\n"))
+    };
+    let statements: Vec<_> = ["sql", "src/store"].into_iter().flat_map(files).map(code).collect();
     assert!(statements.len() > 40, "{}", statements.len());
     statements
+}
+
+/// Each is a whole statement, so what both do stands in both.
+#[test]
+fn both_statements_that_store_campaigns_replace_rows_and_write_history_alike() {
+    let statements: BTreeMap<_, _> = statements().into_iter().collect();
+    let [pages, results] = ["sql/add_pages.sql", "sql/complete.sql"].map(|name| {
+        let (_, rest) = statements[name].split_once("SET name = excluded.name").expect("it replaces rows");
+        let (alike, _) = rest.split_once("ORDER BY s.id").expect("it writes history");
+        alike.trim_end()
+    });
+    assert!(pages.contains("INSERT INTO campaign_sync.campaign_changes"), "{pages}");
+    // Pages whose answer was lost are committed again: what this run has stored by then stays as it is.
+    let (set, history) =
+        pages.split_once("        WHERE c.run_id <> excluded.run_id\n").expect("it replaces once");
+    assert_eq!(format!("{set}{history}"), results);
 }
 
 /// What follows each `start`, up to one of the `ends` or the parenthesis or quotation mark that closes what it stands in.

@@ -78,7 +78,7 @@ fn play(seed: u64) -> Result<u64, String> {
         platforms.push(Platform::new(platform, start));
         parts.push(settings(limit.filter(|_| known), 3 + chance.below(30) as i32, seed ^ account as u64));
     }
-    if chance.hits(0.5) && std::env::var("NOSHARE").is_err() {
+    if chance.hits(0.5) {
         // The processes share the accounts out.
         parts.iter_mut().for_each(|part| part.shares_since = Some(start));
     }
