@@ -7,6 +7,9 @@
 -- lie farther in the future are there because the database's clock was turned back: they count as made now, and a gate closed in
 -- the future opens as much earlier. So nobody waits for the clock to catch up.
 --
+-- What became of earlier ones is corrected first: of those on record as of $7 (microseconds since 1970), $8 were not made, and the others
+-- $9 microseconds later than that, or earlier. Where they have been joined to others, or two batches are of that moment, the record stays as it is.
+--
 -- A gate that is doubted (gate_asked_s) lets one send through when it opens, and closes again for 5 seconds: within these its
 -- answer says whether the gate is to be opened for all.
 WITH row AS (
@@ -19,23 +22,31 @@ WITH row AS (
 ), clock AS MATERIALIZED (
     -- Read only when the row is ours: waiting for its lock takes time.
     SELECT sent_at, sent_count, most, seconds, now, doubted, gate_set_at,
+           (SELECT CASE WHEN count(*) = 1 THEN min(u.at) END FROM unnest(sent_at) AS u (at)
+            WHERE (extract(epoch FROM u.at) * 1000000)::bigint = $7) AS mark,
            make_interval(secs => coalesce(seconds, 120) + $6) AS span, now + make_interval(secs => $4) AS by,
            gate_until - greatest(gate_set_at - now, interval '0') AS gate_until
     FROM (SELECT *, clock_timestamp() AS now FROM row) r
 ), sends AS MATERIALIZED (
     SELECT s.at, s.count, sum(s.count) OVER (ORDER BY s.at, s.place) AS up_to_here
-    FROM (SELECT CASE WHEN u.at > c.now + interval '5 seconds' THEN c.now ELSE u.at END AS at, u.count, u.place, c.now - c.span AS gone
+    FROM (SELECT CASE WHEN u.at > c.now + interval '5 seconds' THEN c.now
+                      WHEN u.at = c.mark THEN u.at + $9 * interval '1 microsecond'
+                      ELSE u.at END AS at,
+                 CASE WHEN u.at = c.mark THEN u.count - $8 ELSE u.count END AS count, u.place, c.now - c.span AS gone
           FROM clock c, unnest(c.sent_at, c.sent_count) WITH ORDINALITY AS u (at, count, place)) s
-    WHERE s.at > s.gone
+    WHERE s.at > s.gone AND s.count > 0
 ), used AS (
     SELECT coalesce(sum(count), 0)::bigint AS sends FROM sends
 ), turn AS MATERIALIZED (
     SELECT c.*, u.sends, coalesce(c.gate_until > c.now, false) AS closed, g.granted,
            CASE WHEN c.gate_until > c.now THEN c.gate_until
-                WHEN c.most IS NULL THEN c.now
-                -- Those granted now are the last to leave the window.
-                ELSE (SELECT coalesce(min(s.at), c.by) + c.span FROM sends s
-                      WHERE u.sends + g.granted - s.up_to_here < c.most) END AS free_at
+                WHEN c.most IS NULL OR u.sends + g.granted < c.most THEN c.now
+                -- Those that leave just after the next one go with it: a burst stays one.
+                ELSE (SELECT max(l.at) + c.span
+                      FROM (SELECT l.at, min(l.at) OVER () AS next
+                            FROM (SELECT s.at FROM sends s WHERE u.sends + g.granted - s.up_to_here < c.most
+                                  UNION ALL SELECT c.by WHERE g.granted > 0 OR u.sends = 0) l) l
+                      WHERE l.at <= l.next + c.span / 50) END AS free_at
     FROM clock c CROSS JOIN used u CROSS JOIN LATERAL (
         SELECT CASE WHEN c.gate_until > c.now THEN 0
                     WHEN c.most IS NULL THEN CASE WHEN c.doubted THEN 1 ELSE $2 END
@@ -62,7 +73,7 @@ WITH row AS (
                         t.doubted AND t.granted > 0 AS probes,
                         t.now + interval '5 seconds' AS probed_until) x
     WHERE q.account = $1
-    RETURNING q.account
+    RETURNING q.account, x.joins
 )
 -- An error when the row was dropped: see NOT_KEPT_SIGN in src/store/error.rs. Nobody may send what is not on record.
 SELECT granted::bigint
@@ -70,5 +81,6 @@ SELECT granted::bigint
               ELSE (SELECT 'campaign-sync: no row kept in quotas' FROM row LIMIT 1)::bigint END AS granted,
        doubted, closed,
        most::integer AS most, seconds,
-       coalesce(extract(epoch FROM free_at - now), 0)::float8 AS wait_s
+       coalesce(extract(epoch FROM free_at - now), 0)::float8 AS wait_s,
+       CASE WHEN NOT (SELECT joins FROM written) THEN (extract(epoch FROM by) * 1000000)::bigint END AS mark
 FROM turn

@@ -289,13 +289,16 @@ impl Account {
     pub fn on(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         match event {
             Event::Called(Done::Token(answer, result)) => self.on_token(answer, result, now, actions),
-            Event::Called(Done::Page { generation, page, answer, result }) => {
-                self.on_page((generation, page), answer, result, now, actions);
+            Event::Called(Done::Page { generation, page, permit, answer, result }) => {
+                self.on_page((generation, page, permit), answer, result, now, actions);
             }
-            // A sign of life that was asked for too late to be sent is asked for anew.
-            Event::Called(Done::PagesOver) => (self.listing.fetching, self.probing) = (false, false),
-            Event::Called(Done::Sync { generation, done, unsent }) => {
-                self.on_synced(generation, done, unsent, now, actions);
+            Event::Called(Done::PagesOver { permit, unsent }) => {
+                self.limiter.untake(permit, unsent, now);
+                // A sign of life that was asked for too late to be sent is asked for anew.
+                (self.listing.fetching, self.probing) = (false, false);
+            }
+            Event::Called(Done::Sync { generation, permit, done, unsent }) => {
+                self.on_synced((generation, permit), done, unsent, now, actions);
             }
             Event::Stored(reply) => self.on_stored(reply, now, actions),
             Event::News(news) => self.on_news(news, actions),

@@ -9,10 +9,14 @@ use crate::http::budget::Memory;
 use crate::http::hints::Hints;
 use crate::http::token::{Grant, Token};
 use crate::platform::{CallError, Campaign};
+use crate::rate::limiter::Permit;
 use crate::store::command::{Command, NewDeadLetter, Reply};
 use crate::sync::Ending;
 use crate::sync::decision::Decision;
 use crate::sync::trace::Attempted;
+
+/// A request that was written has arrived after this time; one that was answered, before that.
+const ON_THE_WAY: Duration = Duration::from_millis(10);
 
 /// Something has happened.
 #[derive(Debug)]
@@ -129,7 +133,7 @@ pub enum Call {
         /// Which attempt at the first page this is, from 1.
         attempt: u32,
         /// Not to be sent after this moment: the turns are for now.
-        until: Option<Instant>,
+        permit: Option<Permit>,
     },
     /// Sync these campaigns.
     Sync {
@@ -138,7 +142,7 @@ pub enum Call {
         /// The tasks.
         tasks: Vec<Task>,
         /// Not to be sent after this moment: the turns are for now.
-        until: Option<Instant>,
+        permit: Option<Permit>,
     },
 }
 
@@ -147,6 +151,8 @@ pub enum Call {
 pub struct Answer {
     /// Just before the request was sent.
     pub sent_at: Instant,
+    /// When the request had been written to the connection, as far as is known.
+    pub written_at: Instant,
     /// When the answer was complete, or the failure known.
     pub answered_at: Instant,
     /// The status; none when there was no answer.
@@ -163,7 +169,14 @@ impl Answer {
     /// An answer of which no trace is kept.
     #[must_use]
     pub fn new(sent_at: Instant, answered_at: Instant, status: Option<u16>, hints: Hints) -> Self {
-        Self { sent_at, answered_at, status, refused: status == Some(429), hints, seen: None }
+        let (written_at, refused) = (sent_at, status == Some(429));
+        Self { sent_at, written_at, answered_at, status, refused, hints, seen: None }
+    }
+
+    /// By when the request had arrived: a little after it was written, if it was not answered by then.
+    #[must_use]
+    pub fn arrived(&self) -> Option<Instant> {
+        self.status.map(|_| self.answered_at.min(self.written_at + ON_THE_WAY))
     }
 
     /// From the request to the end of its answer.
@@ -184,17 +197,26 @@ pub enum Done {
         generation: u64,
         /// The page that was asked for.
         page: i64,
+        /// With what it was sent.
+        permit: Option<Permit>,
         /// How the exchange went.
         answer: Answer,
         /// What came of it.
         result: Result<Page, CallError>,
     },
     /// The burst of pages is over.
-    PagesOver,
+    PagesOver {
+        /// With what they were to be sent.
+        permit: Option<Permit>,
+        /// How many were not.
+        unsent: u32,
+    },
     /// The burst of syncs is over.
     Sync {
         /// The token's generation.
         generation: u64,
+        /// With what they were to be sent.
+        permit: Option<Permit>,
         /// What came of those that were sent.
         done: Vec<(Task, Answer, Result<(), CallError>)>,
         /// Those that were not.

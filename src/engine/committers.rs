@@ -76,6 +76,7 @@ struct Order {
     books: Arc<Books>,
     part: Part,
     command: Command,
+    urgent: bool,
     /// Since when it finds the database away, and the last pause.
     failing: Option<(Instant, Option<Duration>)>,
 }
@@ -102,9 +103,15 @@ impl Committers {
         Ok(committers)
     }
 
-    /// Has one of them carry it out; never waits.
-    pub(super) fn carry_out(&self, account: usize, books: Arc<Books>, part: Part, command: Command) {
-        self.give(Order { account, books, part, command, failing: None });
+    /// Has one of them carry it out, an urgent one before the others; never waits.
+    pub(super) fn carry_out(
+        &self,
+        account: usize,
+        books: Arc<Books>,
+        part: Part,
+        (command, urgent): (Command, bool),
+    ) {
+        self.give(Order { account, books, part, command, urgent, failing: None });
     }
 
     /// Has those carried out that were put off until now, or whose account is to stop; gives the next moment to ask for it.
@@ -116,9 +123,8 @@ impl Committers {
         put_off.iter().map(|(at, _)| *at).min()
     }
 
-    /// While a turn is waited for, the rate limit's time goes by.
     fn give(&self, order: Order) {
-        let urgent = matches!(order.command, Command::Reserve(_));
+        let urgent = order.urgent;
         self.orders.give(order, urgent);
     }
 }
@@ -133,7 +139,7 @@ fn work(orders: &Orders<Order>, put_off: &PutOff, events: &Sender<Message>) {
     while let Some(mut order) = orders.take() {
         let begun = Instant::now();
         let store = order.books.store.trying_once(order.failing.is_some());
-        let Order { account, books, part, command, failing } = &mut order;
+        let Order { account, books, part, command, failing, .. } = &mut order;
         let account = *account;
         if let Command::Leave { .. } = command {
             tell_effort(&store, books, part);

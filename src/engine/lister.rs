@@ -10,6 +10,7 @@ use super::pages::Lot;
 use crate::platform::CallError;
 use crate::platform::endless::endless;
 use crate::rate::breaker::Lane;
+use crate::rate::limiter::Permit;
 use crate::store::command::{Checkpoint, Command};
 use crate::sync::Ending;
 use crate::sync::decision::Decision;
@@ -74,8 +75,8 @@ impl Account {
         self.seen.moves += 1;
         self.listing.attempts += 1;
         let (page, page_size) = (seeks.unwrap_or(position.page), position.page_size);
-        let (until, attempt) = (self.limiter.good_until(), self.listing.attempts);
-        actions.push(Action::Call(Call::Pages { token, page, page_size, most: turns, attempt, until }));
+        let (permit, attempt) = (self.limiter.permit(), self.listing.attempts);
+        actions.push(Action::Call(Call::Pages { token, page, page_size, most: turns, attempt, permit }));
     }
 
     /// Whether there is room for more pages, and no reason to wait for a commit first.
@@ -135,13 +136,13 @@ impl Account {
 
     pub(super) fn on_page(
         &mut self,
-        (generation, page): (u64, i64),
+        (generation, page, permit): (u64, i64, Option<Permit>),
         answer: Answer,
         result: Result<Page, CallError>,
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        self.observe(&answer, actions);
+        self.observe(&answer, permit, actions);
         let sent_at = answer.sent_at;
         let error = match result {
             Ok(listed) => {

@@ -80,7 +80,7 @@ impl Open {
                 self.page_answered = result.is_ok() || answer.latency() < SILENCE;
                 None
             }
-            Done::PagesOver => Some(self.page_answered),
+            Done::PagesOver { .. } => Some(self.page_answered),
             Done::Sync { done, .. } => {
                 let last = done.last();
                 Some(last.is_none_or(|(_, answer, result)| result.is_ok() || answer.latency() < SILENCE))

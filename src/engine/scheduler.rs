@@ -261,7 +261,7 @@ impl<'a> Scheduler<'a> {
         }
         let Some(open) = self.open.get_mut(&account) else {
             // A token came when its account needed none any more.
-            if let Event::Called(Done::Token(..) | Done::PagesOver | Done::Sync { .. }) = &event {
+            if let Event::Called(Done::Token(..) | Done::PagesOver { .. } | Done::Sync { .. }) = &event {
                 self.free += 1;
                 self.agenda.call_starved();
             }
@@ -399,7 +399,15 @@ impl<'a> Scheduler<'a> {
                     if let Command::Leave { .. } = command {
                         self.heartbeat.forget(account);
                     }
-                    self.committers.carry_out(account, open.books.clone(), open.part.clone(), command);
+                    let urgent = match command {
+                        // While a turn is waited for, the rate limit's time goes by.
+                        Command::Reserve(_) => true,
+                        // An account under a limit waits most of its time: the sooner it begins, the better.
+                        Command::Open { .. } => open.account.limit().is_some(),
+                        _ => false,
+                    };
+                    let order = (command, urgent);
+                    self.committers.carry_out(account, open.books.clone(), open.part.clone(), order);
                 }
                 Action::Tell(told) => open.line.journal.told(told),
             }

@@ -1,6 +1,7 @@
 //! What goes into the database and when: lots of pages with what has come of them, results in batches, claims, the run's end.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::account::{Account, Phase};
@@ -8,14 +9,20 @@ use super::calls::{Action, Told};
 use super::outstanding::Results;
 use super::pages::{self, Lot};
 use super::task::Task;
+use crate::http::RateLimit;
 use crate::store::StoreError;
 use crate::store::command::{Command, Committed, DeadTask, Finished, Reply};
 use crate::sync::Ending;
 
-/// What can be committed waits at most this much longer for more.
-const LINGER: Duration = Duration::from_millis(20);
+/// What can be committed waits at most this much longer for more. Under a rate limit that is a twentieth of the window, within
+/// these bounds: results come in a burst for each window then.
+const LINGER: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_millis(200);
 /// Records that are committed without waiting for more.
 const ENOUGH: usize = 1_000;
+
+fn linger_under(limit: RateLimit) -> Duration {
+    (limit.window / 20).clamp(*LINGER.start(), *LINGER.end())
+}
 
 impl Account {
     /// A task is synced: with its lot, when that waits for its commit.
@@ -60,8 +67,9 @@ impl Account {
             return;
         }
         let lingers = *self.outstanding.lingers.get_or_insert(now);
-        if !leaving && !quiet && !enough && !self.others && now < lingers + LINGER {
-            self.due_at(lingers + LINGER);
+        let until = lingers + self.limiter.limit().map_or(*LINGER.start(), linger_under);
+        if !leaving && !quiet && !enough && !self.others && now < until {
+            self.due_at(until);
             return;
         }
         let lots = self.pages.take_ready(leaving || self.others, now);

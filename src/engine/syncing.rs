@@ -9,6 +9,7 @@ use super::task::{History, Task};
 use crate::platform::CallError;
 use crate::rate::breaker::Lane;
 use crate::rate::concurrency::Load;
+use crate::rate::limiter::Permit;
 use crate::sync::decision::{self, Decision, Proof};
 
 /// A burst is about this much work: handing it over costs nothing then, and nobody waits for long.
@@ -44,8 +45,8 @@ impl Account {
             self.in_flight += 1;
             self.seen.moves += 1;
             room.workers -= 1;
-            let until = self.limiter.good_until();
-            actions.push(Action::Call(Call::Sync { token, tasks, until }));
+            let permit = self.limiter.permit();
+            actions.push(Action::Call(Call::Sync { token, tasks, permit }));
         }
         if let Some(due) = self.ready.next_due() {
             self.due_at(due);
@@ -81,7 +82,7 @@ impl Account {
 
     pub(super) fn on_synced(
         &mut self,
-        generation: u64,
+        (generation, permit): (u64, Option<Permit>),
         done: Vec<(Task, Answer, Result<(), CallError>)>,
         unsent: Vec<Task>,
         now: Instant,
@@ -89,7 +90,7 @@ impl Account {
     ) {
         self.in_flight = self.in_flight.saturating_sub(1);
         for (task, answer, result) in done {
-            self.observe(&answer, actions);
+            self.observe(&answer, permit, actions);
             self.tasks_in_flight.remove(&task.campaign.id);
             let load = match &result {
                 Ok(()) => Load::Fine(answer.latency()),
@@ -107,7 +108,7 @@ impl Account {
                 Err(error) => self.not_synced(task, (generation, answer, error), now, actions),
             }
         }
-        self.limiter.untake(u32::try_from(unsent.len()).unwrap_or(0), now);
+        self.limiter.untake(permit, u32::try_from(unsent.len()).unwrap_or(0), now);
         for task in unsent.into_iter().rev() {
             self.tasks_in_flight.remove(&task.campaign.id);
             self.put_back(task);
@@ -215,8 +216,8 @@ impl Account {
         (self.probing, self.listing.fetching) = (true, true);
         room.workers -= 1;
         let page_size = self.settings.opening.page_size;
-        let until = self.limiter.good_until();
-        actions.push(Action::Call(Call::Pages { token, page: 1, page_size, most: 1, attempt: 1, until }));
+        let permit = self.limiter.permit();
+        actions.push(Action::Call(Call::Pages { token, page: 1, page_size, most: 1, attempt: 1, permit }));
     }
 
     /// Whether the listing was asked as a sign of life; then those that wait for it are judged by what it has answered.

@@ -94,13 +94,18 @@ fn the_next_token_is_not_fetched_before_the_last_one_is_kept() {
     let fetches = |action: &Action| matches!(action, Action::Call(Call::Pages { .. }));
     assert!(actions.iter().any(fetches), "the token is used meanwhile");
     let refused = Event::Called(Done::Page {
+        permit: None,
         generation: 1,
         page: 1,
         answer: Answer::new(now, now, Some(401), Default::default()),
         result: Err(CallError::Unauthorized),
     });
     assert!(!asks(&after(&mut account, refused, now)));
-    assert!(!asks(&after(&mut account, Event::Called(Done::PagesOver), now + Duration::from_secs(5))));
+    assert!(!asks(&after(
+        &mut account,
+        Event::Called(Done::PagesOver { permit: None, unsent: 0 }),
+        now + Duration::from_secs(5)
+    )));
     // Another process had fetched one meanwhile: the first one is the seventh.
     let kept = Event::Stored(Reply::Kept(Ok(7)));
     assert!(asks(&after(&mut account, kept, now + Duration::from_secs(6))));

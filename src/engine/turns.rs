@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::account::Account;
 use super::calls::{Action, Answer};
 use crate::rate::ledger::Order;
-use crate::rate::limiter::{Observation, Turn, Why};
+use crate::rate::limiter::{Observation, Permit, Turn, Why};
 use crate::store::command::Command;
 use crate::sync::Ending;
 
@@ -52,7 +52,8 @@ impl Account {
     }
 
     /// Takes a look at an answer that counts towards the limit.
-    pub(super) fn observe(&mut self, answer: &Answer, actions: &mut Vec<Action>) {
+    pub(super) fn observe(&mut self, answer: &Answer, permit: Option<Permit>, actions: &mut Vec<Action>) {
+        self.limiter.made(permit, answer.arrived());
         // Without an answer it is not known whether it arrived; it counts as sent.
         if answer.status.is_none() {
             return;

@@ -3,7 +3,6 @@
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use ring::digest::{Context, SHA256};
@@ -20,6 +19,7 @@ use crate::http::token::Token;
 use crate::platform::{
     Api, CallError, Exchange, Invalid, Listed, ListedPage, PageNumber, key_of, read_record,
 };
+use crate::rate::limiter::Permit;
 use crate::store::command::NewDeadLetter;
 
 /// A worker's stack: its deepest calls are TLS and JSON of a known shape.
@@ -105,11 +105,13 @@ impl Burst<'_> {
                 }
                 tell(Done::Token(answer, result));
             }
-            Call::Pages { token, page, page_size, most, attempt, until } => {
+            Call::Pages { token, page, page_size, most, attempt, permit } => {
+                let mut unsent = u32::try_from(most).unwrap_or(u32::MAX);
                 for (page, before) in (page..).zip(0..).take(most) {
-                    if self.is_late(until) {
+                    if self.is_late(permit) {
                         break;
                     }
+                    unsent -= 1;
                     let asked = Asked::Page(page);
                     let (result, mut answer) = self.exchange(&asked, |trace, watch| {
                         api.list_page(&token, PageNumber(page), page_size, Some(trace), watch)
@@ -125,21 +127,21 @@ impl Burst<'_> {
                         journal.listed(page, page_size, Ok(records));
                     }
                     let goes_on = result.as_ref().is_ok_and(|page| page.has_more);
-                    tell(Done::Page { generation: token.generation, page, answer, result });
+                    tell(Done::Page { generation: token.generation, page, permit, answer, result });
                     if !goes_on {
                         break;
                     }
                 }
-                tell(Done::PagesOver);
+                tell(Done::PagesOver { permit, unsent });
             }
-            Call::Sync { token, tasks, until } => tell(self.sync(&token, tasks, until)),
+            Call::Sync { token, tasks, permit } => tell(self.sync(&token, tasks, permit)),
         }
     }
 
-    fn sync(&self, token: &Token, tasks: Vec<super::task::Task>, until: Option<Instant>) -> Done {
+    fn sync(&self, token: &Token, tasks: Vec<super::task::Task>, permit: Option<Permit>) -> Done {
         let mut done = Vec::with_capacity(tasks.len());
         let mut tasks = tasks.into_iter();
-        while !self.is_late(until) {
+        while !self.is_late(permit) {
             let Some(task) = tasks.next() else { break };
             let (id, key) = (&task.campaign.id, self.idempotency_key(&task.campaign.id));
             let asked = Asked::Campaign(task.campaign.clone());
@@ -156,12 +158,12 @@ impl Burst<'_> {
                 break;
             }
         }
-        Done::Sync { generation: token.generation, done, unsent: tasks.collect() }
+        Done::Sync { generation: token.generation, permit, done, unsent: tasks.collect() }
     }
 
     /// Turns are for now: what could not be sent in time is not sent.
-    fn is_late(&self, until: Option<Instant>) -> bool {
-        until.is_some_and(|until| self.clock.now() > until)
+    fn is_late(&self, permit: Option<Permit>) -> bool {
+        permit.is_some_and(|permit| self.clock.now() > permit.until)
     }
 
     fn exchange<T>(
@@ -198,7 +200,7 @@ impl Burst<'_> {
 
 fn answer(exchange: &Exchange<'_>) -> Answer {
     let answer = Answer::new(exchange.sent_at, exchange.answered_at, exchange.status, exchange.hints.clone());
-    Answer { refused: exchange.refused, ..answer }
+    Answer { refused: exchange.refused, written_at: exchange.written_at, ..answer }
 }
 
 fn another(page: i64) -> CallError {

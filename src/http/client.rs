@@ -15,7 +15,7 @@ use super::agents::{Agents, BadClientSettings, Proxy, Shared};
 use super::budget::{Memory, SMALL_PAGE};
 use super::clock::Clock;
 use super::coding::Coding;
-use super::gather::BUFFER_BYTES;
+use super::gather::{self, BUFFER_BYTES};
 use super::hints::{self, Hints};
 use super::secret::Secret;
 use super::tls_fault::TlsFault;
@@ -82,6 +82,8 @@ pub struct Reply {
     pub location: Option<String>,
     /// Just before the request was sent.
     pub sent_at: Instant,
+    /// When it had been written to the connection.
+    pub written_at: Instant,
     /// When the body's last byte was there.
     pub answered_at: Instant,
 }
@@ -166,6 +168,7 @@ impl Client {
         };
         let sent_at = self.clock.now();
         let mut response = self.agent.http.run(request).map_err(|error| self.no_reply(error))?;
+        let written_at = gather::take_written_at().unwrap_or(sent_at);
         let status = response.status().as_u16();
         let coding = Coding::of(response.headers().get(CONTENT_ENCODING));
         let mut body = self.read(&mut response, &coding, call.most_bytes, &mut memory)?;
@@ -190,7 +193,7 @@ impl Client {
             in_body => hints::from_response(header, in_body, self.clock.wall()),
         };
         let location = header("location").map(str::to_owned);
-        Ok(Reply { status, hints, body, memory, location, sent_at, answered_at })
+        Ok(Reply { status, hints, body, memory, location, sent_at, written_at, answered_at })
     }
 
     /// Reads a body to its end. Beyond a small page's size, it takes memory for the whole before it reads on.

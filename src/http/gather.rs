@@ -3,8 +3,9 @@
 //! two requests it looks twice whether the connection is still open, at three system calls each: here only the second look,
 //! just before the connection is used again, asks the system.
 
+use std::cell::Cell;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::Error;
 use ureq::unversioned::transport::time::Duration as Left;
@@ -22,6 +23,16 @@ pub(super) const BUFFER_BYTES: usize = 16 << 10;
 const STEP: Duration = Duration::from_millis(10);
 /// The most that is read ahead of what ureq can use: more than the largest header that it takes.
 const MOST_UNUSED: usize = MAX_HEADER_BYTES + BUFFER_BYTES;
+
+thread_local! {
+    /// When this thread last had written a request to a connection.
+    static WRITTEN_AT: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// When this thread had written the request that it has just made; nothing when it was not written.
+pub(super) fn take_written_at() -> Option<Instant> {
+    WRITTEN_AT.take()
+}
 
 /// Opens a connection, if there is room for one, and wraps it last of all: what is held back is not encrypted yet.
 #[derive(Debug, Default)]
@@ -65,7 +76,11 @@ impl<T: Transport> Gather<T> {
     fn flush(&mut self, timeout: NextTimeout) -> Result<(), Error> {
         match std::mem::take(&mut self.held) {
             0 => Ok(()),
-            amount => self.inner.transmit_output(amount, timeout),
+            amount => {
+                self.inner.transmit_output(amount, timeout)?;
+                WRITTEN_AT.set(Some(Instant::now()));
+                Ok(())
+            }
         }
     }
 }

@@ -74,6 +74,8 @@ pub struct Exchange<'a> {
     pub path: &'a str,
     /// Just before the request was sent.
     pub sent_at: Instant,
+    /// When it had been written to the connection, as far as is known.
+    pub written_at: Instant,
     /// When the reply was complete, or the failure known.
     pub answered_at: Instant,
     /// The status; none when there was no reply.
@@ -306,6 +308,7 @@ impl Api {
                 method: &call.method,
                 path: call.path,
                 sent_at: reply.sent_at,
+                written_at: reply.written_at,
                 answered_at: reply.answered_at,
                 status: Some(reply.status),
                 refused: classify_reply(reply.status, &reply.hints) == Verdict::RateLimited,
@@ -315,6 +318,7 @@ impl Api {
                 method: &call.method,
                 path: call.path,
                 sent_at: started,
+                written_at: started,
                 answered_at: Instant::now(),
                 status: None,
                 refused: false,

@@ -17,15 +17,35 @@ pub struct Ask {
     pub want: u32,
     /// How much later than now they may be made at the latest: as of then they are on record.
     pub late: Duration,
+    /// What is to be corrected on record first.
+    pub correction: Option<Correction>,
 }
+
+/// What has become of sends that were granted: those that were not made are given back, and the others were made at another moment
+/// than the record has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Correction {
+    /// Which ones.
+    pub mark: Mark,
+    /// How many were not made.
+    pub unsent: u32,
+    /// By how many microseconds the others had arrived later than on record, at the most; never 0, as it is made once only then.
+    pub later: i64,
+}
+
+/// Sends that were granted at once, by the moment as of which they are on record: microseconds of the ledger's own clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(pub i64);
 
 /// What the ledger answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// Sends that are on record now, to be made at once.
     pub granted: u32,
-    /// When fewer were granted than asked for: how long until the next can be.
+    /// How long until the next can be; nothing when there is room for more.
     pub wait: Duration,
+    /// The name of what was granted, if it can be corrected.
+    pub mark: Option<Mark>,
     /// The limit on record, when it is another one.
     pub limit: Option<RateLimit>,
     /// What the gate on record had to do with it.
@@ -68,17 +88,27 @@ pub enum Order {
 pub struct MemoryLedger {
     sends: Window,
     limit: Option<RateLimit>,
+    begun: Option<Instant>,
 }
 
 impl MemoryLedger {
     /// Puts sends on record, as many as the limit permits now.
     pub fn reserve(&mut self, ask: &Ask, now: Instant) -> Grant {
+        let begun = *self.begun.get_or_insert(now);
+        let mark = |at: Instant| {
+            let since = at.saturating_duration_since(begun);
+            Mark(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        };
+        if let Some(correction) = ask.correction {
+            self.sends.correct(|at| mark(at) == correction.mark, correction.unsent, correction.later);
+        }
         let (granted, wait) = match ask.limit.or(self.limit) {
             Some(limit) => self.sends.reserve(limit, ask.margin, (now, ask.late), ask.want),
             None => (ask.want, Duration::ZERO),
         };
         let limit = self.limit.filter(|_| ask.limit.is_none());
-        Grant { granted, wait, limit, gate: Gate::Open }
+        let mark = (granted > 0).then(|| mark(now + ask.late));
+        Grant { granted, wait, mark, limit, gate: Gate::Open }
     }
 
     /// Takes an order; gives the ages of the sends on record where it is to tell them.

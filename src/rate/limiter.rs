@@ -6,16 +6,21 @@
 
 mod answers;
 mod lateness;
+mod tally;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::lags::Lags;
 use super::learning::Refusals;
-use super::ledger::{Ask, Gate, Grant};
+use super::ledger::{Ask, Correction, Gate, Grant};
 use super::pacing::Pacing;
+use super::window::shifted;
 use crate::http::RateLimit;
 use crate::http::hints::Hints;
+
+pub use tally::Permit;
+use tally::Tally;
 
 /// The least time by which a window is lengthened: requests differ in what they need to the server (a cold connection, a
 /// busy machine).
@@ -89,6 +94,7 @@ pub struct Limiter {
     reset_distrusted: bool,
     pacing: Pacing,
     turns: Turns,
+    tally: Tally,
     refusals: Refusals,
     discovery: Option<Discovery>,
     /// While a window is searched for: when to try the next send.
@@ -115,6 +121,8 @@ struct Turns {
     /// When the ledger was asked, and how late what it grants may be sent.
     asked: Option<(Instant, Duration)>,
     not_before: Option<(Instant, Why)>,
+    /// It is these that the next one has to wait for.
+    frees_itself: bool,
     /// How many to ask for at once: doubled when the last ones were used in time, fewer when not.
     size: u32,
 }
@@ -213,18 +221,27 @@ impl Limiter {
             return Turn::Go(self.turns.left.min(want));
         }
         if self.turns.left > 0 {
-            // They were not used in time: they count all the same.
+            // They were not used in time.
             (self.turns.size, self.turns.left) = ((self.turns.size / 2).max(1), 0);
         }
         if self.turns.asked.is_some() {
             return Turn::Asked;
         }
-        if let Some((at, why)) = self.turns.not_before.filter(|(at, _)| now < *at) {
-            return Turn::Wait(at, why);
+        let correction = self.turns.until.and_then(|by| self.tally.correction(by));
+        if let Some((at, why)) = self.turns.not_before {
+            let at = match correction {
+                // What is given back can be had at once.
+                Some(Correction { unsent: 1.., .. }) if why == Why::RateLimit => now,
+                Some(Correction { later, .. }) if self.turns.frees_itself => shifted(at, later),
+                _ => at,
+            };
+            if now < at {
+                return Turn::Wait(at, why);
+            }
         }
         let Some(limit) = limit else {
             let late = lateness::LEAST_LATE;
-            return Turn::Reserve(Ask { limit: None, margin: MIN_MARGIN, want, late });
+            return Turn::Reserve(Ask { limit: None, margin: MIN_MARGIN, want, late, correction });
         };
         let generous = limit.requests.get() / SHARE_AT_ONCE;
         // While a window is searched for, each send is a try of its own.
@@ -235,25 +252,41 @@ impl Limiter {
         };
         let want = want.saturating_add(more).max(advance).min(limit.requests.get()).min(MAX_AT_ONCE);
         let (margin, late) = (self.margin(limit), self.late(limit, now));
-        Turn::Reserve(Ask { limit: Some(limit), margin, want, late })
+        Turn::Reserve(Ask { limit: Some(limit), margin, want, late, correction })
     }
 
     /// The ledger is being asked.
     pub fn asked(&mut self, ask: &Ask, now: Instant) {
         self.turns.asked = Some((now, ask.late));
+        if ask.correction.is_some() {
+            self.tally.corrected();
+        }
     }
 
-    /// When what is taken now has to be sent, if it is under a limit.
+    /// What is taken now is to be sent with this, if it is under a limit.
     #[must_use]
-    pub fn good_until(&self) -> Option<Instant> {
-        self.turns.until.filter(|_| self.limit().is_some())
+    pub fn permit(&self) -> Option<Permit> {
+        let until = self.turns.until.filter(|_| self.limit().is_some())?;
+        Some(Permit { grant: self.tally.grant, until })
+    }
+
+    /// One was sent, and had arrived by this moment, if that is known.
+    pub fn made(&mut self, permit: Option<Permit>, arrived: Option<Instant>) {
+        if let Some(permit) = permit {
+            self.tally.made(permit.grant, arrived);
+        }
     }
 
     /// These were not sent in time, or not at all.
-    pub fn untake(&mut self, count: u32, now: Instant) {
-        if self.turns.until.is_some_and(|until| now < until) {
+    pub fn untake(&mut self, permit: Option<Permit>, count: u32, now: Instant) {
+        let Some(permit) = permit.filter(|_| count > 0) else { return };
+        let is_latest = permit.grant == self.tally.grant;
+        if is_latest {
+            self.tally.unsent(count);
+        }
+        if is_latest && now < permit.until {
             self.turns.left = self.turns.left.saturating_add(count);
-        } else if count > 0 {
+        } else {
             // The next ones are to be good for longer.
             self.lagged(self.turns.late, now);
         }
@@ -271,6 +304,9 @@ impl Limiter {
         }
         if grant.granted > 0 {
             let used = self.turns.left == 0;
+            // The one request that is to find out has longer than the record says.
+            self.tally.begin(grant.mark.filter(|_| grant.gate != Gate::Probe), grant.granted);
+            self.turns.frees_itself = self.frees_itself(grant.wait, late);
             self.turns.late = late;
             self.turns.until = Some(match grant.gate {
                 // The one request that is to find out has time.
@@ -279,7 +315,7 @@ impl Limiter {
                 _ => asked + late,
             });
             self.turns.left = grant.granted;
-            // Fewer than wanted: then there is nothing to ask for before the next one can be had.
+            // There is nothing to ask for before the next one can be had.
             self.turns.not_before = (!grant.wait.is_zero()).then(|| (now + grant.wait, Why::RateLimit));
             self.turns.size = if used { grant.granted.saturating_mul(2) } else { grant.granted };
         } else {
@@ -302,6 +338,7 @@ impl Limiter {
     pub fn take(&mut self, count: u32, now: Instant) {
         if self.limit().is_some() || self.doubted_since.is_some() {
             self.turns.left = self.turns.left.saturating_sub(count);
+            self.tally.taken(count);
         } else if !self.pacing.over() {
             (0..count).for_each(|_| self.pacing.sent(now));
         }

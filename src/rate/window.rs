@@ -5,6 +5,16 @@ use std::time::{Duration, Instant};
 
 use crate::http::RateLimit;
 
+/// Sends that leave the window within this part of it are had again at once: a burst stays one, and the ledger is asked once.
+const TOGETHER: u32 = 50;
+
+/// A moment so many microseconds later, or before.
+#[must_use]
+pub fn shifted(at: Instant, later: i64) -> Instant {
+    let by = Duration::from_micros(later.unsigned_abs());
+    if later < 0 { at.checked_sub(by) } else { at.checked_add(by) }.unwrap_or(at)
+}
+
 /// The sends of one window, in batches of the same moment.
 #[derive(Clone, Debug, Default)]
 pub struct Window {
@@ -13,7 +23,7 @@ pub struct Window {
 
 impl Window {
     /// Reserves up to `want` sends, to be made from `now` to `late` later, such that no stretch of `limit.window + margin` ever
-    /// holds more than the limit; gives how many and, when fewer than wanted, the time until the next one can be.
+    /// holds more than the limit; gives how many, and the time until the next ones can be.
     pub fn reserve(
         &mut self,
         limit: RateLimit,
@@ -28,8 +38,17 @@ impl Window {
         let used: u32 = self.sends.iter().map(|(_, count)| count).sum();
         let granted = limit.requests.get().saturating_sub(used).min(want);
         self.record(now + late, granted);
-        let full = granted < want;
+        let full = used + granted >= limit.requests.get();
         (granted, if full { self.until_free(limit, span, now, used + granted) } else { Duration::ZERO })
+    }
+
+    /// Takes those out that were not made, of the one batch that this is true of, and has the others as of so many microseconds later.
+    pub fn correct(&mut self, is_it: impl Fn(Instant) -> bool, unsent: u32, later: i64) {
+        let mut found = (0..self.sends.len()).filter(|place| is_it(self.sends[*place].0));
+        let (Some(place), None) = (found.next(), found.next()) else { return };
+        if let Some((at, count)) = self.sends.remove(place) {
+            self.record(shifted(at, later), count.saturating_sub(unsent));
+        }
     }
 
     /// Adds sends that were made, or may be, at this moment.
@@ -50,16 +69,17 @@ impl Window {
         ages
     }
 
-    /// Sends beyond the limit (it may just have been lowered) must all leave the window first, and one more.
+    /// Sends beyond the limit (it may just have been lowered) must all leave the window first, and one more; with it go those that
+    /// leave just after it.
     fn until_free(&self, limit: RateLimit, span: Duration, now: Instant, used: u32) -> Duration {
         let mut left = used;
-        for (at, count) in &self.sends {
+        let mut leave = self.sends.iter().filter_map(|(at, count)| {
             left -= count;
-            if left < limit.requests.get() {
-                return (*at + span).saturating_duration_since(now);
-            }
-        }
-        span
+            (left < limit.requests.get()).then_some(*at)
+        });
+        let Some(first) = leave.next() else { return span };
+        let last = leave.take_while(|at| *at <= first + span / TOGETHER).last().unwrap_or(first);
+        (last + span).saturating_duration_since(now)
     }
 }
 
@@ -71,7 +91,7 @@ mod tests {
 
     proptest! {
         /// Against a server that counts by arrival, each request being sent up to `late` after it was granted, and under way for
-        /// up to `margin`: nothing is refused, and no send waits longer than the limit demands.
+        /// up to `margin`: nothing is refused, and no send waits longer than the limit demands, and a fiftieth of the window.
         #[test]
         fn a_sliding_window_server_refuses_nothing_and_no_time_is_lost(
             requests in 1u32..12,
@@ -88,10 +108,11 @@ mod tests {
                 let late = Duration::from_millis(late);
                 now += Duration::from_millis(pause);
                 let (mut granted, wait) = window.reserve(limit, margin, (now, late), want);
-                if granted < want {
-                    // Exactly at the end of the wait there is room, and not a nanosecond before.
-                    let (early, then) = (now + wait - Duration::from_nanos(1), now + wait);
-                    prop_assert_eq!(window.clone().reserve(limit, margin, (early, late), 1).0, 0);
+                if wait > Duration::ZERO {
+                    // At the end of the wait there is room, and none long before.
+                    let (early, then) = (now + wait - (limit.window + margin) / TOGETHER, now + wait);
+                    let early = early - Duration::from_nanos(1);
+                    prop_assert!(early < now || window.clone().reserve(limit, margin, (early, late), 1).0 == 0);
                     prop_assert!(window.clone().reserve(limit, margin, (then, late), 1).0 == 1);
                 }
                 if granted == 0 {

@@ -7,7 +7,7 @@ use postgres::{Error, Row};
 
 use super::Client;
 use crate::http::RateLimit;
-use crate::rate::ledger::{Ask, Gate, Grant};
+use crate::rate::ledger::{Ask, Gate, Grant, Mark};
 
 /// A longer wait than ten years is none that a clock could reckon with.
 const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -116,6 +116,10 @@ pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Resul
     let seconds = asking.limit.map(|limit| limit.window.as_secs_f64());
     let (margin, late) = (asking.margin.as_secs_f64(), asking.late.as_secs_f64());
     let count = i64::from(asking.want);
+    let mark = asking.correction.map(|correction| correction.mark.0);
+    let unsent =
+        asking.correction.map_or(0, |correction| i32::try_from(correction.unsent).unwrap_or(i32::MAX));
+    let later = asking.correction.map_or(0, |correction| correction.later);
     let ask = [
         (&account as &(dyn ToSql + Sync), Type::TEXT),
         (&count, Type::INT8),
@@ -123,6 +127,9 @@ pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Resul
         (&late, Type::FLOAT8),
         (&seconds, Type::FLOAT8),
         (&margin, Type::FLOAT8),
+        (&mark, Type::INT8),
+        (&unsent, Type::INT4),
+        (&later, Type::INT8),
     ];
     // The short way, where they fit in any case: beside what is on record, which is never nothing there. Under a small limit
     // it is full as a rule.
@@ -130,7 +137,7 @@ pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Resul
         && client.query_typed_opt(include_str!("../../sql/fits.sql"), &ask[..4])?.is_some()
     {
         let (granted, wait) = (asking.want, Duration::ZERO);
-        return Ok(Grant { granted, wait, limit: None, gate: Gate::Open });
+        return Ok(Grant { granted, wait, mark: None, limit: None, gate: Gate::Open });
     }
     const LONG_WAY: &str = include_str!("../../sql/reserve.sql");
     let row = match client.query_typed_opt(LONG_WAY, &ask)? {
@@ -154,8 +161,7 @@ pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Resul
     let wait = match granted < asking.want {
         // A row that somebody else has written may permit nothing and tell no time: never ask again without a pause.
         true if wait.is_zero() => PAUSE,
-        true => wait,
-        false => Duration::ZERO,
+        _ => wait,
     };
     let gate = match (row.get::<_, bool>("doubted"), row.get::<_, bool>("closed")) {
         (true, true) => Gate::Doubted,
@@ -164,7 +170,8 @@ pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Resul
         (_, false) => Gate::Open,
     };
     // Told only where none was given.
-    Ok(Grant { granted, wait, limit: kept.filter(|_| asking.limit.is_none()), gate })
+    let mark = row.get::<_, Option<i64>>("mark").filter(|_| granted > 0).map(Mark);
+    Ok(Grant { granted, wait, mark, limit: kept.filter(|_| asking.limit.is_none()), gate })
 }
 
 fn whole(count: i64) -> u32 {

@@ -25,7 +25,7 @@ use campaign_sync::http::stats::Stats;
 use campaign_sync::http::token::{Grant, Turn};
 use campaign_sync::http::{Clock, RateLimit, Stop, SystemClock};
 use campaign_sync::platform::{Api, Campaign};
-use campaign_sync::rate::ledger::{Ask, Order};
+use campaign_sync::rate::ledger::{Ask, Correction, Mark, Order};
 use campaign_sync::store::command::{
     Command, DeadTask, NewCampaign, NewDeadLetter, NewTask, Pages, Part, Reply, Sharing,
 };
@@ -78,6 +78,11 @@ fn hourly() -> RateLimit {
     RateLimit::new(5, Duration::from_secs(3_600)).unwrap()
 }
 
+fn ask(want: u32, correction: Option<Correction>) -> Ask {
+    let margin = Duration::from_millis(20);
+    Ask { limit: Some(hourly()), margin, want, late: Duration::ZERO, correction }
+}
+
 /// What one of three workers does next.
 #[derive(Clone, Debug)]
 struct Act {
@@ -107,6 +112,8 @@ enum What {
     Held,
     Release(Vec<u8>),
     Reserve(u32),
+    /// The same, with a correction of the last one: how many of it were not made.
+    Correct(u32, u32),
     Learn,
     CloseGate,
     TellSends,
@@ -148,6 +155,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => Just(What::Held),
         2 => ids().prop_map(What::Release),
         2 => (1..4u32).prop_map(What::Reserve),
+        2 => (1..4u32, 0..4u32).prop_map(|(want, unsent)| What::Correct(want, unsent)),
         2 => Just(What::Learn),
         2 => Just(What::TellSends),
         1 => rarely().prop_map(|gate| if gate { What::CloseGate } else { What::TellSends }),
@@ -167,6 +175,8 @@ struct Play<'a> {
     client: &'a mut Client,
     model: Model,
     parts: [Option<Part>; 3],
+    /// The last grant: what Postgres and the model call it, and how many it was for.
+    granted: Option<(Mark, Mark, u32)>,
 }
 
 impl Play<'_> {
@@ -245,12 +255,15 @@ impl Play<'_> {
                 let ids = distinct(ids.into_iter().map(id));
                 Command::Release(ids.into_iter().map(|id| (id.clone(), attempt(&id))).collect())
             }
-            What::Reserve(want) => Command::Reserve(Ask {
-                limit: Some(hourly()),
-                margin: Duration::from_millis(20),
-                want,
-                late: Duration::ZERO,
-            }),
+            What::Reserve(want) => Command::Reserve(ask(want, None)),
+            What::Correct(want, unsent) => {
+                let correction = self.granted.map(|(mark, _, granted)| Correction {
+                    mark,
+                    unsent: unsent.min(granted),
+                    later: -1_000,
+                });
+                Command::Reserve(ask(want, correction))
+            }
             What::Learn => {
                 let ages = [2, 1].map(Duration::from_secs).to_vec();
                 Command::Tell(Order::Learn(hourly(), ages))
@@ -271,7 +284,7 @@ impl Play<'_> {
 
     /// Carries a command out on both, and compares what came of it.
     fn both(&mut self, part: &Part, command: &Command) -> Reply {
-        let modelled = self.model.execute(part, command, false, Instant::now());
+        let modelled = self.model.execute(part, &self.as_modelled(command), false, Instant::now());
         let reply = execute(self.store, self.sealing, part, command);
         assert_eq!(
             told(&reply),
@@ -283,7 +296,23 @@ impl Play<'_> {
             self.modelled(),
             "Postgres's rows and the model's after {command:?} of {part:?}"
         );
+        if let (Reply::Reserved(Ok(real)), Reply::Reserved(Ok(grant))) = (&reply, &modelled)
+            && let (Some(mark), Some(other)) = (real.mark, grant.mark)
+        {
+            self.granted = Some((mark, other, grant.granted));
+        }
         reply
+    }
+
+    /// The command with what the model calls a grant.
+    fn as_modelled(&self, command: &Command) -> Command {
+        let mut command = command.clone();
+        if let Command::Reserve(Ask { correction: Some(correction), .. }) = &mut command
+            && let Some((_, mark, _)) = self.granted
+        {
+            correction.mark = mark;
+        }
+        command
     }
 
     fn modelled(&mut self) -> Vec<String> {
@@ -432,7 +461,7 @@ fn whatever_workers_ask_postgres_and_the_simulators_model_reply_the_same_and_hol
             )
             .unwrap();
         let (model, parts) = (Model::default(), [None, None, None]);
-        let mut play = Play { store: &store, sealing: &sealing, client, model, parts };
+        let mut play = Play { store: &store, sealing: &sealing, client, model, parts, granted: None };
         acts.into_iter().for_each(|act| play.act(act));
         Ok(())
     });

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use campaign_sync::http::RateLimit;
 use campaign_sync::http::token::{Kept, Turn};
-use campaign_sync::rate::ledger::{Ask, Gate, Grant, Order};
+use campaign_sync::rate::ledger::{Ask, Correction, Gate, Grant, Mark, Order};
+use campaign_sync::rate::window::shifted;
 use campaign_sync::store::closing::{Closing, NotRemoved, Reason};
 use campaign_sync::store::command::{
     Checkpoint, Claimed, Command, Committed, Elsewhere, Finished, Holding, Left, Opened, Pages, Part, Reply,
@@ -35,7 +36,9 @@ pub struct Ledger {
     pub tasks: BTreeMap<String, Task>,
     pub dead_letters: BTreeMap<String, Letter>,
     pub runs: Vec<Run>,
-    sends: Vec<(Instant, u32)>,
+    /// By when they are made, how many, and their mark.
+    sends: Vec<(Instant, u32, i64)>,
+    marks: i64,
     pub limit: Option<RateLimit>,
     gate: Option<Instant>,
     token: Shared,
@@ -207,7 +210,7 @@ impl Model {
                 let ages = ledger
                     .sends
                     .iter()
-                    .flat_map(|(at, count)| vec![now.saturating_duration_since(*at); *count as usize]);
+                    .flat_map(|(at, count, _)| vec![now.saturating_duration_since(*at); *count as usize]);
                 Reply::Sends(Ok(ages.collect()))
             }
             Command::Tell(order) => {
@@ -526,31 +529,43 @@ impl Ledger {
 
     fn reserve(&mut self, ask: &Ask, now: Instant) -> Grant {
         if let Some(gate) = self.gate.filter(|gate| now < *gate) {
-            return Grant { granted: 0, wait: gate - now, limit: None, gate: Gate::Closed };
+            return Grant { granted: 0, wait: gate - now, mark: None, limit: None, gate: Gate::Closed };
         }
         let Some(limit) = ask.limit else {
-            return Grant { granted: ask.want, wait: Duration::ZERO, limit: None, gate: Gate::Open };
+            let (granted, wait) = (ask.want, Duration::ZERO);
+            return Grant { granted, wait, mark: None, limit: None, gate: Gate::Open };
         };
         let span = limit.window + ask.margin;
-        self.sends.retain(|(at, _)| *at + span > now);
-        let used: u32 = self.sends.iter().map(|(_, count)| count).sum();
+        if let Some(Correction { mark, unsent, later }) = ask.correction
+            && let Some(batch) = self.sends.iter_mut().find(|(_, _, other)| Mark(*other) == mark)
+        {
+            // A mark is the moment on record: another one, from now on.
+            *batch = (shifted(batch.0, later), batch.1 - unsent, 0);
+            self.sends.sort();
+        }
+        self.sends.retain(|(at, count, _)| *at + span > now && *count > 0);
+        let used: u32 = self.sends.iter().map(|(_, count, _)| count).sum();
         let granted = limit.requests.get().saturating_sub(used).min(ask.want);
         let mut wait = Duration::ZERO;
         if granted > 0 {
-            self.sends.push((now + ask.late, granted));
+            self.marks += 1;
+            self.sends.push((now + ask.late, granted, self.marks));
             self.sends.sort();
         }
-        if granted < ask.want {
-            let mut left = used + granted;
-            for (at, count) in &self.sends {
+        let mark = (granted > 0).then_some(Mark(self.marks));
+        if used + granted >= limit.requests.get() {
+            let (mut left, mut next) = (used + granted, None);
+            for (at, count, _) in &self.sends {
                 left -= count;
                 if left < limit.requests.get() {
-                    wait = *at + span - now;
-                    break;
+                    let next = *next.get_or_insert(*at);
+                    if *at <= next + span / 50 {
+                        wait = *at + span - now;
+                    }
                 }
             }
         }
-        Grant { granted, wait, limit: None, gate: Gate::Open }
+        Grant { granted, wait, mark, limit: None, gate: Gate::Open }
     }
 
     fn tell(&mut self, order: &Order, now: Instant) {
@@ -561,8 +576,8 @@ impl Ledger {
             Order::Learn(limit, ages) => {
                 // The sends of a process that did not know of a limit are on record only now.
                 if self.limit.is_none() {
-                    self.sends.extend(ages.iter().filter_map(|age| Some((now.checked_sub(*age)?, 1))));
-                    self.sends.sort_by_key(|(at, _)| *at);
+                    self.sends.extend(ages.iter().filter_map(|age| Some((now.checked_sub(*age)?, 1, 0))));
+                    self.sends.sort_by_key(|(at, ..)| *at);
                 }
                 self.limit = Some(*limit);
             }

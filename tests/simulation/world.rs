@@ -9,6 +9,7 @@ use campaign_sync::engine::account::{Account, Settings as AccountSettings};
 use campaign_sync::engine::{Action, Answer, Call, Done, Event, News, Room};
 use campaign_sync::http::token::Token;
 use campaign_sync::platform::CallError;
+use campaign_sync::rate::limiter::Permit;
 use campaign_sync::store::command::{Command, Elsewhere, Part, Reply};
 use campaign_sync::sync::Ending;
 
@@ -79,11 +80,11 @@ enum Burst {
         page: i64,
         page_size: i32,
         most: usize,
-        until: Option<Instant>,
+        permit: Option<Permit>,
     },
     Sync {
         token: Arc<Token>,
-        until: Option<Instant>,
+        permit: Option<Permit>,
         left: Vec<campaign_sync::engine::task::Task>,
         done: Vec<(campaign_sync::engine::task::Task, Answer, Result<(), CallError>)>,
     },
@@ -263,7 +264,7 @@ impl World {
     }
 
     fn give(&mut self, process: usize, account: usize, event: Event) {
-        if matches!(event, Event::Called(Done::Token(..) | Done::PagesOver | Done::Sync { .. })) {
+        if matches!(event, Event::Called(Done::Token(..) | Done::PagesOver { .. } | Done::Sync { .. })) {
             self.processes[process].free_workers += 1;
         }
         let mut actions = Vec::new();
@@ -312,12 +313,12 @@ impl World {
                 Action::Call(call) => {
                     let burst = match call {
                         Call::Token(_) => Burst::Token,
-                        Call::Pages { token, page, page_size, most, until, .. } => {
-                            Burst::Pages { token, page, page_size, most, until }
+                        Call::Pages { token, page, page_size, most, permit, .. } => {
+                            Burst::Pages { token, page, page_size, most, permit }
                         }
-                        Call::Sync { token, mut tasks, until } => {
+                        Call::Sync { token, mut tasks, permit } => {
                             tasks.reverse();
-                            Burst::Sync { token, left: tasks, done: Vec::new(), until }
+                            Burst::Sync { token, left: tasks, done: Vec::new(), permit }
                         }
                     };
                     let after = Duration::from_micros(50 + self.chance.below(200));
@@ -358,18 +359,19 @@ impl World {
                     },
                 );
             }
-            Burst::Pages { until: Some(until), .. } if now > until => {
-                self.push(
-                    Duration::ZERO,
-                    What::Deliver { process, account, event: Event::Called(Done::PagesOver) },
-                );
-            }
-            Burst::Sync { token, mut left, done, until: Some(until) } if now > until => {
-                left.reverse();
-                let event = Event::Called(Done::Sync { generation: token.generation, done, unsent: left });
+            Burst::Pages { permit: permit @ Some(Permit { until, .. }), most, .. } if now > until => {
+                let event = Event::Called(Done::PagesOver { permit, unsent: most as u32 });
                 self.push(Duration::ZERO, What::Deliver { process, account, event });
             }
-            Burst::Pages { token, page, page_size, most, until } => {
+            Burst::Sync { token, mut left, done, permit: permit @ Some(Permit { until, .. }) }
+                if now > until =>
+            {
+                left.reverse();
+                let generation = token.generation;
+                let event = Event::Called(Done::Sync { generation, permit, done, unsent: left });
+                self.push(Duration::ZERO, What::Deliver { process, account, event });
+            }
+            Burst::Pages { token, page, page_size, most, permit } => {
                 let outcome = platform.page(&token, page, page_size, now, chance);
                 let (answer, after) = answered(&outcome, now);
                 let goes_on = most > 1 && outcome.result.as_ref().is_ok_and(|page| page.has_more);
@@ -381,20 +383,21 @@ impl World {
                         event: Event::Called(Done::Page {
                             generation: token.generation,
                             page,
+                            permit,
                             answer,
                             result: outcome.result,
                         }),
                     },
                 );
                 if goes_on {
-                    let burst = Burst::Pages { token, page: page + 1, page_size, most: most - 1, until };
+                    let burst = Burst::Pages { token, page: page + 1, page_size, most: most - 1, permit };
                     self.push(after + Duration::from_micros(10), What::Burst { process, account, burst });
                 } else {
-                    let event = Event::Called(Done::PagesOver);
+                    let event = Event::Called(Done::PagesOver { permit, unsent: most as u32 - 1 });
                     self.push(after + Duration::from_micros(1), What::Deliver { process, account, event });
                 }
             }
-            Burst::Sync { token, mut left, mut done, until } => {
+            Burst::Sync { token, mut left, mut done, permit } => {
                 let Some(task) = left.pop() else { return };
                 let outcome = platform.sync(&token, &task.campaign.id, now, chance);
                 let (answer, after) = answered(&outcome, now);
@@ -403,12 +406,12 @@ impl World {
                 if goes_on {
                     self.push(
                         after,
-                        What::Burst { process, account, burst: Burst::Sync { token, left, done, until } },
+                        What::Burst { process, account, burst: Burst::Sync { token, left, done, permit } },
                     );
                 } else {
                     left.reverse();
-                    let event =
-                        Event::Called(Done::Sync { generation: token.generation, done, unsent: left });
+                    let generation = token.generation;
+                    let event = Event::Called(Done::Sync { generation, permit, done, unsent: left });
                     self.push(after, What::Deliver { process, account, event });
                 }
             }

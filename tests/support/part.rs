@@ -35,7 +35,13 @@ impl Part {
     /// Asks for sends.
     #[track_caller]
     pub fn reserve(&self, limit: Option<RateLimit>, margin: Duration, want: u32) -> Granted {
-        match self.carry_out(&Command::Reserve(Ask { limit, margin, want, late: Duration::ZERO })) {
+        match self.carry_out(&Command::Reserve(Ask {
+            limit,
+            margin,
+            want,
+            late: Duration::ZERO,
+            correction: None,
+        })) {
             Reply::Reserved(Ok(granted)) => granted,
             other => panic!("{other:?}"),
         }

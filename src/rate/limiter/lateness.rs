@@ -10,6 +10,8 @@ pub(super) const LEAST_LATE: Duration = Duration::from_millis(10);
 const MAX_LATE: Duration = Duration::from_secs(4);
 /// … or this long, before anything is known: turns that come too late cost a window.
 const UNKNOWN_LATE: Duration = Duration::from_millis(100);
+/// Clocks are compared this closely.
+const CLOSE: Duration = Duration::from_millis(1);
 /// Turns from the ledger are good for this much longer where they are taken in advance.
 const TURNS_GOOD_FOR: Duration = Duration::from_millis(25);
 
@@ -25,6 +27,11 @@ impl Limiter {
         let known =
             self.lags.worst(now, span_of_lags(limit)).map(|lag| (lag * 2).clamp(LEAST_LATE, MAX_LATE));
         known.unwrap_or(UNKNOWN_LATE) + advance(limit)
+    }
+
+    /// Whether a wait that long ends when what was granted with it leaves the window, being on record as of `late` from then.
+    pub(super) fn frees_itself(&self, wait: Duration, late: Duration) -> bool {
+        self.limit().is_some_and(|limit| wait + CLOSE >= late + limit.window + self.margin(limit))
     }
 
     /// The time by which a window is lengthened: requests need different times to the platform, and it counts arrivals. A

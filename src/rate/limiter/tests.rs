@@ -223,11 +223,98 @@ fn while_a_window_is_searched_for_the_ledger_is_asked_for_one_turn_at_a_time() {
     let (now, limit) = (Instant::now(), RateLimit::new(100_000, WINDOW));
     let mut limiter = Limiter::new(limit, Duration::MAX);
     // Turns that were all used have more asked for at once.
-    limiter.granted(Grant { granted: 64, wait: Duration::ZERO, limit: None, gate: Gate::Open }, now);
+    let (granted, wait) = (64, Duration::ZERO);
+    limiter.granted(Grant { granted, wait, mark: None, limit: None, gate: Gate::Open }, now);
     limiter.take(64, now);
     assert!(matches!(limiter.turn(1, 0, now), Turn::Reserve(Ask { want: 128, .. })));
     limiter.observe(&refusal(now, now + MS, &Hints::default()), 0.5);
     let Turn::Wait(until, Why::Backoff) = limiter.turn(1, 0, now + MS) else { panic!("it was refused") };
     let turn = limiter.turn(50, 50, until);
     assert!(matches!(turn, Turn::Reserve(Ask { want: 1, .. })), "{turn:?}");
+}
+
+/// A limiter that has just been granted all ten of a minute, and its ledger.
+fn granted_ten(now: Instant) -> (Limiter, MemoryLedger) {
+    let mut ledger = MemoryLedger::default();
+    let mut limiter = Limiter::new(RateLimit::new(10, WINDOW), Duration::MAX);
+    ask(&mut limiter, &mut ledger, 10, now);
+    assert_eq!(limiter.turn(10, 0, now), Turn::Go(10));
+    (limiter, ledger)
+}
+
+/// Asks the ledger for a turn, which has to be due; gives what was asked.
+fn ask(limiter: &mut Limiter, ledger: &mut MemoryLedger, want: u32, now: Instant) -> Ask {
+    let turn = limiter.turn(want, 0, now);
+    let Turn::Reserve(ask) = turn else { panic!("{turn:?}") };
+    limiter.asked(&ask, now);
+    limiter.granted(ledger.reserve(&ask, now), now);
+    ask
+}
+
+#[test]
+fn requests_that_found_no_worker_in_time_are_given_back_and_asked_for_again_at_once() {
+    let now = Instant::now();
+    let (mut limiter, mut ledger) = granted_ten(now);
+    let permit = limiter.permit();
+    limiter.take(10, now);
+    // Six were sent, four came too late.
+    let late = permit.unwrap().until + MS;
+    (0..6).for_each(|_| limiter.made(permit, Some(now + MS)));
+    limiter.untake(permit, 4, late);
+    let asked = ask(&mut limiter, &mut ledger, 4, late);
+    assert_eq!(asked.correction.map(|correction| correction.unsent), Some(4));
+    assert_eq!(limiter.turn(4, 0, late), Turn::Go(4), "no window is lost");
+    limiter.take(4, late);
+    // The six leave the window first, as of when they were answered.
+    let Turn::Wait(until, Why::RateLimit) = limiter.turn(4, 0, late) else { panic!("ten were sent") };
+    assert!(until < now + WINDOW + WINDOW / 50, "{:?}", until - now);
+    assert_eq!(ledger.tell(&Order::TellSends, late).unwrap().len(), 10);
+}
+
+#[test]
+fn the_next_window_begins_no_later_than_the_answers_came() {
+    let now = Instant::now();
+    let (mut limiter, mut ledger) = granted_ten(now);
+    let permit = limiter.permit();
+    limiter.take(10, now);
+    (1..=10).for_each(|n| limiter.made(permit, Some(now + n * MS / 10)));
+    let Turn::Wait(until, Why::RateLimit) = limiter.turn(10, 0, now + MS) else { panic!("ten were sent") };
+    let margin = limiter.margin(limiter.limit().unwrap());
+    assert_eq!(until - now, WINDOW + margin + MS, "not as late as they might have been sent");
+    ask(&mut limiter, &mut ledger, 10, until);
+    assert_eq!(limiter.turn(10, 0, until), Turn::Go(10));
+}
+
+#[test]
+fn what_may_still_be_sent_is_not_given_back() {
+    let now = Instant::now();
+    let (mut limiter, mut ledger) = granted_ten(now);
+    let permit = limiter.permit();
+    limiter.take(10, now);
+    let late = permit.unwrap().until + MS;
+    (0..3).for_each(|_| limiter.made(permit, Some(now + MS)));
+    // One was sent and lost, four found no worker; nothing is known of two.
+    limiter.made(permit, None);
+    limiter.untake(permit, 4, late);
+    let correction = ask(&mut limiter, &mut ledger, 9, late).correction.unwrap();
+    assert_eq!((correction.unsent, correction.later), (4, -1));
+    assert_eq!(limiter.turn(9, 0, late), Turn::Go(4));
+    // Those that come back now, from before this grant, are nobody's turns.
+    limiter.untake(permit, 2, late);
+    assert_eq!(limiter.turn(9, 0, late), Turn::Go(4));
+    assert_eq!(ledger.tell(&Order::TellSends, late).unwrap().len(), 10);
+}
+
+#[test]
+fn a_correction_that_is_told_twice_counts_once() {
+    let now = Instant::now();
+    let (mut limiter, mut ledger) = granted_ten(now);
+    let permit = limiter.permit();
+    limiter.take(10, now);
+    limiter.untake(permit, 4, now + WINDOW / 2);
+    let asked = ask(&mut limiter, &mut ledger, 1, now + WINDOW / 2);
+    assert!(asked.correction.is_some());
+    // Nobody heard the ledger's answer: it is asked the same again, and gives the second of the four.
+    assert_eq!(ledger.reserve(&asked, now + WINDOW / 2).granted, 1);
+    assert_eq!(ledger.tell(&Order::TellSends, now + WINDOW / 2).unwrap().len(), 8);
 }
