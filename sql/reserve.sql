@@ -8,7 +8,7 @@
 -- the future opens as much earlier. So nobody waits for the clock to catch up.
 --
 -- What became of earlier ones is corrected first: of those on record as of $7 (microseconds since 1970), $8 were not made, and the others
--- $9 microseconds later than that, or earlier. Where they have been joined to others, or two batches are of that moment, the record stays as it is.
+-- $9 microseconds later than that, or earlier. Where others were joined to them, or two batches are of that moment, the record stays as it is.
 --
 -- A gate that is doubted (gate_asked_s) lets one send through when it opens, and closes again for 5 seconds: within these its
 -- answer says whether the gate is to be opened for all.
@@ -23,7 +23,7 @@ WITH row AS (
     -- Read only when the row is ours: waiting for its lock takes time.
     SELECT sent_at, sent_count, most, seconds, now, doubted, gate_set_at,
            (SELECT CASE WHEN count(*) = 1 THEN min(u.at) END FROM unnest(sent_at) AS u (at)
-            WHERE (extract(epoch FROM u.at) * 1000000)::bigint = $7) AS mark,
+            WHERE u.at = timestamptz 'epoch' + $7 * interval '1 microsecond') AS mark,
            make_interval(secs => coalesce(seconds, 120) + $6) AS span, now + make_interval(secs => $4) AS by,
            gate_until - greatest(gate_set_at - now, interval '0') AS gate_until
     FROM (SELECT *, clock_timestamp() AS now FROM row) r
@@ -32,7 +32,7 @@ WITH row AS (
     FROM (SELECT CASE WHEN u.at > c.now + interval '5 seconds' THEN c.now
                       WHEN u.at = c.mark THEN u.at + $9 * interval '1 microsecond'
                       ELSE u.at END AS at,
-                 CASE WHEN u.at = c.mark THEN u.count - $8 ELSE u.count END AS count, u.place, c.now - c.span AS gone
+                 CASE WHEN u.at = c.mark THEN greatest(u.count, 0) - $8 ELSE u.count END AS count, u.place, c.now - c.span AS gone
           FROM clock c, unnest(c.sent_at, c.sent_count) WITH ORDINALITY AS u (at, count, place)) s
     WHERE s.at > s.gone AND s.count > 0
 ), used AS (
@@ -46,7 +46,7 @@ WITH row AS (
                       FROM (SELECT l.at, min(l.at) OVER () AS next
                             FROM (SELECT s.at FROM sends s WHERE u.sends + g.granted - s.up_to_here < c.most
                                   UNION ALL SELECT c.by WHERE g.granted > 0 OR u.sends = 0) l) l
-                      WHERE l.at <= l.next + c.span / 50) END AS free_at
+                      WHERE l.at <= l.next + least(c.span / 50, interval '200 milliseconds')) END AS free_at
     FROM clock c CROSS JOIN used u CROSS JOIN LATERAL (
         SELECT CASE WHEN c.gate_until > c.now THEN 0
                     WHEN c.most IS NULL THEN CASE WHEN c.doubted THEN 1 ELSE $2 END
@@ -60,8 +60,8 @@ WITH row AS (
 ), written AS (
     UPDATE campaign_sync.quotas q
     SET sent_at = CASE WHEN t.granted = 0 THEN k.ats
-                       WHEN x.joins THEN k.ats[:cardinality(k.ats) - 1] || greatest(t.by, k.ats[cardinality(k.ats)])
-                       ELSE k.ats || t.by END,
+                       WHEN x.joins THEN k.ats[:cardinality(k.ats) - 1] || greatest(x.by, x.after_them)
+                       ELSE k.ats || x.by END,
         sent_count = CASE WHEN t.granted = 0 THEN k.counts
                           WHEN x.joins THEN k.counts[:cardinality(k.counts) - 1]
                                             || (k.counts[cardinality(k.counts)] + t.granted)::integer
@@ -69,9 +69,10 @@ WITH row AS (
         gate_until = CASE WHEN x.probes THEN x.probed_until ELSE t.gate_until END,
         gate_set_at = CASE WHEN x.probes THEN t.now ELSE least(t.gate_set_at, t.now) END
     FROM turn t, kept k,
-         LATERAL (SELECT cardinality(k.ats) > 500 AND k.ats[cardinality(k.ats)] + t.span / 500 > t.now AS joins,
-                        t.doubted AND t.granted > 0 AS probes,
-                        t.now + interval '5 seconds' AS probed_until) x
+         LATERAL (SELECT t.doubted AND t.granted > 0 AS probes, t.now + interval '5 seconds' AS probed_until) p,
+         -- What is to find out has longer to be sent.
+         LATERAL (SELECT p.*, k.ats[cardinality(k.ats)] + interval '1 microsecond' AS after_them, CASE WHEN p.probes THEN p.probed_until ELSE t.by END AS by,
+                         cardinality(k.ats) > 500 AND k.ats[cardinality(k.ats)] + t.span / 500 > t.now AS joins) x
     WHERE q.account = $1
     RETURNING q.account, x.joins
 )

@@ -22,6 +22,7 @@ use crate::rate::limiter::{Limiter, Why};
 use crate::store::closing::NotRemoved;
 use crate::store::command::Left;
 use crate::store::dead_letters::Retry;
+use crate::store::leases::LEASE_SECONDS;
 use crate::store::runs::{OpenRun, Opening};
 use crate::sync::{Ending, Pace, Patience};
 
@@ -29,6 +30,9 @@ use crate::sync::{Ending, Pace, Patience};
 pub const MAX_HELD: usize = 1_024;
 /// Tasks are held for this time's work.
 const HELD_FOR: Duration = Duration::from_millis(500);
+
+/// A lease that is not kept ends after this time; what is held then may be others'.
+const LEASE: Duration = Duration::from_millis((LEASE_SECONDS * 1_000.0) as u64);
 
 /// How an account is to be worked on.
 #[derive(Clone, Debug)]
@@ -118,6 +122,8 @@ pub struct Account {
     pub(super) jitter: u64,
     /// When its part began.
     pub(super) begun: Instant,
+    /// Until when nobody else may have taken its tasks.
+    pub(super) kept_until: Instant,
     /// What is in flight is not waited for any more.
     abandoned: bool,
     /// Another process is at work on it: it waits until this process has nothing else to begin with.
@@ -188,6 +194,7 @@ impl Account {
             now,
             jitter: settings.seed,
             begun: now,
+            kept_until: now,
             abandoned: false,
             is_left_to_others: false,
             helps: false,
@@ -285,6 +292,16 @@ impl Account {
         self.pages.weight()
     }
 
+    /// Whether the lease was kept, or asked for, so short a time ago that its tasks are its own.
+    pub(super) fn holds_its_tasks(&self, now: Instant) -> bool {
+        now < self.kept_until
+    }
+
+    /// The lease is asked for.
+    pub(super) fn asks_for_a_lease(&mut self, now: Instant) {
+        self.kept_until = now + LEASE;
+    }
+
     /// Takes in what has happened.
     pub fn on(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         match event {
@@ -315,7 +332,7 @@ impl Account {
         let orders = self.limiter.settle(now);
         self.tell(orders, actions);
         if self.phase == Phase::Opening {
-            self.open(actions);
+            self.open(now, actions);
         }
         if self.phase == Phase::Working {
             self.give_up(now);
@@ -362,6 +379,7 @@ impl Account {
 
     fn on_news(&mut self, news: News, actions: &mut Vec<Action>) {
         self.seen.beats += 1;
+        self.kept_until = self.kept_until.max(news.asked_at + LEASE);
         self.others = news.others;
         self.free_tasks |= news.freed;
         if let Some(run) = self.run.as_mut()

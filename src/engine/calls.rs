@@ -15,7 +15,7 @@ use crate::sync::Ending;
 use crate::sync::decision::Decision;
 use crate::sync::trace::Attempted;
 
-/// A request that was written has arrived after this time; one that was answered, before that.
+/// A request that was written is taken to have arrived after this time, if it was not answered before.
 const ON_THE_WAY: Duration = Duration::from_millis(10);
 
 /// Something has happened.
@@ -132,7 +132,7 @@ pub enum Call {
         most: usize,
         /// Which attempt at the first page this is, from 1.
         attempt: u32,
-        /// Not to be sent after this moment: the turns are for now.
+        /// Not to be sent after its time: the turns are for now.
         permit: Option<Permit>,
     },
     /// Sync these campaigns.
@@ -141,7 +141,7 @@ pub enum Call {
         token: Arc<Token>,
         /// The tasks.
         tasks: Vec<Task>,
-        /// Not to be sent after this moment: the turns are for now.
+        /// Not to be sent after its time: the turns are for now.
         permit: Option<Permit>,
     },
 }

@@ -50,11 +50,12 @@ impl Account {
         }
     }
 
-    pub(super) fn open(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn open(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.outstanding.opening || self.is_left_to_others {
             return;
         }
         self.outstanding.opening = true;
+        self.asks_for_a_lease(now);
         // Put back once: an account that joins its run again has nothing to put back.
         let retry = self.settings.retry.clone().filter(|_| self.run.is_none());
         let mut opening = self.settings.opening.clone();

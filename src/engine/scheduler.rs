@@ -402,7 +402,7 @@ impl<'a> Scheduler<'a> {
                     let urgent = match command {
                         // While a turn is waited for, the rate limit's time goes by.
                         Command::Reserve(_) => true,
-                        // An account under a limit waits most of its time: the sooner it begins, the better.
+                        // An account under a limit of its user's waits most of its time: the sooner it begins, the better.
                         Command::Open { .. } => open.account.limit().is_some(),
                         _ => false,
                     };

@@ -22,7 +22,8 @@ const FEW: u64 = 10;
 impl Account {
     /// Gives bursts of tasks to workers, each at the moment when its requests may be sent.
     pub(super) fn sync(&mut self, now: Instant, room: &mut Room, actions: &mut Vec<Action>) {
-        while room.workers > 0 && self.in_flight < self.concurrency.limit() {
+        // Without a heartbeat for the time of a lease, they may be others' by now: the next one tells.
+        while room.workers > 0 && self.in_flight < self.concurrency.limit() && self.holds_its_tasks(now) {
             let ready = self.ready.ready(now);
             if ready == 0 {
                 break;

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::account::{Account, Settings};
-use super::calls::{Action, Answer, Call, Done, Event, Room};
+use super::calls::{Action, Answer, Call, Done, Event, News, Room};
 use crate::http::secret::Secret;
 use crate::http::token::{Grant, Turn};
 use crate::platform::CallError;
-use crate::store::command::{Checkpoint, Command, Left, Opened, Reply};
+use crate::store::command::{Checkpoint, Claimed, Command, Left, Opened, Reply};
 use crate::store::runs::{OpenRun, Opening, Progress};
 use crate::sync::{Ending, Patience};
 
@@ -144,4 +144,25 @@ fn a_part_whose_run_was_abandoned_says_so_even_if_it_had_nothing_left_to_do() {
     });
     after(&mut account, Event::Stored(Reply::Left(Ok(Left { run, ..Left::default() }))), now);
     assert!(account.is_over() && matches!(account.ending(), Some(Ending::Abandoned)), "{account:?}");
+}
+
+#[test]
+fn tasks_are_not_sent_while_others_may_have_taken_them() {
+    let now = Instant::now();
+    let mut account = Account::new(settings(), now);
+    let second = Duration::from_secs(1);
+    account.advance(now, &mut Room { workers: 4, records: 1_000 }, &mut Vec::new());
+    let resumed = Opened { listing: None, free_tasks: true, ..opened() };
+    after(&mut account, Event::Stored(Reply::Opened(Ok(resumed))), now);
+    after(&mut account, Event::Stored(Reply::TokenTurn(Ok((Turn::Fetch, 0)))), now);
+    after(&mut account, token("first", now), now);
+    let syncs =
+        |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Call(Call::Sync { .. })));
+    let payload = r#"{"id":"c1","name":"one","status":"active","budget":1,"impressions":1,"clicks":1,"conversions":1,"created_at":"2026-01-04T03:09:09.000Z"}"#;
+    let claimed = Claimed { id: "c1".into(), attempt: 1, payload: payload.into() };
+    let late = now + 11 * second;
+    assert!(!syncs(&after(&mut account, Event::Stored(Reply::Claimed(Ok(vec![claimed]))), late)));
+    let (others, listing_done, lists, freed, over) = (true, false, true, false, None);
+    let news = News { asked_at: late, others, listing_done, lists, freed, over };
+    assert!(syncs(&after(&mut account, Event::News(news), late + second)));
 }

@@ -54,6 +54,12 @@ impl Account {
     /// Takes a look at an answer that counts towards the limit.
     pub(super) fn observe(&mut self, answer: &Answer, permit: Option<Permit>, actions: &mut Vec<Action>) {
         self.limiter.made(permit, answer.arrived());
+        if self.others
+            && let Some(ask) = self.limiter.behind(answer.answered_at)
+        {
+            self.limiter.asked(&ask, answer.answered_at);
+            actions.push(Action::Store(Command::Reserve(ask)));
+        }
         // Without an answer it is not known whether it arrived; it counts as sent.
         if answer.status.is_none() {
             return;

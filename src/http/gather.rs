@@ -29,7 +29,7 @@ thread_local! {
     static WRITTEN_AT: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// When this thread had written the request that it has just made; nothing when it was not written.
+/// When this thread had written the request that was answered just now.
 pub(super) fn take_written_at() -> Option<Instant> {
     WRITTEN_AT.take()
 }

@@ -117,7 +117,8 @@ impl Refusals {
         let search = self.search.take()?;
         let longest = sent_at.saturating_duration_since(search.begun);
         let shortest = last.saturating_duration_since(search.begun);
-        let window = usual_windows().filter(|window| *window > shortest && *window <= longest).max();
+        // Of several the shortest, where tries came late: the next refusal lengthens it, and nothing would shorten it.
+        let window = usual_windows().find(|window| *window > shortest && *window <= longest);
         let window = window.unwrap_or(longest).max(search.least);
         // Where the window is as long as was thought, it holds fewer.
         let fewer = if window <= search.least.mul_f64(1.05) + 2 * LATENESS { search.refused } else { 0 };
@@ -199,6 +200,16 @@ mod tests {
         }
         assert_eq!(tries, 7);
         assert!(!refusals.searching());
+    }
+
+    #[test]
+    fn a_try_that_came_late_tells_the_shortest_window_that_it_can() {
+        let begun = Instant::now();
+        let mut refusals = Refusals::default();
+        refusals.refused(begun, begun, &ages(&[0; 10]), None);
+        refusals.refused(begun + seconds(2), begun + seconds(2), &ages(&[1]), None);
+        // The machine was suspended.
+        assert_eq!(refusals.accepted(begun + seconds(1_000)), RateLimit::new(10, seconds(5)));
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub struct Correction {
     pub mark: Mark,
     /// How many were not made.
     pub unsent: u32,
-    /// By how many microseconds the others had arrived later than on record, at the most; never 0, as it is made once only then.
+    /// By how many microseconds the others had arrived later than on record, as far as is known; never 0: told twice, it finds nothing
+    /// the second time.
     pub later: i64,
 }
 
@@ -42,7 +43,7 @@ pub struct Mark(pub i64);
 pub struct Grant {
     /// Sends that are on record now, to be made at once.
     pub granted: u32,
-    /// How long until the next can be; nothing when there is room for more.
+    /// How long until the next can be, with those that follow closely; nothing when there is room for more.
     pub wait: Duration,
     /// The name of what was granted, if it can be corrected.
     pub mark: Option<Mark>,

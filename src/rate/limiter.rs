@@ -121,6 +121,8 @@ struct Turns {
     /// When the ledger was asked, and how late what it grants may be sent.
     asked: Option<(Instant, Duration)>,
     not_before: Option<(Instant, Why)>,
+    /// Not asked again before this moment: the last answer came too late.
+    rest: Option<Instant>,
     /// It is these that the next one has to wait for.
     frees_itself: bool,
     /// How many to ask for at once: doubled when the last ones were used in time, fewer when not.
@@ -227,11 +229,14 @@ impl Limiter {
         if self.turns.asked.is_some() {
             return Turn::Asked;
         }
+        if let Some(at) = self.turns.rest.filter(|at| now < *at) {
+            return Turn::Wait(at, Why::RateLimit);
+        }
         let correction = self.turns.until.and_then(|by| self.tally.correction(by));
         if let Some((at, why)) = self.turns.not_before {
-            let at = match correction {
+            let at = match correction.filter(|_| why == Why::RateLimit) {
                 // What is given back can be had at once.
-                Some(Correction { unsent: 1.., .. }) if why == Why::RateLimit => now,
+                Some(Correction { unsent: 1.., .. }) => now,
                 Some(Correction { later, .. }) if self.turns.frees_itself => shifted(at, later),
                 _ => at,
             };
@@ -267,14 +272,28 @@ impl Limiter {
     #[must_use]
     pub fn permit(&self) -> Option<Permit> {
         let until = self.turns.until.filter(|_| self.limit().is_some())?;
-        Some(Permit { grant: self.tally.grant, until })
+        Some(Permit { grant: self.tally.grant, until, late: self.turns.late })
     }
 
-    /// One was sent, and had arrived by this moment, if that is known.
+    /// One has come to its end, and had arrived by this moment, if that is known.
     pub fn made(&mut self, permit: Option<Permit>, arrived: Option<Instant>) {
-        if let Some(permit) = permit {
-            self.tally.made(permit.grant, arrived);
+        let Some(Permit { grant, until, late }) = permit else { return };
+        self.tally.made(grant, arrived);
+        if let Some(after) = arrived.and_then(|at| at.checked_duration_since(until)) {
+            // A new connection takes its time: the next ones are to be good for longer.
+            self.lagged(late + after, until + after);
         }
+    }
+
+    /// What others should know at once: requests arrived later than they are on record. Nothing is wanted.
+    pub fn behind(&self, now: Instant) -> Option<Ask> {
+        let (limit, by) = (self.limit()?, self.turns.until?);
+        if self.turns.asked.is_some() || !self.tally.is_behind(by) {
+            return None;
+        }
+        let (margin, late, correction) =
+            (self.margin(limit), self.late(limit, now), self.tally.correction(by));
+        Some(Ask { limit: Some(limit), margin, want: 0, late, correction })
     }
 
     /// These were not sent in time, or not at all.
@@ -288,7 +307,7 @@ impl Limiter {
             self.turns.left = self.turns.left.saturating_add(count);
         } else {
             // The next ones are to be good for longer.
-            self.lagged(self.turns.late, now);
+            self.lagged(permit.late, now);
         }
     }
 
@@ -298,22 +317,28 @@ impl Limiter {
         if self.configured.is_none() && grant.limit.is_some() {
             self.learned = grant.limit;
         }
-        self.lagged(now.saturating_duration_since(asked), now);
+        let lag = now.saturating_duration_since(asked);
+        self.lagged(lag, now);
         if matches!(grant.gate, Gate::Probe | Gate::Doubted) {
             self.doubted_since.get_or_insert(now);
         }
         if grant.granted > 0 {
             let used = self.turns.left == 0;
             // The one request that is to find out has longer than the record says.
-            self.tally.begin(grant.mark.filter(|_| grant.gate != Gate::Probe), grant.granted);
+            let mark = grant.mark.filter(|_| grant.gate != Gate::Probe && self.limit().is_some());
+            self.tally.begin(mark, grant.granted);
             self.turns.frees_itself = self.frees_itself(grant.wait, late);
             self.turns.late = late;
             self.turns.until = Some(match grant.gate {
                 // The one request that is to find out has time.
                 Gate::Probe => now + PROBE,
+                // Nor is there a limit to keep when a gate was only thought to be closed.
+                _ if self.limit().is_none() => now + PROBE,
                 // They are on record as of then.
                 _ => asked + late,
             });
+            // A ledger that is asked for more than it can answer in time gets a rest.
+            self.turns.rest = self.turns.until.filter(|until| *until <= now).map(|_| now + lag);
             self.turns.left = grant.granted;
             // There is nothing to ask for before the next one can be had.
             self.turns.not_before = (!grant.wait.is_zero()).then(|| (now + grant.wait, Why::RateLimit));
@@ -325,6 +350,7 @@ impl Limiter {
                 Gate::Doubted => Why::Backoff,
             };
             self.turns.not_before = Some((now + grant.wait.max(Duration::from_millis(1)), why));
+            self.turns.frees_itself = false;
         }
     }
 

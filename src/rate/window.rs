@@ -5,8 +5,13 @@ use std::time::{Duration, Instant};
 
 use crate::http::RateLimit;
 
-/// Sends that leave the window within this part of it are had again at once: a burst stays one, and the ledger is asked once.
-const TOGETHER: u32 = 50;
+/// Sends that leave within this part of the window, and this time, are had again at once: a burst stays one, and the ledger is
+/// asked once.
+const TOGETHER: (u32, Duration) = (50, Duration::from_millis(200));
+
+fn together(span: Duration) -> Duration {
+    (span / TOGETHER.0).min(TOGETHER.1)
+}
 
 /// A moment so many microseconds later, or before.
 #[must_use]
@@ -78,7 +83,7 @@ impl Window {
             (left < limit.requests.get()).then_some(*at)
         });
         let Some(first) = leave.next() else { return span };
-        let last = leave.take_while(|at| *at <= first + span / TOGETHER).last().unwrap_or(first);
+        let last = leave.take_while(|at| *at <= first + together(span)).last().unwrap_or(first);
         (last + span).saturating_duration_since(now)
     }
 }
@@ -110,7 +115,7 @@ mod tests {
                 let (mut granted, wait) = window.reserve(limit, margin, (now, late), want);
                 if wait > Duration::ZERO {
                     // At the end of the wait there is room, and none long before.
-                    let (early, then) = (now + wait - (limit.window + margin) / TOGETHER, now + wait);
+                    let (early, then) = (now + wait - together(limit.window + margin), now + wait);
                     let early = early - Duration::from_nanos(1);
                     prop_assert!(early < now || window.clone().reserve(limit, margin, (early, late), 1).0 == 0);
                     prop_assert!(window.clone().reserve(limit, margin, (then, late), 1).0 == 1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use campaign_sync::http::RateLimit;
 use campaign_sync::http::token::Turn;
-use campaign_sync::rate::ledger::Order;
+use campaign_sync::rate::ledger::{Ask, Correction, Order};
 use campaign_sync::store::leases;
 use campaign_sync::store::process::Process;
 use mock_api::{Hint, Settings, most_in_window};
@@ -40,6 +40,41 @@ fn a_limit_is_kept_and_frees_itself_in_its_own_time_when_the_databases_clock_is_
 
     turn_back(&database, "-61 seconds");
     assert_eq!(part.reserve(limit, MARGIN, 5).granted, 3);
+}
+
+#[test]
+fn sends_are_corrected_by_their_own_process_alone_and_once() {
+    let database = Database::create();
+    let part = Part::of(&database);
+    let (limit, late) = (RateLimit::new(1_000, Duration::from_secs(60)), Duration::from_secs(2));
+    let ask = |want, late, correction| part.ask(Ask { limit, margin: MARGIN, want, late, correction });
+    let mark = ask(100, late, None).mark.expect("on record in a batch of its own");
+    let on_record =
+        || database.column::<i64>("SELECT sum(count) FROM quotas, unnest(sent_count) AS u (count)")[0];
+    let correction = Some(Correction { mark, unsent: 40, later: -1_900_000 });
+    ask(50, Duration::ZERO, correction);
+    ask(50, Duration::ZERO, correction);
+    assert_eq!(on_record(), 100 - 40 + 50 + 50);
+    let in_advance = || {
+        let seconds =
+            "SELECT max(extract(epoch FROM at - now()))::float8 FROM quotas, unnest(sent_at) AS u (at)";
+        database.column::<f64>(seconds)[0]
+    };
+    assert!(in_advance() < 0.2, "{}", in_advance());
+
+    // A long record, in which a send of another process is joined to the latest batch: that stays as it is.
+    database.execute(
+        "UPDATE quotas SET sent_at = ARRAY (SELECT now() - interval '30 s' FROM generate_series(1, 501)),
+             sent_count = ARRAY (SELECT 1 FROM generate_series(1, 501))",
+    );
+    let mark = ask(100, late, None).mark.expect("too late to be joined to what is on record");
+    assert_eq!(ask(50, Duration::ZERO, None).mark, None, "it was joined");
+    ask(50, Duration::ZERO, Some(Correction { mark, unsent: 0, later: -1_900_000 }));
+    assert!(in_advance() > 1.0, "{}", in_advance());
+
+    // Whatever somebody else has written.
+    database.execute("UPDATE quotas SET sent_at = '{infinity,-infinity}', sent_count = '{1,-2147483648}'");
+    assert_eq!(ask(1, Duration::ZERO, Some(Correction { mark, unsent: 7, later: 3 })).granted, 1);
 }
 
 /// Or for as much of them as a busy machine leaves.

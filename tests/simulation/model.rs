@@ -559,7 +559,7 @@ impl Ledger {
                 left -= count;
                 if left < limit.requests.get() {
                     let next = *next.get_or_insert(*at);
-                    if *at <= next + span / 50 {
+                    if *at <= next + (span / 50).min(Duration::from_millis(200)) {
                         wait = *at + span - now;
                     }
                 }

@@ -35,13 +35,13 @@ impl Part {
     /// Asks for sends.
     #[track_caller]
     pub fn reserve(&self, limit: Option<RateLimit>, margin: Duration, want: u32) -> Granted {
-        match self.carry_out(&Command::Reserve(Ask {
-            limit,
-            margin,
-            want,
-            late: Duration::ZERO,
-            correction: None,
-        })) {
+        self.ask(Ask { limit, margin, want, late: Duration::ZERO, correction: None })
+    }
+
+    /// Asks for sends, and corrects earlier ones.
+    #[track_caller]
+    pub fn ask(&self, ask: Ask) -> Granted {
+        match self.carry_out(&Command::Reserve(ask)) {
             Reply::Reserved(Ok(granted)) => granted,
             other => panic!("{other:?}"),
         }

@@ -12,8 +12,10 @@ use crate::rate::ledger::{Correction, Mark};
 pub struct Permit {
     /// Which grant it is from.
     pub grant: u64,
-    /// Not to be used any more after this moment.
+    /// Not to be used any more after this moment, …
     pub until: Instant,
+    /// … so long after it was asked for.
+    pub late: Duration,
 }
 
 /// The sends of the latest grant.
@@ -27,7 +29,8 @@ pub(super) struct Tally {
     under_way: u32,
     /// By when the others had arrived.
     arrived: Option<Instant>,
-    answered: u32,
+    /// Those that have come to their end, answered or not.
+    over: u32,
     /// Of one it is not known when it arrived, if at all.
     is_unsure: bool,
 }
@@ -43,11 +46,11 @@ impl Tally {
         self.under_way += count;
     }
 
-    /// One was made, and had arrived by this moment, if that is known.
+    /// One has come to its end, and had arrived by this moment, if that is known.
     pub fn made(&mut self, grant: u64, arrived: Option<Instant>) {
         if grant == self.grant {
             self.under_way = self.under_way.saturating_sub(1);
-            self.answered += 1;
+            self.over += 1;
             self.is_unsure |= arrived.is_none();
             self.arrived = self.arrived.max(arrived);
         }
@@ -61,7 +64,7 @@ impl Tally {
     /// What the ledger can be told when they are on record as of `by`, and not a single one will be made any more of those that no
     /// worker has.
     pub fn correction(&self, by: Instant) -> Option<Correction> {
-        let unsent = self.granted.saturating_sub(self.answered + self.under_way);
+        let unsent = self.granted.saturating_sub(self.over + self.under_way);
         let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         let later = match self.arrived {
             // A worker that came to a halt just before it sent.
@@ -73,6 +76,11 @@ impl Tally {
         // Where the same question is asked twice, it finds nothing the second time.
         let later = if later == 0 { -1 } else { later };
         Some(Correction { mark, unsent, later })
+    }
+
+    /// Whether some arrived later than on record, and the ledger has not been told.
+    pub fn is_behind(&self, by: Instant) -> bool {
+        self.mark.is_some() && self.arrived.is_some_and(|at| at > by)
     }
 
     /// The ledger is being told.

@@ -318,3 +318,42 @@ fn a_correction_that_is_told_twice_counts_once() {
     assert_eq!(ledger.reserve(&asked, now + WINDOW / 2).granted, 1);
     assert_eq!(ledger.tell(&Order::TellSends, now + WINDOW / 2).unwrap().len(), 8);
 }
+
+#[test]
+fn a_request_that_arrived_later_than_it_is_on_record_is_told_before_anything_is_wanted() {
+    let now = Instant::now();
+    let (mut limiter, mut ledger) = granted_ten(now);
+    let permit = limiter.permit();
+    limiter.take(10, now);
+    let until = permit.unwrap().until;
+    limiter.made(permit, Some(until));
+    assert_eq!(limiter.behind(until), None, "in time");
+    // A connection was made first.
+    let arrived = until + 200 * MS;
+    limiter.made(permit, Some(arrived));
+    let ask = limiter.behind(arrived).unwrap();
+    assert_eq!((ask.want, ask.correction.map(|correction| correction.later)), (0, Some(200_000)));
+    assert!(ask.late >= 2 * (arrived - now), "the next ones are good for longer: {:?}", ask.late);
+    limiter.asked(&ask, arrived);
+    limiter.granted(ledger.reserve(&ask, arrived), arrived);
+    assert_eq!(limiter.behind(arrived), None, "told once");
+    let other = Ask { correction: None, want: 10, ..ask };
+    let early = arrived + WINDOW - MS;
+    assert_eq!(ledger.reserve(&other, early).granted, 0, "no other process comes too early");
+}
+
+#[test]
+fn a_ledger_that_answers_too_late_is_given_a_rest() {
+    let now = Instant::now();
+    let mut limiter = Limiter::new(RateLimit::new(10, WINDOW), Duration::MAX);
+    let mut ledger = MemoryLedger::default();
+    let Turn::Reserve(ask) = limiter.turn(10, 0, now) else { panic!("nothing is on record") };
+    limiter.asked(&ask, now);
+    let grant = ledger.reserve(&ask, now);
+    let answered = now + Duration::from_secs(2);
+    limiter.granted(grant, answered);
+    let Turn::Wait(until, Why::RateLimit) = limiter.turn(10, 0, answered) else { panic!("it came too late") };
+    assert_eq!(until, answered + Duration::from_secs(2));
+    let Turn::Reserve(ask) = limiter.turn(10, 0, until) else { panic!("after the rest") };
+    assert_eq!(ask.correction.map(|correction| correction.unsent), Some(10));
+}
