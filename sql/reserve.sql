@@ -1,5 +1,6 @@
 -- Sends, under a limit that all processes of the account share: the given one ($3 in $5 seconds), else the one
--- that was learned less than a day ago, else none: then every send is granted and recorded. The row is locked for this statement
+-- that was learned less than a day ago, else none: then every send is granted and recorded. Where the given one was learned too ($10),
+-- the one on record goes first. The row is locked for this statement
 -- only; its clock is the database's. Where many small batches would make the row long, a send is joined to one that is at most
 -- a five-hundredth of the window older, and counts as of now.
 --
@@ -14,11 +15,12 @@
 -- answer says whether the gate is to be opened for all.
 WITH row AS (
     SELECT sent_at, sent_count, gate_until, gate_set_at, gate_asked_s IS NOT NULL AS doubted,
-           coalesce($3, CASE WHEN learned_at > now() - interval '1 day' THEN limit_requests END) AS most,
-           coalesce($5, limit_window_ms / 1000.0::float8) AS seconds
-    FROM campaign_sync.quotas
-    WHERE account = $1
-    FOR UPDATE
+           CASE WHEN keeps THEN limit_requests ELSE $3::integer END AS most,
+           CASE WHEN keeps THEN limit_window_ms / 1000.0::float8 ELSE $5::float8 END AS seconds
+    FROM (SELECT *, ($3::integer IS NULL OR $10) AND coalesce(learned_at > now() - interval '1 day', false) AS keeps
+          FROM campaign_sync.quotas
+          WHERE account = $1
+          FOR UPDATE) q
 ), clock AS MATERIALIZED (
     -- Read only when the row is ours: waiting for its lock takes time.
     SELECT sent_at, sent_count, most, seconds, now, doubted, gate_set_at,

@@ -78,7 +78,12 @@ impl Account {
     }
 
     pub(super) fn tell(&mut self, orders: Vec<Order>, actions: &mut Vec<Action>) {
-        actions.extend(orders.into_iter().map(|order| Action::Store(Command::Tell(order))));
+        for order in orders {
+            if order != Order::TellSends {
+                self.limiter.telling();
+            }
+            actions.push(Action::Store(Command::Tell(order)));
+        }
     }
 
     /// A number between 0 and 1, another one each time.

@@ -9,8 +9,10 @@ use crate::http::RateLimit;
 /// What to ask the ledger.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ask {
-    /// The limit to keep; without one, it is a doubted gate that decides.
+    /// The limit to keep; without one, that on record, or else a doubted gate decides.
     pub limit: Option<RateLimit>,
+    /// It was learned: if there is one on record, that is kept, because another process may have learned since.
+    pub learned: bool,
     /// The time by which its window is lengthened.
     pub margin: Duration,
     /// How many sends.
@@ -47,7 +49,7 @@ pub struct Grant {
     pub wait: Duration,
     /// The name of what was granted, if it can be corrected.
     pub mark: Option<Mark>,
-    /// The limit on record, when it is another one.
+    /// The limit that was kept, when it is another one.
     pub limit: Option<RateLimit>,
     /// What the gate on record had to do with it.
     pub gate: Gate,
@@ -103,11 +105,12 @@ impl MemoryLedger {
         if let Some(correction) = ask.correction {
             self.sends.correct(|at| mark(at) == correction.mark, correction.unsent, correction.later);
         }
-        let (granted, wait) = match ask.limit.or(self.limit) {
+        let limit = if ask.learned { self.limit.or(ask.limit) } else { ask.limit.or(self.limit) };
+        let (granted, wait) = match limit {
             Some(limit) => self.sends.reserve(limit, ask.margin, (now, ask.late), ask.want),
             None => (ask.want, Duration::ZERO),
         };
-        let limit = self.limit.filter(|_| ask.limit.is_none());
+        let limit = limit.filter(|_| limit != ask.limit);
         let mark = (granted > 0).then(|| mark(now + ask.late));
         Grant { granted, wait, mark, limit, gate: Gate::Open }
     }

@@ -108,6 +108,8 @@ pub struct Limiter {
     /// The refusal under a known limit that is being looked into, and its hint.
     correcting: Option<(Instant, Duration)>,
     longest_reset: Duration,
+    /// What the ledger is being told, and may not know yet.
+    untold: u32,
 }
 
 /// What the ledger has granted and was not used yet.
@@ -214,6 +216,21 @@ impl Limiter {
         self.doubted_since.is_some() || self.refusals.searching()
     }
 
+    /// Whether the limit on record is at least as new as its own.
+    fn goes_by_the_record(&self) -> bool {
+        self.configured.is_none() && self.untold == 0
+    }
+
+    /// The ledger is being told something.
+    pub fn telling(&mut self) {
+        self.untold += 1;
+    }
+
+    /// It has been told.
+    pub fn told(&mut self) {
+        self.untold = self.untold.saturating_sub(1);
+    }
+
     fn has_turns(&self, now: Instant) -> bool {
         self.turns.left > 0 && self.turns.until.is_some_and(|until| now < until)
     }
@@ -246,7 +263,14 @@ impl Limiter {
         }
         let Some(limit) = limit else {
             let late = lateness::LEAST_LATE;
-            return Turn::Reserve(Ask { limit: None, margin: MIN_MARGIN, want, late, correction });
+            return Turn::Reserve(Ask {
+                limit: None,
+                learned: true,
+                margin: MIN_MARGIN,
+                want,
+                late,
+                correction,
+            });
         };
         let generous = limit.requests.get() / SHARE_AT_ONCE;
         // While a window is searched for, each send is a try of its own.
@@ -257,7 +281,14 @@ impl Limiter {
         };
         let want = want.saturating_add(more).max(advance).min(limit.requests.get()).min(MAX_AT_ONCE);
         let (margin, late) = (self.margin(limit), self.late(limit, now));
-        Turn::Reserve(Ask { limit: Some(limit), margin, want, late, correction })
+        Turn::Reserve(Ask {
+            limit: Some(limit),
+            learned: self.goes_by_the_record(),
+            margin,
+            want,
+            late,
+            correction,
+        })
     }
 
     /// The ledger is being asked.
@@ -293,7 +324,14 @@ impl Limiter {
         }
         let (margin, late, correction) =
             (self.margin(limit), self.late(limit, now), self.tally.correction(by));
-        Some(Ask { limit: Some(limit), margin, want: 0, late, correction })
+        Some(Ask {
+            limit: Some(limit),
+            learned: self.goes_by_the_record(),
+            margin,
+            want: 0,
+            late,
+            correction,
+        })
     }
 
     /// These were not sent in time, or not at all.

@@ -130,6 +130,7 @@ pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Resul
         (&mark, Type::INT8),
         (&unsent, Type::INT4),
         (&later, Type::INT8),
+        (&asking.learned, Type::BOOL),
     ];
     // The short way, where they fit in any case: beside what is on record, which is never nothing there. Under a small limit
     // it is full as a rule. What is corrected to be earlier matters only where it is full.
@@ -170,9 +171,9 @@ pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Resul
         (false, true) => Gate::Closed,
         (_, false) => Gate::Open,
     };
-    // Told only where none was given.
+    // Told only where it is another one than was given.
     let mark = row.get::<_, Option<i64>>("mark").filter(|_| granted > 0).map(Mark);
-    Ok(Grant { granted, wait, mark, limit: kept.filter(|_| asking.limit.is_none()), gate })
+    Ok(Grant { granted, wait, mark, limit: kept.filter(|_| kept != asking.limit), gate })
 }
 
 fn whole(count: i64) -> u32 {

@@ -47,7 +47,9 @@ fn sends_are_corrected_by_their_own_process_alone_and_once() {
     let database = Database::create();
     let part = Part::of(&database);
     let (limit, late) = (RateLimit::new(1_000, Duration::from_secs(60)), Duration::from_secs(2));
-    let ask = |want, late, correction| part.ask(Ask { limit, margin: MARGIN, want, late, correction });
+    let ask = |want, late, correction| {
+        part.ask(Ask { limit, learned: false, margin: MARGIN, want, late, correction })
+    };
     let mark = ask(100, late, None).mark.expect("on record in a batch of its own");
     let on_record =
         || database.column::<i64>("SELECT sum(count) FROM quotas, unnest(sent_count) AS u (count)")[0];

@@ -80,7 +80,7 @@ fn hourly() -> RateLimit {
 
 fn ask(want: u32, correction: Option<Correction>) -> Ask {
     let margin = Duration::from_millis(20);
-    Ask { limit: Some(hourly()), margin, want, late: Duration::ZERO, correction }
+    Ask { limit: Some(hourly()), learned: false, margin, want, late: Duration::ZERO, correction }
 }
 
 /// What one of three workers does next.
@@ -111,7 +111,8 @@ enum What {
     Claim(usize),
     Held,
     Release(Vec<u8>),
-    Reserve(u32),
+    /// Whether the limit was learned.
+    Reserve(u32, bool),
     /// The same, with a correction of the last one: how many of it were not made.
     Correct(u32, u32),
     Learn,
@@ -154,7 +155,7 @@ fn act() -> impl Strategy<Value = Act> {
         6 => (1..5usize).prop_map(What::Claim),
         2 => Just(What::Held),
         2 => ids().prop_map(What::Release),
-        2 => (1..4u32).prop_map(What::Reserve),
+        2 => (1..4u32, any::<bool>()).prop_map(|(want, learned)| What::Reserve(want, learned)),
         2 => (1..4u32, 0..4u32).prop_map(|(want, unsent)| What::Correct(want, unsent)),
         2 => Just(What::Learn),
         2 => Just(What::TellSends),
@@ -255,7 +256,11 @@ impl Play<'_> {
                 let ids = distinct(ids.into_iter().map(id));
                 Command::Release(ids.into_iter().map(|id| (id.clone(), attempt(&id))).collect())
             }
-            What::Reserve(want) => Command::Reserve(ask(want, None)),
+            What::Reserve(want, learned) => {
+                // What is on record goes before what was learned, and after what the user says.
+                let limit = RateLimit::new(4, Duration::from_secs(3_600));
+                Command::Reserve(Ask { limit, learned, ..ask(want, None) })
+            }
             What::Correct(want, unsent) => {
                 let correction = self.granted.map(|(mark, _, granted)| Correction {
                     mark,

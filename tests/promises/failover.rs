@@ -1,10 +1,11 @@
 //! The database moves to another server in the middle of a run: the run goes on there within seconds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mock_api::{EMAIL, PASSWORD, Server, Settings};
 use postgres::{Client, NoTls};
 
+use crate::pooler::Bouncer;
 use crate::support::{Cluster, Database, PATIENCE, Program, Running, eventually};
 
 const CAMPAIGNS: u32 = 200;
@@ -51,10 +52,34 @@ impl Pair {
         assert!(promoted.get::<_, bool>(0), "promoted");
     }
 
+    /// The database's address on the standby.
+    fn standby_url(&self) -> String {
+        let (server, _) = self.standby.url().rsplit_once('/').unwrap();
+        format!("{server}/{}", self.database.name())
+    }
+
     /// What the promoted server has.
     fn promoted(&self) -> Client {
-        let (server, _) = self.standby.url().rsplit_once('/').unwrap();
-        Client::connect(&format!("{server}/{}", self.database.name()), NoTls).unwrap()
+        Client::connect(&self.standby_url(), NoTls).unwrap()
+    }
+
+    /// The primary is gone, and the standby takes its place.
+    fn fail_over(&mut self) -> Instant {
+        let crashed = Instant::now();
+        self.primary.crash();
+        self.promote();
+        crashed
+    }
+
+    /// Rows are stored again.
+    fn assert_goes_on(&self, crashed: Instant) {
+        let mut client = self.promoted();
+        let mut rows = || {
+            client.query_one("SELECT count(*) FROM campaign_sync.campaigns", &[]).unwrap().get::<_, i64>(0)
+        };
+        let before = rows();
+        eventually(PATIENCE, "rows are stored", || rows() > before);
+        println!("the next row {:.1} s after the crash", crashed.elapsed().as_secs_f64());
     }
 
     fn assert_whole(&self) {
@@ -72,15 +97,15 @@ fn platform() -> Server {
     mock_api::start(Settings { sync_latency: latency, ..Settings::fast(CAMPAIGNS) }).unwrap()
 }
 
-fn sync(server: &Server, pair: &Pair) -> Running {
+fn sync(server: &Server, database: &str) -> Running {
     let program = Program::new(&["sync", "--workers", "4", "--give-up-after", "60s"]);
-    program.api(&server.url(), EMAIL, PASSWORD).database(&pair.url()).timeout(2 * PATIENCE).spawn()
+    program.api(&server.url(), EMAIL, PASSWORD).database(database).timeout(2 * PATIENCE).spawn()
 }
 
 #[test]
 fn a_server_that_is_demoted_in_place_is_left_for_the_one_that_takes_writes() {
     let (server, pair) = (platform(), Pair::new());
-    let running = sync(&server, &pair);
+    let running = sync(&server, &pair.url());
     eventually(PATIENCE, "some syncs", || server.ledger().syncs >= 40);
     // Its connections stay, and answer.
     let mut primary = pair.on_primary();
@@ -102,10 +127,10 @@ fn a_crash_is_survived(synchronous: bool) {
             primary.query_one(synced, &[]).unwrap().get::<_, i64>(0) == 1
         });
     }
-    let running = sync(&server, &pair);
+    let running = sync(&server, &pair.url());
     eventually(PATIENCE, "some syncs", || server.ledger().syncs >= 40);
-    pair.primary.crash();
-    pair.promote();
+    let crashed = pair.fail_over();
+    pair.assert_goes_on(crashed);
     running.wait().expect_code(0);
     pair.assert_whole();
     let ledger = server.ledger();
@@ -121,4 +146,17 @@ fn a_primary_that_crashes_is_replaced_by_its_synchronous_standby_and_nothing_is_
 #[test]
 fn a_primary_that_crashes_is_replaced_by_its_asynchronous_standby() {
     a_crash_is_survived(false);
+}
+
+#[test]
+fn a_run_goes_on_behind_a_pooler_that_is_led_to_the_promoted_standby() {
+    let (server, mut pair) = (platform(), Pair::new());
+    let Some(bouncer) = Bouncer::before(&pair.database.url()) else { return };
+    let running = sync(&server, &bouncer.url());
+    eventually(PATIENCE, "some syncs", || server.ledger().syncs >= 40);
+    let crashed = pair.fail_over();
+    bouncer.lead_to(&pair.standby_url());
+    pair.assert_goes_on(crashed);
+    running.wait().expect_code(0);
+    pair.assert_whole();
 }

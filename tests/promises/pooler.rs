@@ -11,7 +11,7 @@ use crate::statements::prepared_after;
 use crate::support::{Database, PATIENCE, Program, eventually, unpacked};
 
 /// PgBouncer in transaction mode before one database; ends with its value.
-struct Bouncer {
+pub struct Bouncer {
     child: Child,
     folder: PathBuf,
     port: u16,
@@ -19,9 +19,8 @@ struct Bouncer {
 
 impl Bouncer {
     /// Nothing where the program is not to be had.
-    fn before(database: &Database) -> Option<Self> {
+    pub fn before(database: &str) -> Option<Self> {
         let (program, libraries) = unpacked("pgbouncer", "pgbouncer")?;
-        let server: postgres::Config = database.url().parse().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = std::env::temp_dir().join(format!("campaign-sync-bouncer-{port}"));
         std::fs::create_dir_all(&folder).unwrap();
@@ -31,19 +30,7 @@ impl Bouncer {
         }
         let program = folder.join("pgbouncer");
         let settings = folder.join("pgbouncer.ini");
-        let (user, password) =
-            (server.get_user().unwrap(), std::str::from_utf8(server.get_password().unwrap()).unwrap());
-        std::fs::write(
-            &settings,
-            format!(
-                "[databases]\nbounced = host=127.0.0.1 port={} dbname={} user={user} password={password}\n\
-                 [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
-                 pool_mode = transaction\ndefault_pool_size = 3\n",
-                server.get_ports()[0],
-                server.get_dbname().unwrap()
-            ),
-        )
-        .unwrap();
+        std::fs::write(&settings, settings_for(database, port)).unwrap();
         // It refuses to run as root.
         let root =
             std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own)).unwrap()
@@ -67,9 +54,29 @@ impl Bouncer {
         Some(bouncer)
     }
 
-    fn url(&self) -> String {
+    /// Has it lead to another server from now on.
+    pub fn lead_to(&self, database: &str) {
+        std::fs::write(self.folder.join("pgbouncer.ini"), settings_for(database, self.port)).unwrap();
+        let reloads = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap();
+        assert!(reloads.success());
+    }
+
+    pub fn url(&self) -> String {
         format!("postgres://anybody@127.0.0.1:{}/bounced?sslmode=disable", self.port)
     }
+}
+
+fn settings_for(database: &str, port: u16) -> String {
+    let server: postgres::Config = database.parse().unwrap();
+    let (user, password) =
+        (server.get_user().unwrap(), std::str::from_utf8(server.get_password().unwrap()).unwrap());
+    format!(
+        "[databases]\nbounced = host=127.0.0.1 port={} dbname={} user={user} password={password}\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
+         pool_mode = transaction\ndefault_pool_size = 3\nserver_login_retry = 1\n",
+        server.get_ports()[0],
+        server.get_dbname().unwrap()
+    )
 }
 
 impl Drop for Bouncer {
@@ -82,7 +89,7 @@ impl Drop for Bouncer {
 #[test]
 fn three_processes_sync_through_a_transaction_pooler() {
     let database = Database::create();
-    let Some(bouncer) = Bouncer::before(&database) else {
+    let Some(bouncer) = Bouncer::before(&database.url()) else {
         return;
     };
     assert_eq!(

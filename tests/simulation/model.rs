@@ -531,7 +531,9 @@ impl Ledger {
         if let Some(gate) = self.gate.filter(|gate| now < *gate) {
             return Grant { granted: 0, wait: gate - now, mark: None, limit: None, gate: Gate::Closed };
         }
-        let Some(limit) = ask.limit else {
+        let limit = if ask.learned { self.limit.or(ask.limit) } else { ask.limit.or(self.limit) };
+        let told = limit.filter(|_| limit != ask.limit);
+        let Some(limit) = limit else {
             let (granted, wait) = (ask.want, Duration::ZERO);
             return Grant { granted, wait, mark: None, limit: None, gate: Gate::Open };
         };
@@ -565,7 +567,7 @@ impl Ledger {
                 }
             }
         }
-        Grant { granted, wait, mark, limit: None, gate: Gate::Open }
+        Grant { granted, wait, mark, limit: told, gate: Gate::Open }
     }
 
     fn tell(&mut self, order: &Order, now: Instant) {

@@ -35,7 +35,7 @@ impl Part {
     /// Asks for sends.
     #[track_caller]
     pub fn reserve(&self, limit: Option<RateLimit>, margin: Duration, want: u32) -> Granted {
-        self.ask(Ask { limit, margin, want, late: Duration::ZERO, correction: None })
+        self.ask(Ask { limit, learned: false, margin, want, late: Duration::ZERO, correction: None })
     }
 
     /// Asks for sends, and corrects earlier ones.
