@@ -77,7 +77,10 @@ impl Limiter {
     pub fn sends(&mut self, ages: &[Duration], now: Instant) -> Option<Order> {
         let (moment, hint) = self.correcting.take()?;
         let since = now.saturating_duration_since(moment);
-        let ages: Vec<Duration> = ages.iter().filter(|age| **age >= since).map(|age| *age - since).collect();
+        // They are on record as of the latest moment at which they may be made.
+        let late = self.limit().map_or(Duration::ZERO, |limit| self.turns.late.max(self.late(limit, now)));
+        let made = ages.iter().filter(|age| **age + late >= since);
+        let ages: Vec<Duration> = made.map(|age| age.saturating_sub(since)).collect();
         let learned = learning::from_refusal(self.limit(), &ages, hint);
         self.adopt(learned, now)
     }
