@@ -51,8 +51,8 @@ WITH row AS (
                       WHERE l.at <= l.next + least(c.span / 50, interval '200 milliseconds')) END AS free_at
     FROM clock c CROSS JOIN used u CROSS JOIN LATERAL (
         SELECT CASE WHEN c.gate_until > c.now THEN 0
-                    WHEN c.most IS NULL THEN CASE WHEN c.doubted THEN 1 ELSE $2 END
-                    ELSE greatest(0, least(CASE WHEN c.doubted THEN 1 ELSE $2::bigint END, c.most - u.sends))
+                    WHEN c.most IS NULL THEN CASE WHEN c.doubted THEN least($2, 1) ELSE $2 END
+                    ELSE greatest(0, least(CASE WHEN c.doubted THEN least($2, 1) ELSE $2::bigint END, c.most - u.sends))
                END AS granted
     ) g
 ), kept AS (

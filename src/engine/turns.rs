@@ -54,9 +54,9 @@ impl Account {
     /// Takes a look at an answer that counts towards the limit.
     pub(super) fn observe(&mut self, answer: &Answer, permit: Option<Permit>, actions: &mut Vec<Action>) {
         self.limiter.made(permit, answer.arrived());
-        if self.others
-            && let Some(ask) = self.limiter.behind(answer.answered_at)
-        {
+        let news = self.limiter.behind(answer.answered_at);
+        let question = news.or_else(|| self.limiter.asks_the_record().filter(|_| answer.refused));
+        if let Some(ask) = question.filter(|_| self.others) {
             self.limiter.asked(&ask, answer.answered_at);
             actions.push(Action::Store(Command::Reserve(ask)));
         }

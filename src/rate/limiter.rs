@@ -221,6 +221,13 @@ impl Limiter {
         self.configured.is_none() && self.untold == 0
     }
 
+    /// What to ask after a refusal without a limit, where others may have learned one. Nothing is wanted.
+    pub fn asks_the_record(&self) -> Option<Ask> {
+        let (margin, late) = (MIN_MARGIN, lateness::LEAST_LATE);
+        let ask = Ask { limit: None, learned: true, margin, want: 0, late, correction: None };
+        (self.limit().is_none() && self.turns.asked.is_none()).then_some(ask)
+    }
+
     /// The ledger is being told something.
     pub fn telling(&mut self) {
         self.untold += 1;
@@ -353,7 +360,8 @@ impl Limiter {
     pub fn granted(&mut self, grant: Grant, now: Instant) {
         let (asked, late) = self.turns.asked.take().unwrap_or((now, Duration::ZERO));
         if self.configured.is_none() && grant.limit.is_some() {
-            self.learned = grant.limit;
+            // What was being found out is known.
+            (self.learned, self.discovery, self.refusals) = (grant.limit, None, Refusals::default());
         }
         let lag = now.saturating_duration_since(asked);
         self.lagged(lag, now);

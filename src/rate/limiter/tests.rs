@@ -357,3 +357,37 @@ fn a_ledger_that_answers_too_late_is_given_a_rest() {
     let Turn::Reserve(ask) = limiter.turn(10, 0, until) else { panic!("after the rest") };
     assert_eq!(ask.correction.map(|correction| correction.unsent), Some(10));
 }
+
+#[test]
+fn sends_that_are_on_record_as_of_a_moment_to_come_show_that_a_limit_is_too_high() {
+    let (now, window) = (Instant::now(), Duration::from_secs(30));
+    let (mut limiter, mut ledger) = (Limiter::new(None, Duration::MAX), MemoryLedger::default());
+    limiter.begin(RateLimit::new(3, window), None, now);
+    ask(&mut limiter, &mut ledger, 3, now);
+    limiter.take(3, now);
+    let hints = Hints { retry_after: Some(window), ..Hints::default() };
+    let orders = limiter.observe(&refusal(now, now + MS, &hints), 0.5);
+    assert!(orders.contains(&Order::TellSends), "{orders:?}");
+    let later = now + 20 * MS;
+    let ages = ledger.tell(&Order::TellSends, later).unwrap();
+    let learned = limiter.sends(&ages, later);
+    let expected = RateLimit::new(2, window);
+    assert!(matches!(&learned, Some(Order::Learn(limit, _)) if Some(*limit) == expected), "{learned:?}");
+}
+
+#[test]
+fn of_two_learned_limits_the_one_on_record_is_kept_unless_the_own_one_is_newer() {
+    let (now, second) = (Instant::now(), Duration::from_secs(1));
+    let (mut limiter, mut ledger) = (Limiter::new(None, Duration::MAX), MemoryLedger::default());
+    limiter.begin(RateLimit::new(5, second), None, now);
+    // Another process has learned another one since.
+    let slower = RateLimit::new(2, second).unwrap();
+    ledger.tell(&Order::Learn(slower, Vec::new()), now);
+    limiter.telling();
+    ask(&mut limiter, &mut ledger, 1, now);
+    assert_eq!(limiter.limit(), RateLimit::new(5, second), "its own may be newer");
+    limiter.take(1, now);
+    limiter.told();
+    ask(&mut limiter, &mut ledger, 1, now);
+    assert_eq!(limiter.limit(), Some(slower));
+}
