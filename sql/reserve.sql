@@ -1,5 +1,5 @@
--- Sends, under a limit that all processes of the account share: the given one ($3 in $5 seconds), else the one
--- that was learned less than a day ago, else none: then every send is granted and recorded. Where the given one was learned too ($10),
+-- Sends, under a limit that all processes of the account share: the given one ($3 in $6 seconds), else the one
+-- that was learned less than a day ago, else none: then every send is granted and recorded. Where the given one was learned too ($5),
 -- the one on record goes first. The row is locked for this statement
 -- only; its clock is the database's. Where many small batches would make the row long, a send is joined to one that is at most
 -- a five-hundredth of the window older, and counts as of now.
@@ -8,16 +8,16 @@
 -- lie farther in the future are there because the database's clock was turned back: they count as made now, and a gate closed in
 -- the future opens as much earlier. So nobody waits for the clock to catch up.
 --
--- What became of earlier ones is corrected first: of those on record as of $7 (microseconds since 1970), $8 were not made, and the others
--- $9 microseconds later than that, or earlier. Where others were joined to them, or two batches are of that moment, the record stays as it is.
+-- What became of earlier ones is corrected first: of those on record as of $8 (microseconds since 1970), $9 were not made, and the others
+-- $10 microseconds later than that, or earlier. Where others were joined to them, or two batches are of that moment, the record stays as it is.
 --
 -- A gate that is doubted (gate_asked_s) lets one send through when it opens, and closes again for 5 seconds: within these its
 -- answer says whether the gate is to be opened for all.
 WITH row AS (
     SELECT sent_at, sent_count, gate_until, gate_set_at, gate_asked_s IS NOT NULL AS doubted,
            CASE WHEN keeps THEN limit_requests ELSE $3::integer END AS most,
-           CASE WHEN keeps THEN limit_window_ms / 1000.0::float8 ELSE $5::float8 END AS seconds
-    FROM (SELECT *, ($3::integer IS NULL OR $10) AND coalesce(learned_at > now() - interval '1 day', false) AS keeps
+           CASE WHEN keeps THEN limit_window_ms / 1000.0::float8 ELSE $6::float8 END AS seconds
+    FROM (SELECT *, ($3::integer IS NULL OR $5) AND coalesce(learned_at > now() - interval '1 day', false) AS keeps
           FROM campaign_sync.quotas
           WHERE account = $1
           FOR UPDATE) q
@@ -25,16 +25,16 @@ WITH row AS (
     -- Read only when the row is ours: waiting for its lock takes time.
     SELECT sent_at, sent_count, most, seconds, now, doubted, gate_set_at,
            (SELECT CASE WHEN count(*) = 1 THEN min(u.at) END FROM unnest(sent_at) AS u (at)
-            WHERE u.at = timestamptz 'epoch' + $7 * interval '1 microsecond') AS mark,
-           make_interval(secs => coalesce(seconds, 120) + $6) AS span, now + make_interval(secs => $4) AS by,
+            WHERE u.at = timestamptz 'epoch' + $8 * interval '1 microsecond') AS mark,
+           make_interval(secs => coalesce(seconds, 120) + $7) AS span, now + make_interval(secs => $4) AS by,
            gate_until - greatest(gate_set_at - now, interval '0') AS gate_until
     FROM (SELECT *, clock_timestamp() AS now FROM row) r
 ), sends AS MATERIALIZED (
     SELECT s.at, s.count, sum(s.count) OVER (ORDER BY s.at, s.place) AS up_to_here
     FROM (SELECT CASE WHEN u.at > c.now + interval '5 seconds' THEN c.now
-                      WHEN u.at = c.mark THEN u.at + $9 * interval '1 microsecond'
+                      WHEN u.at = c.mark THEN u.at + $10 * interval '1 microsecond'
                       ELSE u.at END AS at,
-                 CASE WHEN u.at = c.mark THEN greatest(u.count, 0) - $8 ELSE u.count END AS count, u.place, c.now - c.span AS gone
+                 CASE WHEN u.at = c.mark THEN greatest(u.count, 0) - $9 ELSE u.count END AS count, u.place, c.now - c.span AS gone
           FROM clock c, unnest(c.sent_at, c.sent_count) WITH ORDINALITY AS u (at, count, place)) s
     WHERE s.at > s.gone AND s.count > 0
 ), used AS (

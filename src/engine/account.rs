@@ -292,9 +292,9 @@ impl Account {
         self.pages.weight()
     }
 
-    /// Whether the lease was kept, or asked for, so short a time ago that its tasks are its own.
+    /// Whether its tasks are its own: nobody else works on the account, or the lease was kept, or asked for, a short time ago.
     pub(super) fn holds_its_tasks(&self, now: Instant) -> bool {
-        now < self.kept_until
+        !self.others || now < self.kept_until
     }
 
     /// The lease is asked for.
@@ -331,6 +331,7 @@ impl Account {
         (self.due, self.now) = (None, now);
         let orders = self.limiter.settle(now);
         self.tell(orders, actions);
+        self.tell_of_late_arrivals(now, actions);
         if self.phase == Phase::Opening {
             self.open(now, actions);
         }

@@ -124,8 +124,8 @@ impl Account {
             Reply::TokenTurn(turn) => self.on_token_turn(turn, now),
             Reply::Closed(closed) => self.on_closed(closed, now),
             // What was seen is known to this process at least.
-            Reply::Told(_) => self.limiter.told(),
-            Reply::Sends(Err(_)) => {}
+            Reply::Told(Ok(())) => self.limiter.told(),
+            Reply::Told(Err(_)) | Reply::Sends(Err(_)) => {}
             Reply::Kept(kept) => {
                 self.outstanding.keeping = false;
                 match kept {

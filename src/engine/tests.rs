@@ -152,7 +152,7 @@ fn tasks_are_not_sent_while_others_may_have_taken_them() {
     let mut account = Account::new(settings(), now);
     let second = Duration::from_secs(1);
     account.advance(now, &mut Room { workers: 4, records: 1_000 }, &mut Vec::new());
-    let resumed = Opened { listing: None, free_tasks: true, ..opened() };
+    let resumed = Opened { listing: None, others: true, free_tasks: true, ..opened() };
     after(&mut account, Event::Stored(Reply::Opened(Ok(resumed))), now);
     after(&mut account, Event::Stored(Reply::TokenTurn(Ok((Turn::Fetch, 0)))), now);
     after(&mut account, token("first", now), now);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::account::Account;
 use super::calls::{Action, Answer};
-use crate::rate::ledger::Order;
+use crate::rate::ledger::{Ask, Order};
 use crate::rate::limiter::{Observation, Permit, Turn, Why};
 use crate::store::command::Command;
 use crate::sync::Ending;
@@ -54,12 +54,6 @@ impl Account {
     /// Takes a look at an answer that counts towards the limit.
     pub(super) fn observe(&mut self, answer: &Answer, permit: Option<Permit>, actions: &mut Vec<Action>) {
         self.limiter.made(permit, answer.arrived());
-        let news = self.limiter.behind(answer.answered_at);
-        let question = news.or_else(|| self.limiter.asks_the_record().filter(|_| answer.refused));
-        if let Some(ask) = question.filter(|_| self.others) {
-            self.limiter.asked(&ask, answer.answered_at);
-            actions.push(Action::Store(Command::Reserve(ask)));
-        }
         // Without an answer it is not known whether it arrived; it counts as sent.
         if answer.status.is_none() {
             return;
@@ -75,6 +69,22 @@ impl Account {
             jitter,
         );
         self.tell(orders, actions);
+        // After the refusal is taken in: others may have learned what it only begins to show.
+        let question = self.limiter.asks_the_record().filter(|_| answer.refused && self.others);
+        self.ask(question, answer.answered_at, actions);
+    }
+
+    /// Tells the others' record what they should know at once.
+    pub(super) fn tell_of_late_arrivals(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let news = self.limiter.behind(now).filter(|_| self.others);
+        self.ask(news, now, actions);
+    }
+
+    fn ask(&mut self, question: Option<Ask>, now: Instant, actions: &mut Vec<Action>) {
+        if let Some(ask) = question {
+            self.limiter.asked(&ask, now);
+            actions.push(Action::Store(Command::Reserve(ask)));
+        }
     }
 
     pub(super) fn tell(&mut self, orders: Vec<Order>, actions: &mut Vec<Action>) {

@@ -359,9 +359,13 @@ impl Limiter {
     /// The ledger's answer.
     pub fn granted(&mut self, grant: Grant, now: Instant) {
         let (asked, late) = self.turns.asked.take().unwrap_or((now, Duration::ZERO));
-        if self.configured.is_none() && grant.limit.is_some() {
-            // What was being found out is known.
-            (self.learned, self.discovery, self.refusals) = (grant.limit, None, Refusals::default());
+        let adopted = grant.limit.filter(|_| self.limit().is_none() || self.goes_by_the_record());
+        // What it sent without a limit is not on record: it has left the window after this time.
+        let unrecorded = adopted.filter(|_| self.limit().is_none()).map(|limit| limit.window);
+        if adopted.is_some() {
+            // What was being found out is known, and what was refused of earlier sends says nothing new.
+            (self.learned, self.discovery, self.refusals) = (adopted, None, Refusals::default());
+            (self.corrected, self.correcting) = (Some(now), None);
         }
         let lag = now.saturating_duration_since(asked);
         self.lagged(lag, now);
@@ -384,7 +388,8 @@ impl Limiter {
                 _ => asked + late,
             });
             // A ledger that is asked for more than it can answer in time gets a rest.
-            self.turns.rest = self.turns.until.filter(|until| *until <= now).map(|_| now + lag);
+            self.turns.rest =
+                self.turns.until.filter(|until| *until <= now).map(|_| now + lag.min(lateness::MAX_LATE));
             self.turns.left = grant.granted;
             // There is nothing to ask for before the next one can be had.
             self.turns.not_before = (!grant.wait.is_zero()).then(|| (now + grant.wait, Why::RateLimit));
@@ -395,7 +400,8 @@ impl Limiter {
                 Gate::Closed => Why::Gate,
                 Gate::Doubted => Why::Backoff,
             };
-            self.turns.not_before = Some((now + grant.wait.max(Duration::from_millis(1)), why));
+            let wait = grant.wait.max(unrecorded.unwrap_or(Duration::from_millis(1)));
+            self.turns.not_before = Some((now + wait, why));
             self.turns.frees_itself = false;
         }
     }

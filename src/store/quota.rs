@@ -125,18 +125,18 @@ pub(super) fn reserve(client: &mut Client, account: &str, asking: &Ask) -> Resul
         (&count, Type::INT8),
         (&most, Type::INT4),
         (&late, Type::FLOAT8),
+        (&asking.learned, Type::BOOL),
         (&seconds, Type::FLOAT8),
         (&margin, Type::FLOAT8),
         (&mark, Type::INT8),
         (&unsent, Type::INT4),
         (&later, Type::INT8),
-        (&asking.learned, Type::BOOL),
     ];
     // The short way, where they fit in any case: beside what is on record, which is never nothing there. Under a small limit
     // it is full as a rule. What is corrected to be earlier matters only where it is full.
     if asking.limit.is_some_and(|limit| asking.want.saturating_mul(ROOM) < limit.requests.get())
         && asking.correction.is_none_or(|correction| correction.later < 0)
-        && client.query_typed_opt(include_str!("../../sql/fits.sql"), &ask[..4])?.is_some()
+        && client.query_typed_opt(include_str!("../../sql/fits.sql"), &ask[..5])?.is_some()
     {
         let (granted, wait) = (asking.want, Duration::ZERO);
         return Ok(Grant { granted, wait, mark: None, limit: None, gate: Gate::Open });

@@ -528,11 +528,11 @@ impl Ledger {
     }
 
     fn reserve(&mut self, ask: &Ask, now: Instant) -> Grant {
-        if let Some(gate) = self.gate.filter(|gate| now < *gate) {
-            return Grant { granted: 0, wait: gate - now, mark: None, limit: None, gate: Gate::Closed };
-        }
         let limit = if ask.learned { self.limit.or(ask.limit) } else { ask.limit.or(self.limit) };
         let told = limit.filter(|_| limit != ask.limit);
+        if let Some(gate) = self.gate.filter(|gate| now < *gate) {
+            return Grant { granted: 0, wait: gate - now, mark: None, limit: told, gate: Gate::Closed };
+        }
         let Some(limit) = limit else {
             let (granted, wait) = (ask.want, Duration::ZERO);
             return Grant { granted, wait, mark: None, limit: None, gate: Gate::Open };

@@ -87,6 +87,9 @@ impl Limiter {
 
     /// A refusal that tells no limit: what it shows, if that is clear already.
     fn refused(&mut self, seen: &Observation<'_>, hint: Option<Duration>, known: bool) -> Option<RateLimit> {
+        if known && self.is_old(seen.sent_at) {
+            return None;
+        }
         let ages = self.ages(seen.answered_at);
         let limit = self.limit();
         match hint {
@@ -95,13 +98,12 @@ impl Limiter {
                 self.discovery.get_or_insert(Discovery { first, last, hint }).last = last;
                 None
             }
-            Some(hint) if self.corrected.is_none_or(|at| seen.sent_at > at) => {
+            Some(hint) => {
                 // Others may have sent as well: what is on record tells.
                 self.corrected = Some(seen.answered_at);
                 self.correcting = Some((seen.answered_at, hint));
                 None
             }
-            Some(_) => None,
             None => {
                 self.refusals.refused(seen.sent_at, seen.answered_at, &ages, limit);
                 None
@@ -109,11 +111,17 @@ impl Limiter {
         }
     }
 
+    /// Whether its refusal says nothing new: it was sent before the limit was last corrected.
+    fn is_old(&self, sent_at: Instant) -> bool {
+        self.corrected.is_some_and(|at| sent_at <= at)
+    }
+
     /// Works out the limit behind a burst's refusals, once all of them are in. To be called whenever time has passed.
     pub fn settle(&mut self, now: Instant) -> Vec<Order> {
-        let Some(discovery) = self.discovery.filter(|discovery| now >= discovery.last + SETTLE) else {
-            return Vec::new();
-        };
+        // The record is being asked what others have learned.
+        let is_asking = self.limit().is_none() && self.turns.asked.is_some();
+        let due = self.discovery.filter(|discovery| now >= discovery.last + SETTLE && !is_asking);
+        let Some(discovery) = due else { return Vec::new() };
         self.discovery = None;
         // Stragglers of the burst are no reason to think it was one too many.
         self.corrected = Some(now);
@@ -171,7 +179,7 @@ impl Limiter {
             self.doubted_since.get_or_insert(seen.answered_at);
             return news.then(|| Wait { beyond: Some(reset), ..Wait::own(jittered(FIRST_WAIT)) });
         }
-        if self.limit().is_some() {
+        if self.limit().is_some() && !self.is_old(seen.sent_at) {
             // The platform counts differently than we do: keep a little more distance.
             self.extra_margin = self.extra_margin.saturating_mul(2).max(MIN_MARGIN);
         }

@@ -7,7 +7,7 @@ use crate::http::RateLimit;
 
 /// What is granted is good for, and on record as of, twice the time that it took lately until it could be sent, within these bounds, …
 pub(super) const LEAST_LATE: Duration = Duration::from_millis(10);
-const MAX_LATE: Duration = Duration::from_secs(4);
+pub(super) const MAX_LATE: Duration = Duration::from_secs(4);
 /// … or this long, before anything is known: turns that come too late cost a window.
 const UNKNOWN_LATE: Duration = Duration::from_millis(100);
 /// Clocks are compared this closely.

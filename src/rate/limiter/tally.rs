@@ -78,9 +78,9 @@ impl Tally {
         Some(Correction { mark, unsent, later })
     }
 
-    /// Whether some arrived later than on record, and the ledger has not been told.
+    /// Whether all have come to their end, some arrived later than on record, and the ledger has not been told.
     pub fn is_behind(&self, by: Instant) -> bool {
-        self.mark.is_some() && self.arrived.is_some_and(|at| at > by)
+        self.mark.is_some() && self.under_way == 0 && self.arrived.is_some_and(|at| at > by)
     }
 
     /// The ledger is being told.
